@@ -1,1 +1,24 @@
-//! lockstep-storage
+//! What a replica keeps on its disk, and what of it a power cut cannot take.
+//!
+//! | store | holds | durable when |
+//! |---|---|---|
+//! | [`log`] | bodies, proposals, polkas and decisions: the commit point | [`log::BlockLog::sync`] has returned |
+//! | [`guard`] | what this validator signed last, and its lock | [`guard::Guard::write`] has returned |
+//!
+//! Payloads are opaque here: storage knows heights, rounds and hashes, and never what a vote means. Everything is
+//! synchronous, the caller's thread does the work, and the orders between the stores (`docs/format-storage.md` names
+//! them) are the caller's to keep. Every store stands on the [`disk::Disk`] trait, which the simulator implements too,
+//! with a disk that loses, tears and reorders what was not synced.
+//!
+//! Nothing read from a disk is believed before its checksum is: what fails is a typed error that names the place, never
+//! a panic and never a wrong answer. The byte layouts are written down in `docs/format-storage.md` and are frozen.
+
+#![forbid(unsafe_code)]
+
+pub mod disk;
+mod error;
+pub mod guard;
+pub mod lock;
+pub mod log;
+
+pub use error::DiskError;

@@ -1,0 +1,271 @@
+//! Opening: which records are there, and what to do with the one that does not verify.
+
+use std::sync::Arc;
+
+use super::format::{Flaw, RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::index::{Entry, Index, Segment};
+use super::segment::{EMPTY_SEGMENT_BYTES, is_unnamed, segment_path, sequence_of};
+use super::{Kind, LogError, PAYLOAD_BYTES_MAX};
+use crate::disk::Disk;
+use crate::error::Context;
+
+/// Bytes read at once when damage, or a tail to be written again, is gone through.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// What opening found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// There was no log; a new one was begun.
+    pub created: bool,
+    /// Records found.
+    pub records: u64,
+    /// What was cut off the last segment: a record that was being written when the power went, and all after it.
+    pub truncated_bytes: u64,
+}
+
+/// The log's end, where the writer goes on.
+pub(crate) struct End {
+    pub segment: u64,
+    pub offset: u64,
+    pub last_sequence: u64,
+    /// The last record is a decision (marks aside): a segment may end here.
+    pub at_boundary: bool,
+    /// The last record is a mark that vouches for all before it.
+    pub marked: bool,
+}
+
+/// Opens every segment in `dir`. `None` if there is none.
+pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &str) -> Result<Option<(Index, End, Recovery)>, LogError> {
+    let names = disk.list(dir).on("list", dir)?;
+    for name in names.iter().filter(|name| is_unnamed(name)) {
+        let path = format!("{dir}/{name}");
+        disk.unlink(&path).on("remove", &path)?;
+    }
+    let sequences: Vec<u64> = names.iter().filter_map(|name| sequence_of(name)).collect();
+    let mut walk = Walk::default();
+    for (at, &first_sequence) in sequences.iter().enumerate() {
+        walk.open_segment(disk, dir, first_sequence)?;
+        match sequences.get(at + 1) {
+            Some(&next) => walk.closed_segment(dir, first_sequence, next)?,
+            None => return Ok(Some(walk.last_segment(disk, dir, first_sequence)?)),
+        }
+    }
+    Ok(None)
+}
+
+#[derive(Default)]
+struct Walk {
+    index: Index,
+    recovery: Recovery,
+    last_sequence: u64,
+    /// The highest sequence number that any record says is durable.
+    known_durable: u64,
+    last_kind: Option<Kind>,
+    last_is_mark: bool,
+}
+
+/// What was found where a record should begin.
+enum Found {
+    Record(RecordHeader),
+    /// None that verifies; the height, if the header could be read.
+    Nothing(Option<u64>),
+}
+
+impl Walk {
+    fn open_segment(&mut self, disk: &Arc<dyn Disk>, dir: &str, first_sequence: u64) -> Result<(), LogError> {
+        let path = segment_path(dir, first_sequence);
+        let file = disk.open(&path).on("open", &path)?;
+        let rot = || LogError::Rot { segment: path.clone(), offset: 0, sequence: first_sequence, height: None };
+        if file.len().on("measure", &path)? < EMPTY_SEGMENT_BYTES {
+            return Err(rot());
+        }
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        file.read_at(0, &mut bytes).on("read", &path)?;
+        let header = SegmentHeader::decode(&bytes).map_err(|flaw| match flaw {
+            Flaw::Damaged => rot(),
+            Flaw::Newer(found) => LogError::Newer { segment: path.clone(), offset: 0, found },
+        })?;
+        if header.first_sequence != first_sequence {
+            return Err(rot());
+        }
+        let is_first = self.index.segments.is_empty();
+        if is_first {
+            self.last_sequence = first_sequence - 1;
+        }
+        // A segment is begun only when all before it is durable.
+        self.known_durable = self.known_durable.max(first_sequence - 1);
+        self.index.segments.insert(first_sequence, Segment { path, file, salt: header.salt, height_max: 0 });
+        Ok(())
+    }
+
+    /// Everything in a segment that has a successor was durable before that began, so its headers are enough: a payload
+    /// is verified when it is read.
+    fn closed_segment(&mut self, dir: &str, first_sequence: u64, next: u64) -> Result<(), LogError> {
+        let segment = self.index.segments[&first_sequence].clone();
+        let file_bytes = segment.file.len().on("measure", &segment.path)?;
+        let mut offset = EMPTY_SEGMENT_BYTES;
+        while self.last_sequence + 1 < next {
+            match self.record_at(&segment, file_bytes, offset, false)? {
+                Found::Record(header) => {
+                    self.take(&header, first_sequence, offset);
+                    offset += header.record_bytes();
+                }
+                // Zeros to the end of a sound segment are where its successor's records should have been.
+                Found::Nothing(None) if is_zero(&segment, offset, file_bytes)? => {
+                    return Err(LogError::MissingSegment { dir: dir.to_owned(), sequence: self.last_sequence + 1 });
+                }
+                Found::Nothing(height) => return Err(self.rot(&segment, offset, height)),
+            }
+        }
+        Ok(())
+    }
+
+    fn last_segment(mut self, disk: &Arc<dyn Disk>, dir: &str, sequence: u64) -> Result<(Index, End, Recovery), LogError> {
+        let segment = self.index.segments[&sequence].clone();
+        let file_bytes = segment.file.len().on("measure", &segment.path)?;
+        let mut offset = EMPTY_SEGMENT_BYTES;
+        let mut starts = Vec::new();
+        let height = loop {
+            match self.record_at(&segment, file_bytes, offset, true)? {
+                Found::Record(header) => {
+                    self.take(&header, sequence, offset);
+                    starts.push((header.sequence, offset));
+                    offset += header.record_bytes();
+                }
+                Found::Nothing(height) => break height,
+            }
+        };
+        if !is_zero(&segment, offset, file_bytes)? {
+            if self.is_convicted(&segment, offset, file_bytes)? {
+                return Err(self.rot(&segment, offset, height));
+            }
+            // Cut off durably, before anything is written over it: a record that survived behind the torn one would
+            // otherwise fit in behind a new one some day.
+            segment.file.set_len(offset).on("cut", &segment.path)?;
+            self.recovery.truncated_bytes = file_bytes - offset;
+        }
+        let unsure = starts.iter().find(|(sequence, _)| *sequence > self.known_durable).map_or(offset, |(_, start)| *start);
+        write_again(&segment, unsure, offset)?;
+        segment.file.sync_data().on("sync", &segment.path)?;
+        disk.sync_dir(dir).on("sync", dir)?;
+        self.index.durable_sequence = self.last_sequence;
+        let end = End {
+            segment: sequence,
+            offset,
+            last_sequence: self.last_sequence,
+            at_boundary: self.last_kind == Some(Kind::Decision),
+            marked: self.known_durable == self.last_sequence
+                || (self.last_is_mark && self.known_durable + 1 == self.last_sequence),
+        };
+        Ok((self.index, end, self.recovery))
+    }
+
+    fn take(&mut self, header: &RecordHeader, segment: u64, offset: u64) {
+        self.last_sequence = header.sequence;
+        self.known_durable = self.known_durable.max(header.durable_sequence);
+        self.last_is_mark = header.kind == Kind::Mark;
+        if !self.last_is_mark {
+            self.last_kind = Some(header.kind);
+        }
+        self.recovery.records += 1;
+        self.index.insert(Entry::new(header, segment, offset));
+    }
+
+    /// The record with the next sequence number, if it begins at `offset`.
+    fn record_at(&self, segment: &Segment, file_bytes: u64, offset: u64, whole: bool) -> Result<Found, LogError> {
+        match read_record(segment, file_bytes, offset, whole)? {
+            Ok((header, verifies)) if verifies && header.sequence == self.last_sequence + 1 => Ok(Found::Record(header)),
+            Ok((header, _)) => Ok(Found::Nothing(Some(header.height))),
+            Err(Flaw::Damaged) => Ok(Found::Nothing(None)),
+            Err(Flaw::Newer(found)) => Err(LogError::Newer { segment: segment.path.clone(), offset, found }),
+        }
+    }
+
+    /// Whether a record after `offset` says that the one which should begin there was durable.
+    fn is_convicted(&self, segment: &Segment, offset: u64, file_bytes: u64) -> Result<bool, LogError> {
+        let missing = self.last_sequence + 1;
+        let mut chunk = vec![0; SCAN_BYTES];
+        let mut at = offset + 1;
+        while at + RECORD_HEADER_BYTES as u64 <= file_bytes {
+            let bytes = usize::try_from(file_bytes - at).map_or(SCAN_BYTES, |rest| rest.min(SCAN_BYTES));
+            segment.file.read_at(at, &mut chunk[..bytes]).on("read", &segment.path)?;
+            for (start, window) in chunk[..bytes].windows(RECORD_MAGIC.len()).enumerate() {
+                if window != RECORD_MAGIC {
+                    continue;
+                }
+                if let Ok((header, true)) = read_record(segment, file_bytes, at + start as u64, true)?
+                    && header.durable_sequence >= missing
+                {
+                    return Ok(true);
+                }
+            }
+            // The next chunk begins with the last bytes of this one: a magic may lie across.
+            at += (bytes - (RECORD_MAGIC.len() - 1)) as u64;
+        }
+        Ok(false)
+    }
+
+    fn rot(&self, segment: &Segment, offset: u64, height: Option<u64>) -> LogError {
+        LogError::Rot { segment: segment.path.clone(), offset, sequence: self.last_sequence + 1, height }
+    }
+}
+
+/// Reads a record's header, and says whether its payload verifies (`true` without looking, where only headers are read).
+fn read_record(
+    segment: &Segment,
+    file_bytes: u64,
+    offset: u64,
+    whole: bool,
+) -> Result<Result<(RecordHeader, bool), Flaw>, LogError> {
+    let room = file_bytes.saturating_sub(offset);
+    if room < RECORD_HEADER_BYTES as u64 {
+        return Ok(Err(Flaw::Damaged));
+    }
+    let mut bytes = [0; RECORD_HEADER_BYTES];
+    segment.file.read_at(offset, &mut bytes).on("read", &segment.path)?;
+    let header = match RecordHeader::decode(&bytes, &segment.salt) {
+        Ok(header) => header,
+        Err(flaw) => return Ok(Err(flaw)),
+    };
+    if header.payload_bytes > PAYLOAD_BYTES_MAX || header.record_bytes() > room {
+        return Ok(Ok((header, false)));
+    }
+    if !whole {
+        return Ok(Ok((header, true)));
+    }
+    let mut payload = vec![0; header.payload_bytes as usize];
+    segment.file.read_at(offset + RECORD_HEADER_BYTES as u64, &mut payload).on("read", &segment.path)?;
+    Ok(Ok((header, RecordHeader::verifies(&bytes, &payload, &segment.salt))))
+}
+
+/// Whether a segment holds nothing but zeros from `offset` on: it was filled ahead of time and is not used so far.
+fn is_zero(segment: &Segment, offset: u64, file_bytes: u64) -> Result<bool, LogError> {
+    let mut chunk = vec![0; SCAN_BYTES];
+    let mut at = offset;
+    while at < file_bytes {
+        let bytes = usize::try_from(file_bytes - at).map_or(SCAN_BYTES, |rest| rest.min(SCAN_BYTES));
+        segment.file.read_at(at, &mut chunk[..bytes]).on("read", &segment.path)?;
+        if chunk[..bytes].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += bytes as u64;
+    }
+    Ok(true)
+}
+
+/// Writes the same bytes to the same place, so that the sync that follows has something to do even where the kernel
+/// believes that the disk has them already. A tear changes nothing.
+fn write_again(segment: &Segment, from: u64, to: u64) -> Result<(), LogError> {
+    let mut chunk = vec![0; SCAN_BYTES];
+    let mut at = from;
+    while at < to {
+        let bytes = usize::try_from(to - at).map_or(SCAN_BYTES, |rest| rest.min(SCAN_BYTES));
+        segment.file.read_at(at, &mut chunk[..bytes]).on("read", &segment.path)?;
+        segment.file.write_at(at, &chunk[..bytes]).on("write", &segment.path)?;
+        at += bytes as u64;
+    }
+    Ok(())
+}
+
+// A scan advances by what it read less a magic.
+const _: () = assert!(RECORD_HEADER_BYTES > RECORD_MAGIC.len() && SCAN_BYTES > RECORD_HEADER_BYTES);

@@ -1,0 +1,166 @@
+//! The block log: what it refuses, what it rolls and prunes, and what its bytes are.
+
+use lockstep_storage::log::{Kind, LogError, PAYLOAD_BYTES_MAX};
+
+use crate::common::{SALT, bytes_of, decide, disk, flip, hash, open_log, record};
+
+const FIRST_SEGMENT: &str = "log/00000000000000000001.seg";
+
+#[test]
+fn what_was_appended_is_read_back_and_survives_reopening() {
+    let (_home, disk) = disk();
+    let (mut log, recovery) = open_log(&disk, 1 << 20);
+    assert!(recovery.created);
+    for height in 1..=3 {
+        log.append(record(Kind::Proposal, height, b"proposal")).expect("a proposal");
+        log.append(record(Kind::Polka, height, b"")).expect("a polka");
+        decide(&mut log, height, &height.to_le_bytes().repeat(1000));
+    }
+    for _ in 0..2 {
+        let reader = log.reader();
+        assert_eq!((reader.base(), reader.tip()), (Some(1), Some(3)));
+        let body = reader.body(&hash(2)).expect("a read").expect("the body");
+        assert_eq!(body.payload, 2u64.to_le_bytes().repeat(1000));
+        assert_eq!(reader.decision(3).expect("a read").expect("the decision").payload, b"certificate");
+        let kinds: Vec<Kind> = reader.records(1).expect("a read").iter().map(|stored| stored.entry.kind).collect();
+        assert_eq!(kinds, [Kind::Proposal, Kind::Polka, Kind::Body, Kind::Decision]);
+        assert_eq!(reader.body(&hash(9)).expect("a read"), None);
+        assert_eq!(reader.decision(4).expect("a read"), None);
+        drop(log);
+        let (reopened, recovery) = open_log(&disk, 1 << 20);
+        assert!(!recovery.created);
+        assert_eq!(recovery.truncated_bytes, 0);
+        log = reopened;
+    }
+}
+
+#[test]
+fn a_decision_is_not_told_before_it_is_durable() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 1 << 20);
+    log.append(record(Kind::Body, 1, b"body")).expect("a body");
+    log.append(record(Kind::Decision, 1, b"certificate")).expect("a decision");
+    let reader = log.reader();
+    assert_eq!((reader.tip(), reader.decided_hash(1), reader.decision(1).expect("a read")), (None, None, None));
+    assert!(reader.body(&hash(1)).expect("a read").is_some(), "a body may be served before");
+    assert_eq!(log.sync().expect("a sync"), 2);
+    assert_eq!((reader.tip(), reader.decided_hash(1)), (Some(1), Some(hash(1))));
+}
+
+#[test]
+fn the_same_body_or_decision_is_written_once() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 1 << 20);
+    decide(&mut log, 1, b"body");
+    let before = bytes_of(&disk, FIRST_SEGMENT);
+    assert_eq!(log.append(record(Kind::Body, 1, b"body")).expect("known"), 1);
+    assert_eq!(log.append(record(Kind::Decision, 1, b"other votes")).expect("known"), 2);
+    assert_eq!(bytes_of(&disk, FIRST_SEGMENT), before);
+}
+
+#[test]
+fn what_contradicts_the_log_is_refused() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 1 << 20);
+    decide(&mut log, 5, b"body");
+    let mut other = record(Kind::Decision, 5, b"");
+    other.block_hash = hash(99);
+    assert!(matches!(log.append(other), Err(LogError::Contradiction { height: 5 })));
+    assert!(matches!(log.append(record(Kind::Decision, 7, b"")), Err(LogError::Gap { last: 5, height: 7 })));
+    assert!(matches!(log.append(record(Kind::Decision, 6, b"")), Err(LogError::NoBody { height: 6 })));
+    let mut elsewhere = record(Kind::Body, 6, b"body");
+    elsewhere.block_hash = hash(5);
+    assert!(matches!(log.append(elsewhere), Err(LogError::Contradiction { height: 6 })));
+    let large = vec![0; PAYLOAD_BYTES_MAX as usize + 1];
+    assert!(matches!(log.append(record(Kind::Body, 6, &large)), Err(LogError::TooLarge { .. })));
+    decide(&mut log, 6, b"and it goes on");
+}
+
+#[test]
+fn segments_close_at_a_height_boundary_and_are_pruned_whole_but_never_the_tip() {
+    let (home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 4096);
+    for height in 1..=20 {
+        if height % 3 == 0 {
+            log.preallocate_next().expect("room");
+        }
+        decide(&mut log, height, &[7; 1500]);
+        // The body of the next height comes early, and lies in front of a boundary.
+        log.append(record(Kind::Body, height + 1, &[7; 1500])).expect("a body");
+    }
+    let reader = log.reader();
+    let segments = reader.segments();
+    assert!(segments.len() > 4, "{segments:?}");
+    assert!(log.prune(0).expect("nothing to do").is_empty());
+    let gone = log.prune(10).expect("pruned");
+    assert_eq!(gone, segments[..gone.len()]);
+    let base = reader.base().expect("some are left");
+    assert!(base > 1 && base <= 10, "base {base}");
+    for height in base..=20 {
+        assert!(reader.decision(height).expect("a read").is_some());
+        assert!(reader.body(&hash(height)).expect("a read").is_some());
+    }
+    assert_eq!(reader.decision(base - 1).expect("a read").is_some() && reader.body(&hash(base - 1)).expect("a read").is_some(), false);
+    log.prune(u64::MAX).expect("pruned");
+    assert_eq!(reader.tip(), Some(20));
+    assert!(reader.body(&hash(20)).expect("a read").is_some());
+    drop(log);
+    let (log, _) = open_log(&disk, 4096);
+    assert_eq!(log.reader().tip(), Some(20));
+    assert!(log.reader().body(&hash(20)).expect("a read").is_some());
+    let names: Vec<_> = std::fs::read_dir(home.path().join("home/log")).expect("a folder").collect();
+    assert_eq!(names.len(), log.reader().segments().len(), "what was filled ahead and not used is gone");
+}
+
+#[test]
+fn rot_in_a_closed_segment_is_named_when_it_is_read() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 256);
+    decide(&mut log, 1, b"the first body");
+    decide(&mut log, 2, &[1; 300]);
+    decide(&mut log, 3, &[1; 300]);
+    let before = bytes_of(&disk, FIRST_SEGMENT);
+    let at = before.windows(14).position(|window| window == b"the first body").expect("the body is in there");
+    flip(&disk, FIRST_SEGMENT, at as u64);
+    let (log, _) = open_log(&disk, 256);
+    let Err(LogError::Rot { segment, offset, sequence, height }) = log.reader().body(&hash(1)) else {
+        panic!("rot is not believed");
+    };
+    assert_eq!((segment.as_str(), offset, sequence, height), (FIRST_SEGMENT, 80, 1, Some(1)));
+    assert!(log.reader().verify().is_err());
+    assert!(log.reader().body(&hash(2)).expect("a read").is_some());
+}
+
+#[test]
+fn a_segment_that_is_gone_is_missed() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 256);
+    for height in 1..=4 {
+        decide(&mut log, height, &[1; 300]);
+    }
+    let segments = log.reader().segments();
+    drop(log);
+    disk.unlink(&format!("log/{:020}.seg", segments[1])).expect("an accident");
+    let opened = lockstep_storage::log::BlockLog::open(
+        disk,
+        "log",
+        lockstep_storage::log::LogOptions { salt: SALT, segment_bytes: 256 },
+    );
+    assert!(matches!(opened.err(), Some(LogError::MissingSegment { sequence, .. }) if sequence == segments[1]));
+}
+
+/// The bytes that every reader of a log must know. A change here is a change of the format.
+#[test]
+fn the_bytes_of_a_log_are_pinned() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 1 << 20);
+    log.append(record(Kind::Body, 1, b"body")).expect("a body");
+    log.append(record(Kind::Proposal, 1, b"proposal")).expect("a proposal");
+    log.sync().expect("a sync");
+    let mut polka = record(Kind::Polka, 1, b"polka");
+    polka.round = 3;
+    log.append(polka).expect("a polka");
+    log.append(record(Kind::Decision, 1, b"decision")).expect("a decision");
+    log.mark().expect("a mark");
+    assert_eq!(hex::encode(bytes_of(&disk, FIRST_SEGMENT)), include_str!("golden/log.hex").replace(['\n', ' '], ""));
+}

@@ -187,8 +187,14 @@ impl Header {
 }
 
 /// A transaction: bytes that only the application understands.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize)]
 pub struct Tx(pub Vec<u8>);
+
+impl BorshDeserialize for Tx {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> std::io::Result<Self> {
+        Ok(Self(codec::read_bytes(reader, TX_BYTES_MAX)?))
+    }
+}
 
 impl Tx {
     /// SHA-256 of the bytes: the name of the transaction.
@@ -320,8 +326,11 @@ impl fmt::Debug for Part {
 impl Part {
     /// Whether this is a part of the body that `header` names.
     pub fn verify(&self, header: &PartSetHeader) -> bool {
-        let expected_full = self.index + 1 < header.total;
-        if self.index >= header.total || self.bytes.is_empty() || (expected_full && self.bytes.len() != PART_BYTES) {
+        if self.index >= header.total || header.total > PARTS_MAX {
+            return false;
+        }
+        let last = self.index + 1 == header.total;
+        if self.bytes.is_empty() || self.bytes.len() > PART_BYTES || (!last && self.bytes.len() != PART_BYTES) {
             return false;
         }
         let proof = merkle::Proof {

@@ -2,8 +2,9 @@
 //!
 //! Borsh gives one byte string per value as long as no map, set or float is in it; none of ours has one. What is left to
 //! check is done here and nowhere else: the version byte in front, the length of the whole, and that no byte follows.
-//! [`decode`] allocates at most a small multiple of the input's length: borsh reserves 4 KiB for a list whatever its
-//! length field says and grows only as elements are really there, and every element takes at least one byte of input.
+//! [`decode`] allocates at most a small multiple of the input's length, and 1 MiB: borsh reserves at most 4 KiB for a list
+//! and 1 MiB for bytes whatever the length field says, and grows only as elements are really there; every element takes at
+//! least one byte of input. What peers send goes through [`read_bytes`] and [`read_list`], which reserve less.
 
 use std::io::Read;
 

@@ -103,14 +103,17 @@ pub enum EvidenceError {
 }
 
 impl DuplicateVote {
-    /// What orders the two votes: block hash, then the part set header's bytes (nil sorts first), then field 15.
-    pub fn order_key(vote: &Vote) -> (Vec<u8>, i64) {
+    /// What orders the two votes, byte by byte: block hash, then the part set header's bytes (nil sorts first), then field
+    /// 15, whose bytes are absent without a valid round. Frozen: evidence in the other order is invalid.
+    pub fn order_key(vote: &Vote) -> Vec<u8> {
         let mut key = Vec::new();
         if let Some(block_id) = &vote.block_id {
             key.extend_from_slice(&block_id.hash.0);
             key.extend_from_slice(&block_id.parts.to_proto().finish());
         }
-        (key, vote.valid_round.map_or(0, |round| i64::from(round.get()) + 1))
+        let valid_round = Message::new().int(15, vote.valid_round.map_or(0, |round| i64::from(round.get()) + 1));
+        key.extend_from_slice(&valid_round.finish());
+        key
     }
 
     /// Evidence from two votes that were seen, in either order; `set` is that of their height, `time` that of its block.

@@ -1,9 +1,12 @@
 //! The Merkle tree of headers, commits, data and results (`encoding.md` section 2): the shape of RFC 6962 over a list of
 //! byte strings, with one byte in front that tells leaves from inner nodes.
 
+use std::io::Read;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use thiserror::Error;
 
+use crate::codec;
 use crate::primitives::Hash;
 
 /// Longest path that a proof may carry: lists here are shorter than 2^32.
@@ -36,7 +39,7 @@ pub fn root<L: AsRef<[u8]>>(leaves: &[L]) -> Hash {
 }
 
 /// A proof that a leaf stands at one place of a list with a known root.
-#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize)]
 pub struct Proof {
     /// Number of leaves.
     pub total: u64,
@@ -46,6 +49,17 @@ pub struct Proof {
     pub leaf_hash: Hash,
     /// The sibling of the leaf, then of its parent, and so on up.
     pub aunts: Vec<Hash>,
+}
+
+impl BorshDeserialize for Proof {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> std::io::Result<Self> {
+        Ok(Self {
+            total: u64::deserialize_reader(reader)?,
+            index: u64::deserialize_reader(reader)?,
+            leaf_hash: Hash::deserialize_reader(reader)?,
+            aunts: codec::read_list(reader, AUNTS_MAX)?,
+        })
+    }
 }
 
 /// Why a proof proves nothing.

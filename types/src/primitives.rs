@@ -292,7 +292,7 @@ impl NodeId {
 
 /// The application hash of a header: the root of the state after the block before. Ours are 32 bytes; a header of another
 /// Tendermint chain may carry up to [`APP_HASH_BYTES_MAX`].
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct AppHash(Vec<u8>);
 
 impl AppHash {

@@ -17,7 +17,7 @@ impl Message {
             self.0.push((n & 0x7f) as u8 | 0x80);
             n >>= 7;
         }
-        self.0.push(n as u8);
+        self.0.push((n & 0x7f) as u8);
     }
 
     /// `int(f, n)`: left out when zero, ten bytes when negative.

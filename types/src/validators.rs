@@ -90,6 +90,9 @@ pub enum UpdateError {
     /// Nobody would be left.
     #[error("no validator would be left")]
     Empty,
+    /// A member without power.
+    #[error("validator {0} has no power")]
+    NoPower(Address),
     /// More power than may exist.
     #[error("the total power would exceed {TOTAL_POWER_MAX}")]
     TotalPower,
@@ -142,6 +145,9 @@ impl ValidatorSet {
         addresses.sort_unstable();
         if let Some(pair) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(UpdateError::Duplicate(pair[0]));
+        }
+        if let Some(idle) = self.validators.iter().find(|validator| validator.power == Power::ZERO) {
+            return Err(UpdateError::NoPower(idle.address));
         }
         let total: u128 = self.validators.iter().map(|validator| u128::from(validator.power.get())).sum();
         if total > u128::from(TOTAL_POWER_MAX) { Err(UpdateError::TotalPower) } else { Ok(()) }
@@ -326,9 +332,6 @@ impl BorshDeserialize for ValidatorSet {
         let validators: Vec<Validator> = codec::read_list(reader, VALIDATORS_MAX)?;
         let proposer = ValidatorIndex::deserialize_reader(reader)?;
         let invalid = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
-        if validators.iter().any(|validator| validator.power == Power::ZERO) {
-            return Err(invalid("a validator without power".into()));
-        }
         if validators.windows(2).any(|pair| set_order(&pair[0], &pair[1]) != std::cmp::Ordering::Less) {
             return Err(invalid("validators out of order".into()));
         }

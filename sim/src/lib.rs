@@ -1,1 +1,3 @@
 //! lockstep-sim
+
+pub mod disk;

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | [`log`] | bodies, proposals, polkas and decisions: the commit point | [`log::BlockLog::sync`] has returned |
 //! | [`guard`] | what this validator signed last, and its lock | [`guard::Guard::write`] has returned |
+//! | [`state`] | the application's state at one height, whole | [`state::StateDb::flush`] has returned |
+//! | [`results`] | results, and the index by transaction hash, beside the log's segments | [`results::Results::sync`] has returned; rebuilt by executing again |
 //!
 //! Payloads are opaque here: storage knows heights, rounds and hashes, and never what a vote means. Everything is
 //! synchronous, the caller's thread does the work, and the orders between the stores (`docs/format-storage.md` names
@@ -20,5 +22,7 @@ mod error;
 pub mod guard;
 pub mod lock;
 pub mod log;
+pub mod results;
+pub mod state;
 
 pub use error::DiskError;

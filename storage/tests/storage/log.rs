@@ -11,7 +11,7 @@ fn what_was_appended_is_read_back_and_survives_reopening() {
     let (_home, disk) = disk();
     let (mut log, recovery) = open_log(&disk, 1 << 20);
     assert!(recovery.created);
-    for height in 1..=3 {
+    for height in 1..=3u64 {
         log.append(record(Kind::Proposal, height, b"proposal")).expect("a proposal");
         log.append(record(Kind::Polka, height, b"")).expect("a polka");
         decide(&mut log, height, &height.to_le_bytes().repeat(1000));

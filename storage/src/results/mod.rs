@@ -1,0 +1,85 @@
+//! Results of execution and where each transaction is, beside the segments of the block log.
+//!
+//! Per segment of the log there is `<segment>.res`, a row of records, one per height, and, once a later segment is begun,
+//! `<segment>.idx`, the hashes of its transactions in order. They go when their segment goes.
+//!
+//! All of it can be made again by executing again, so it is not synced per block: [`Results::sync`] is called before the
+//! state is flushed, and what a crash takes after that is executed again from the flushed height. What cannot be executed
+//! again is a height below the flush: damage there is an error that names the place, never "no such transaction".
+
+mod format;
+mod reader;
+mod segment;
+mod writer;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+pub use reader::{Location, ResultsReader};
+pub use writer::Results;
+
+use crate::DiskError;
+
+/// The largest record of results, encoded. A block of 100 MiB of the smallest transactions has fewer bytes of results
+/// than this under any gas limit worth having; a larger length in a header is damage and allocates nothing.
+pub const RESULTS_BYTES_MAX: u32 = 1 << 30;
+
+/// What the execution of one block gave. The bytes are the caller's.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct BlockResults {
+    /// The height executed.
+    pub height: u64,
+    /// What belongs to the block as a whole.
+    pub block: Vec<u8>,
+    /// One per transaction, in the block's order.
+    pub txs: Vec<TxResult>,
+}
+
+/// What the execution of one transaction gave.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct TxResult {
+    /// The transaction's hash, by which it is found.
+    pub hash: [u8; 32],
+    /// Its result.
+    pub result: Vec<u8>,
+}
+
+/// Why results could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultsError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A file is not what was written.
+    #[error("results in {path} are damaged at byte {offset}; heights from there to the end of the file cannot be answered here")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where the first record that does not verify begins.
+        offset: u64,
+    },
+    /// A later program wrote it.
+    #[error("{path} was written by a newer version of this program (version {found})")]
+    Newer {
+        /// The file.
+        path: String,
+        /// The version byte.
+        found: u8,
+    },
+    /// A record above [`RESULTS_BYTES_MAX`].
+    #[error("results of {bytes} bytes are over the limit of {RESULTS_BYTES_MAX}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Results for a segment before the one that is open.
+    #[error("results of height {height} belong to segment {segment}, which is closed")]
+    Closed {
+        /// The height.
+        height: u64,
+        /// The segment named.
+        segment: u64,
+    },
+    /// An earlier operation failed; what is on the disk is not known.
+    #[error("the results met an error before and must be opened again")]
+    Failed,
+}

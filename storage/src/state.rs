@@ -1,0 +1,460 @@
+//! The application's state at one height, whole, in redb over a file of the [`Disk`].
+//!
+//! A flush moves it from one height to a later one in one transaction, with two-phase commit (one fsync alone would trust a
+//! checksum that an adversary may choose) and quick repair (reopening after a crash does not walk the file). A commit that
+//! fails may have happened: the caller stops, and reads the truth when it opens the file again.
+//!
+//! redb does not check its pages when they are read. So every entry carries a checksum over path, height, key and value,
+//! and the metadata carries the number of entries and the sum of their hashes, modulo 2^256: an entry that is missing,
+//! stale, doubled or in another's place changes the sum. [`StateDb::load`] reads everything, as the state tree must at every
+//! start, and answers only if all of that agrees. What does not is [`StateError::Damaged`]: the file is to be moved away
+//! and the state fetched or computed again. So is a panic of redb over a damaged page, which becomes the same error.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition};
+use sha2::{Digest, Sha256};
+
+use crate::DiskError;
+use crate::disk::{Disk, DiskFile};
+use crate::error::Context;
+
+const ENTRIES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("state");
+const META: TableDefinition<u8, &[u8]> = TableDefinition::new("meta");
+/// The one row of the table `meta`.
+const META_ROW: u8 = 0;
+/// The version that is written.
+const VERSION: u8 = 1;
+/// Bytes of the hash that an entry carries. Against rot, half of it is plenty; there may be millions of entries.
+const ENTRY_CHECK_BYTES: usize = 16;
+/// redb's cache. Fixed, because what is written when depends on it, and runs of the simulator are to repeat.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// Why the state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file operation failed. If it was a commit, whether it happened is not known: stop, and open again.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The file is not what was written.
+    #[error("the state database {path} is damaged ({what}); move it away: the node rebuilds it from a snapshot or its log")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What does not agree.
+        what: String,
+    },
+    /// A later program wrote it.
+    #[error("the state database {path} was written by a newer version of this program (version {found})")]
+    Newer {
+        /// The file.
+        path: String,
+        /// The version byte.
+        found: u8,
+    },
+    /// A flush to a height that the state is at, or beyond.
+    #[error("the state is at height {at}; it is never flushed back to {to}")]
+    Regress {
+        /// Where it is.
+        at: u64,
+        /// Where it was to go.
+        to: u64,
+    },
+    /// An earlier operation failed; what is on the disk is not known.
+    #[error("the state database met an error before and must be opened again")]
+    Failed,
+}
+
+/// One change of a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// The place of the key in the state tree: its hash.
+    pub path: [u8; 32],
+    /// The key.
+    pub key: &'a [u8],
+    /// The new value, or nothing to remove the key.
+    pub value: Option<&'a [u8]>,
+}
+
+/// What the state database says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flushed {
+    /// The height whose state this is.
+    pub height: u64,
+    /// The number of entries.
+    pub entries: u64,
+    /// The caller's bytes, from the same flush.
+    pub meta: Vec<u8>,
+}
+
+/// The row of `meta`, after its version byte and before its hash.
+#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct Summary {
+    /// Nothing until the first flush.
+    height: Option<u64>,
+    entries: u64,
+    sum: [u8; 32],
+    meta: Vec<u8>,
+}
+
+/// What lies under a path: this, and the first bytes of [`entry_hash`].
+#[derive(BorshSerialize, BorshDeserialize)]
+struct Entry {
+    /// The height of the flush that wrote it.
+    height: u64,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// The state database.
+pub struct StateDb {
+    path: String,
+    /// Taken when it failed.
+    db: Option<Database>,
+    summary: Summary,
+}
+
+impl StateDb {
+    /// Opens the database at `path`, or makes an empty one.
+    pub fn open(disk: &dyn Disk, path: &str) -> Result<StateDb, StateError> {
+        match disk.open(path) {
+            Ok(file) => {
+                // After kill -9 a commit may be in the kernel's cache alone.
+                file.sync_data().on("sync", path)?;
+                if file.is_empty().on("measure", path)? {
+                    return Err(StateError::Damaged { path: path.to_owned(), what: "it is empty".to_owned() });
+                }
+                StateDb::over(file, path)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => StateDb::create(disk, path),
+            Err(error) => Err(error).on("open", path)?,
+        }
+    }
+
+    /// A database gets its name when it is whole: a crash while it is made leaves nothing.
+    fn create(disk: &dyn Disk, path: &str) -> Result<StateDb, StateError> {
+        let dir = path.rsplit_once('/').map_or(".", |(dir, _)| dir);
+        let unnamed = format!("{path}.new");
+        disk.create_dir(dir).on("create", dir)?;
+        match disk.unlink(&unnamed) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => Err(error).on("remove", &unnamed)?,
+        }
+        let file = disk.create(&unnamed).on("create", &unnamed)?;
+        guarded(path, || {
+            let db = database(&file)?;
+            commit(&db, |entries, meta| {
+                let _ = entries;
+                meta.insert(META_ROW, Summary::default().encode().as_slice())?;
+                Ok(())
+            })
+        })?;
+        disk.rename(&unnamed, path).on("rename", &unnamed)?;
+        disk.sync_dir(dir).on("sync", dir)?;
+        StateDb::over(file, path)
+    }
+
+    fn over(file: Arc<dyn DiskFile>, path: &str) -> Result<StateDb, StateError> {
+        let (db, row) = guarded(path, || {
+            let db = database(&file)?;
+            let row = {
+                let meta = db.begin_read()?.open_table(META)?;
+                meta.get(META_ROW)?.map(|row| row.value().to_vec())
+            };
+            Ok((db, row))
+        })?;
+        let mut state = StateDb { path: path.to_owned(), db: Some(db), summary: Summary::default() };
+        let row = row.ok_or_else(|| state.damaged("its metadata is missing"))?;
+        let (fields, hash) = row.split_last_chunk::<32>().ok_or_else(|| state.damaged("its metadata is cut"))?;
+        if *hash != <[u8; 32]>::from(Sha256::digest(fields)) {
+            return Err(state.damaged("its metadata does not verify"));
+        }
+        match fields.split_first() {
+            Some((&VERSION, summary)) => {
+                state.summary = Summary::try_from_slice(summary)
+                    .map_err(|error| state.damaged(&format!("its metadata cannot be read: {error}")))?;
+                Ok(state)
+            }
+            Some((&found, _)) => Err(StateError::Newer { path: path.to_owned(), found }),
+            None => Err(state.damaged("its metadata is empty")),
+        }
+    }
+
+    /// The height and metadata of the last flush; nothing in a new database. The entries are not checked by this.
+    pub fn flushed(&self) -> Option<Flushed> {
+        let Summary { height, entries, meta, .. } = &self.summary;
+        height.map(|height| Flushed { height, entries: *entries, meta: meta.clone() })
+    }
+
+    /// Moves the state to `height`, durably and whole, or not at all. Changes may come in any order, and in the order of
+    /// their paths they are fastest.
+    pub fn flush<'a>(
+        &mut self,
+        height: u64,
+        changes: impl IntoIterator<Item = Change<'a>>,
+        meta: &[u8],
+    ) -> Result<(), StateError> {
+        if let Some(at) = self.summary.height.filter(|at| height <= *at) {
+            return Err(StateError::Regress { at, to: height });
+        }
+        let mut summary = Summary { height: Some(height), meta: meta.to_vec(), ..self.summary.clone() };
+        self.run(|db| {
+            commit(db, |entries, meta| {
+                for change in changes {
+                    summary.apply(entries, height, &change)?;
+                }
+                meta.insert(META_ROW, summary.encode().as_slice())?;
+                Ok(())
+            })
+        })?;
+        self.summary = summary;
+        Ok(())
+    }
+
+    /// Hands every entry to `visit` (path, key, value) in the order of the paths, each verified. What was visited is the
+    /// state only if this returns `Ok`: that none is missing is known at the end.
+    pub fn load(&mut self, mut visit: impl FnMut(&[u8; 32], &[u8], &[u8])) -> Result<Option<Flushed>, StateError> {
+        let expected = self.summary.clone();
+        self.run(|db| {
+            let entries = db.begin_read()?.open_table(ENTRIES)?;
+            let mut found = Summary { height: expected.height, meta: expected.meta.clone(), ..Summary::default() };
+            let mut last = None;
+            for row in entries.iter()? {
+                let (path, bytes) = row?;
+                let path = *path.value();
+                if last.is_some_and(|last| last >= path) {
+                    return Err(Failure::Damaged("entries are out of order".to_owned()));
+                }
+                let (entry, hash) = decode_entry(&path, bytes.value())?;
+                found.add(&hash);
+                found.entries += 1;
+                last = Some(path);
+                visit(&path, &entry.key, &entry.value);
+            }
+            if found != expected {
+                return Err(Failure::Damaged("entries are missing or stale".to_owned()));
+            }
+            Ok(())
+        })?;
+        Ok(self.flushed())
+    }
+
+    /// Has redb check every page's checksum, for an operator's scrub. Damage is an error, also where redb repaired it.
+    pub fn verify(&mut self) -> Result<(), StateError> {
+        let Some(mut db) = self.db.take() else { return Err(StateError::Failed) };
+        let (db, clean) = guarded(&self.path, move || {
+            let clean = db.check_integrity()?;
+            Ok((db, clean))
+        })?;
+        if !clean {
+            drop_quietly(db);
+            return Err(self.damaged("pages failed their checksums"));
+        }
+        self.db = Some(db);
+        Ok(())
+    }
+
+    /// Runs `work`; after an error there is no database any more.
+    fn run<T>(&mut self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StateError> {
+        let db = self.db.take().ok_or(StateError::Failed)?;
+        match guarded(&self.path, || work(&db)) {
+            Ok(done) => {
+                self.db = Some(db);
+                Ok(done)
+            }
+            Err(error) => {
+                drop_quietly(db);
+                Err(error)
+            }
+        }
+    }
+
+    fn damaged(&self, what: &str) -> StateError {
+        StateError::Damaged { path: self.path.clone(), what: what.to_owned() }
+    }
+}
+
+impl Drop for StateDb {
+    fn drop(&mut self) {
+        if let Some(db) = self.db.take() {
+            drop_quietly(db);
+        }
+    }
+}
+
+impl Summary {
+    fn encode(&self) -> Vec<u8> {
+        let mut row = vec![VERSION];
+        borsh::to_writer(&mut row, self).expect("a Vec takes every byte");
+        let hash: [u8; 32] = Sha256::digest(&row).into();
+        row.extend_from_slice(&hash);
+        row
+    }
+
+    fn apply(&mut self, entries: &mut Table<'_, &[u8; 32], &[u8]>, height: u64, change: &Change<'_>) -> Result<(), Failure> {
+        let old = match change.value {
+            Some(value) => {
+                let entry = Entry { height, key: change.key.to_vec(), value: value.to_vec() };
+                let mut bytes = borsh::to_vec(&entry).expect("a Vec takes every byte");
+                let hash = entry_hash(&change.path, &bytes);
+                bytes.extend_from_slice(&hash[..ENTRY_CHECK_BYTES]);
+                self.add(&hash);
+                self.entries += 1;
+                entries.insert(&change.path, bytes.as_slice())?.map(|old| old.value().to_vec())
+            }
+            None => entries.remove(&change.path)?.map(|old| old.value().to_vec()),
+        };
+        if let Some(old) = old {
+            let (entry, hash) = decode_entry(&change.path, &old)?;
+            if entry.key != change.key {
+                return Err(Failure::Damaged("an entry lies under another key's path".to_owned()));
+            }
+            self.subtract(&hash);
+            self.entries = self.entries.checked_sub(1).ok_or_else(|| Failure::Damaged("entries are missing".to_owned()))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a number of 256 bits, little-endian, modulo 2^256.
+    fn add(&mut self, hash: &[u8; 32]) {
+        let mut carry = 0;
+        for (digit, more) in self.sum.iter_mut().zip(hash) {
+            let total = u16::from(*digit) + u16::from(*more) + carry;
+            [*digit, _] = total.to_le_bytes();
+            carry = total >> 8;
+        }
+    }
+
+    /// Adds its negative: every bit inverted, and one.
+    fn subtract(&mut self, hash: &[u8; 32]) {
+        let mut one = [0; 32];
+        one[0] = 1;
+        self.add(&hash.map(|byte| !byte));
+        self.add(&one);
+    }
+}
+
+fn decode_entry(path: &[u8; 32], bytes: &[u8]) -> Result<(Entry, [u8; 32]), Failure> {
+    let damaged = || Failure::Damaged(format!("the entry of path {} does not verify", hex(path)));
+    let (fields, check) = bytes.split_last_chunk::<ENTRY_CHECK_BYTES>().ok_or_else(damaged)?;
+    let hash = entry_hash(path, fields);
+    if hash[..ENTRY_CHECK_BYTES] != *check {
+        return Err(damaged());
+    }
+    Ok((Entry::try_from_slice(fields).map_err(|_| damaged())?, hash))
+}
+
+fn entry_hash(path: &[u8; 32], fields: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(path);
+    hash.update(fields);
+    hash.finalize().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+type Entries<'txn> = Table<'txn, &'static [u8; 32], &'static [u8]>;
+type Meta<'txn> = Table<'txn, u8, &'static [u8]>;
+
+/// One durable transaction.
+fn commit(
+    db: &Database,
+    work: impl FnOnce(&mut Entries<'_>, &mut Meta<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut transaction = db.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(true);
+    {
+        let mut entries = transaction.open_table(ENTRIES)?;
+        let mut meta = transaction.open_table(META)?;
+        work(&mut entries, &mut meta)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn database(file: &Arc<dyn DiskFile>) -> Result<Database, Failure> {
+    let backend = Backend { file: Arc::clone(file) };
+    Ok(Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+}
+
+/// What goes wrong inside, before it has the file's name.
+enum Failure {
+    Redb(redb::Error),
+    Damaged(String),
+}
+
+impl<E: Into<redb::Error>> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Redb(error.into())
+    }
+}
+
+/// Runs what calls redb. redb panics over pages that cannot be what it wrote: rot must end in "quarantine and heal", not
+/// in a process that dies at every start, so this is the one place where a panic is caught. What it left half done is not
+/// looked at again: every caller gives the database up.
+fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, StateError> {
+    let damaged = |what| StateError::Damaged { path: path.to_owned(), what };
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(Failure::Damaged(what))) => Err(damaged(what)),
+        Ok(Err(Failure::Redb(redb::Error::Io(source)))) => match source.kind() {
+            // What redb says of a header that it did not write, and the file's of a page that points past its end.
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+                Err(damaged(source.to_string()))
+            }
+            _ => Err(DiskError { action: "use", path: path.to_owned(), source }.into()),
+        },
+        Ok(Err(Failure::Redb(redb::Error::PreviousIo))) => Err(StateError::Failed),
+        Ok(Err(Failure::Redb(error))) => Err(damaged(error.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(damaged(format!("redb panicked: {text}")))
+        }
+    }
+}
+
+/// Closing writes too, and may meet the same damage.
+fn drop_quietly(db: Database) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+}
+
+/// redb's file.
+struct Backend {
+    file: Arc<dyn DiskFile>,
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Backend")
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, data)
+    }
+}

@@ -1,0 +1,80 @@
+//! The state database: whole flushes, verified loads.
+
+use std::collections::BTreeMap;
+
+use lockstep_storage::state::{Change, StateDb, StateError};
+
+use crate::common::disk;
+
+type Model = BTreeMap<[u8; 32], (Vec<u8>, Vec<u8>)>;
+
+fn path(key: u64) -> [u8; 32] {
+    let mut path = [0; 32];
+    path[..8].copy_from_slice(&key.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    path
+}
+
+fn load(state: &mut StateDb) -> (Option<(u64, Vec<u8>)>, Model) {
+    let mut found = Model::new();
+    let mut last = None;
+    let flushed = state.load(|path, key, value| {
+        assert!(last.is_none_or(|last| last < *path), "in the order of the paths");
+        last = Some(*path);
+        found.insert(*path, (key.to_vec(), value.to_vec()));
+    });
+    (flushed.expect("it loads").map(|flushed| (flushed.height, flushed.meta)), found)
+}
+
+#[test]
+fn flushes_are_whole_and_loads_give_back_what_a_model_holds() {
+    let (_home, disk) = disk();
+    let mut model = Model::new();
+    let mut state = StateDb::open(&*disk, "data/state.redb").expect("made");
+    assert_eq!(load(&mut state), (None, Model::new()));
+    for height in 0..30u64 {
+        let keys: Vec<(String, [u8; 32], Option<Vec<u8>>)> = (0..20)
+            .map(|at| {
+                let key = (height * 7 + at * 3) % 41;
+                let value = (!(key + height).is_multiple_of(4)).then(|| format!("{key} at {height}").into_bytes());
+                (format!("key {key}"), path(key), value)
+            })
+            .collect();
+        let changes = keys.iter().map(|(key, path, value)| Change { path: *path, key: key.as_bytes(), value: value.as_deref() });
+        state.flush(height, changes, &height.to_le_bytes()).expect("flushed");
+        for (key, path, value) in keys {
+            match value {
+                Some(value) => model.insert(path, (key.into_bytes(), value)),
+                None => model.remove(&path),
+            };
+        }
+        if height % 3 == 0 {
+            drop(state);
+            state = StateDb::open(&*disk, "data/state.redb").expect("it opens");
+        }
+        assert_eq!(load(&mut state), (Some((height, height.to_le_bytes().to_vec())), model.clone()));
+    }
+    state.verify().expect("sound");
+    assert!(matches!(state.flush(29, [], b""), Err(StateError::Regress { at: 29, to: 29 })));
+    assert_eq!(load(&mut state).1, model);
+}
+
+#[test]
+fn an_entry_under_another_keys_path_is_damage() {
+    let (_home, disk) = disk();
+    let mut state = StateDb::open(&*disk, "state").expect("made");
+    state.flush(1, [Change { path: path(1), key: b"one", value: Some(b"1") }], b"").expect("flushed");
+    let stranger = Change { path: path(1), key: b"two", value: Some(b"2") };
+    assert!(matches!(state.flush(2, [stranger], b""), Err(StateError::Damaged { .. })));
+    assert!(matches!(state.flush(3, [], b""), Err(StateError::Failed)), "nothing more until it is opened again");
+    let mut state = StateDb::open(&*disk, "state").expect("it opens");
+    assert_eq!(load(&mut state).0, Some((1, Vec::new())));
+}
+
+#[test]
+fn a_file_that_is_no_database_is_damage() {
+    let (_home, disk) = disk();
+    disk.create("empty").expect("a file");
+    assert!(matches!(StateDb::open(&*disk, "empty"), Err(StateError::Damaged { .. })));
+    disk.create("text").expect("a file").write_at(0, &[b'x'; 5000]).expect("a write");
+    assert!(matches!(StateDb::open(&*disk, "text"), Err(StateError::Damaged { .. })));
+}

@@ -1,0 +1,588 @@
+//! The state machine that catches up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lockstep_types::block::BODY_BYTES_MAX;
+use lockstep_types::{Commit, Height};
+
+use crate::held::{BUFFER_BYTES_MAX, Held, WINDOW_BLOCKS};
+use crate::peers::{DEBT_SLACK, FORGET_AFTER_DEADLINES, PEERS_MAX, Peer, REQUESTS_PER_PEER_MAX, SHORT_ANSWER_DEBT};
+use crate::server::{RESPONSE_BYTES_MAX, bytes_of};
+
+/// Most requests that are within their deadline at one time.
+pub const REQUESTS_MAX: usize = 4;
+
+/// Most of these for heights that only an untried peer vouches for.
+pub const SPECULATIVE_REQUESTS_MAX: usize = 2;
+const _: () = assert!(SPECULATIVE_REQUESTS_MAX < REQUESTS_MAX, "claims never take all requests from what is proved");
+
+/// Most blocks of one request.
+pub const RANGE_BLOCKS_MAX: u32 = 64;
+const _: () = assert!(REQUESTS_MAX as u64 * RANGE_BLOCKS_MAX as u64 <= WINDOW_BLOCKS, "all requests fit the window");
+
+/// How long consensus may stand still before we fetch what others have decided, in milliseconds. While it moves by itself,
+/// the votes and parts that it needs are on their way already, and would come twice.
+pub const GRACE_MS: u64 = 250;
+
+/// A gap wider than this is not closed by votes on their way: it is fetched at once.
+pub const AT_ONCE_GAP: u64 = 16;
+
+/// How many gaps among the wanted heights are tried when requests are given out. What lies above them could not be verified
+/// before them.
+const RUNS_TRIED_MAX: usize = 8;
+
+/// A block as a peer sends it. Its height is that of its commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The bytes of the body, undecoded.
+    pub body: Arc<[u8]>,
+    /// The certificate that is said to prove it.
+    pub commit: Commit,
+}
+
+impl Fetched {
+    /// What it counts for, see [`crate::fetched_bytes`].
+    pub fn bytes(&self) -> u64 {
+        bytes_of(&self.body, &self.commit)
+    }
+}
+
+/// What a peer answers to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The first of the blocks asked for, in order and without a hole; the rest is asked again.
+    Blocks(Vec<Fetched>),
+    /// It does not have the first of them; this is what it has.
+    NotAvailable {
+        /// Its lowest block.
+        base: Height,
+        /// Its highest block.
+        tip: Height,
+    },
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A peer says which blocks it has.
+    PeerStatus {
+        /// The number of its connection.
+        peer: u64,
+        /// Its lowest block.
+        base: Height,
+        /// Its highest block.
+        tip: Height,
+    },
+    /// A connection is closed. Its number never comes back.
+    PeerGone {
+        /// The connection.
+        peer: u64,
+    },
+    /// A peer answered.
+    Response {
+        /// The peer.
+        peer: u64,
+        /// The request, see [`Effect::Request`].
+        id: u64,
+        /// What it said.
+        answer: Answer,
+    },
+    /// The block of this height is decided, durable and executed here, by consensus or after [`Effect::Verify`].
+    Tip {
+        /// The height.
+        height: Height,
+    },
+    /// Somebody proved, by a commit certificate that was verified, that this height is decided.
+    Certified {
+        /// The height.
+        height: Height,
+    },
+    /// The answer to [`Effect::Verify`]. When it is `false`, every verification above it that has no verdict is void, and
+    /// comes again under another ticket.
+    Verdict {
+        /// The height.
+        height: Height,
+        /// The ticket of the verification.
+        ticket: u64,
+        /// Whether body and certificate are right in every respect.
+        ok: bool,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask a peer for blocks. If it cannot be sent, do nothing: that is a peer which does not answer.
+    Request {
+        /// Whom.
+        peer: u64,
+        /// To be repeated in the answer. Never reused.
+        id: u64,
+        /// The first block wanted.
+        from: Height,
+        /// How many, 1 to [`RANGE_BLOCKS_MAX`].
+        count: u32,
+    },
+    /// Verify a block fully: that the body is the one that the commit names, that it is a valid successor of the block
+    /// before, that the commit holds under the validators of its height. They come in order of height; the caller waits with
+    /// one until it knows the validators. If it holds: store and execute it, and report [`Input::Tip`].
+    Verify {
+        /// To be repeated in the verdict.
+        ticket: u64,
+        /// Who sent it.
+        peer: u64,
+        /// Its height.
+        height: Height,
+        /// The block.
+        block: Arc<Fetched>,
+    },
+    /// A peer lied. It is not asked again; whoever owns the connection closes it.
+    Blame {
+        /// Who.
+        peer: u64,
+        /// How.
+        reason: BlameReason,
+    },
+}
+
+/// How a peer lied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlameReason {
+    /// Its block did not hold.
+    InvalidBlock {
+        /// The height.
+        height: Height,
+    },
+    /// A certificate of another height than the one asked for.
+    WrongHeight {
+        /// Asked for.
+        expected: Height,
+        /// That of the certificate.
+        found: Height,
+    },
+    /// More blocks than asked for.
+    TooMany {
+        /// Asked for.
+        asked: u32,
+        /// Sent.
+        found: usize,
+    },
+    /// More bytes than an answer or a body may have, or a body without any.
+    BadSize {
+        /// The bytes.
+        bytes: u64,
+    },
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Request {
+    peer: u64,
+    from: u64,
+    count: u32,
+    /// When a second peer is asked.
+    deadline: u64,
+    /// When an answer is no longer expected at all.
+    forget_at: u64,
+    /// The deadline has passed.
+    late: bool,
+}
+
+impl Request {
+    fn end(&self) -> u64 {
+        self.from + u64::from(self.count)
+    }
+
+    fn covers(&self, height: u64) -> bool {
+        (self.from..self.end()).contains(&height)
+    }
+}
+
+/// Block sync of one node. One call of [`BlockSync::on`] per thing that happened, and one per deadline
+/// ([`BlockSync::wakeup_ms`]); it has no clock of its own.
+///
+/// **Why it does not stall.** Let there be one honest peer that has what we miss. The lowest missing height is always
+/// offered first, and needs no room in the buffer. Each request for it ends: by blocks, by a lie, by a claim not kept or
+/// by a deadline. A lie removes a peer for good. The two others give a debt of [`TIMEOUT_DEBT`](crate::TIMEOUT_DEBT), paid
+/// off only by blocks that proved good, so each liar either helps, or is soon above the honest peer by more than
+/// [`DEBT_SLACK`], and is then not asked while that one has the height.
+#[derive(Debug)]
+pub struct BlockSync {
+    now: u64,
+    tip: u64,
+    /// The highest height that is proved to be decided.
+    certified: u64,
+    /// When our tip last moved without our help.
+    moved_at: u64,
+    peers: BTreeMap<u64, Peer>,
+    requests: BTreeMap<u64, Request>,
+    next_id: u64,
+    held: Held,
+    /// Heights below `next_unasked` that are neither held nor on their way.
+    wanted: BTreeSet<u64>,
+    /// Nothing from here on was asked for since our tip was below it.
+    next_unasked: u64,
+    /// The size of the last block that came, by which room is kept for the next.
+    last_bytes: u64,
+}
+
+impl BlockSync {
+    /// Block sync of a node whose tip is `tip` (zero before the first block).
+    pub fn new(tip: Height, now_ms: u64) -> Self {
+        Self {
+            now: now_ms,
+            tip: tip.get(),
+            certified: tip.get(),
+            moved_at: now_ms,
+            peers: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_id: 0,
+            held: Held::new(tip.get()),
+            wanted: BTreeSet::new(),
+            next_unasked: tip.get().saturating_add(1),
+            last_bytes: 0,
+        }
+    }
+
+    /// Something happened at `now_ms` of the monotonic clock.
+    pub fn on(&mut self, now_ms: u64, input: Input) -> Vec<Effect> {
+        self.now = self.now.max(now_ms);
+        let mut fx = Vec::new();
+        match input {
+            Input::PeerStatus { peer, base, tip } => self.on_status(peer, base, tip),
+            Input::PeerGone { peer } => self.on_gone(peer),
+            Input::Response { peer, id, answer } => self.on_response(peer, id, answer, &mut fx),
+            Input::Tip { height } => self.on_tip(height.get()),
+            Input::Certified { height } => self.certified = self.certified.max(height.get()),
+            Input::Verdict { height, ticket, ok } => self.on_verdict(height, ticket, ok, &mut fx),
+            Input::Tick => self.on_tick(),
+        }
+        self.held.hand_out(&mut fx);
+        self.ask(&mut fx);
+        fx
+    }
+
+    /// Whether blocks are known to be decided that we do not have, beyond what consensus is about to close by itself:
+    /// proved by a certificate, or claimed by a peer whose last blocks proved good. The claim of a peer that was never
+    /// tried is not enough, else anybody could make us look behind.
+    pub fn catching_up(&self) -> bool {
+        self.is_behind(self.believed())
+    }
+
+    /// The highest height that is proved to be decided.
+    pub fn certified(&self) -> Height {
+        height(self.certified)
+    }
+
+    /// The highest height that is proved, or claimed by a peer in good standing: what a progress bar runs to.
+    pub fn target(&self) -> Height {
+        height(self.believed().max(self.tip))
+    }
+
+    /// Fetched blocks above our tip.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of those that have no verdict yet.
+    pub fn held_bytes(&self) -> u64 {
+        self.held.bytes()
+    }
+
+    /// When [`Input::Tick`] has something to do at the latest, in milliseconds of the monotonic clock.
+    pub fn wakeup_ms(&self) -> Option<u64> {
+        let requests = self.requests.values().map(|request| if request.late { request.forget_at } else { request.deadline });
+        let rests = self.peers.values().filter(|peer| !peer.left).map(|peer| peer.rest_until);
+        let grace = self.moved_at.saturating_add(GRACE_MS);
+        requests.chain(rests).chain([grace]).filter(|at| *at > self.now).min()
+    }
+
+    fn on_status(&mut self, id: u64, base: Height, tip: Height) {
+        if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&id) {
+            return;
+        }
+        let peer = self.peers.entry(id).or_default();
+        (peer.base, peer.tip) = (base.get().max(1), tip.get());
+    }
+
+    fn on_gone(&mut self, peer: u64) {
+        self.cancel_requests_of(peer);
+        self.peers.remove(&peer);
+    }
+
+    fn on_response(&mut self, id: u64, number: u64, answer: Answer, fx: &mut Vec<Effect>) {
+        // Nobody is blamed for an answer we do not know: it may be so late that we forgot the question.
+        if self.requests.get(&number).is_none_or(|request| request.peer != id) {
+            return;
+        }
+        let request = self.requests.remove(&number).expect("just met");
+        let peer = self.peers.get_mut(&id).expect("requests of a peer that is gone are cancelled");
+        peer.in_flight -= 1;
+        peer.answered(request.late);
+        match answer {
+            Answer::Blocks(blocks) if !blocks.is_empty() => match check_answer(&request, &blocks) {
+                Ok(bytes) => {
+                    // Short of both bounds of an answer, and of what the peer says it has.
+                    let short = blocks.len() < request.count as usize && bytes < RESPONSE_BYTES_MAX / 2;
+                    if short {
+                        peer.owe(SHORT_ANSWER_DEBT);
+                    }
+                    for (height, block) in (request.from..).zip(blocks) {
+                        self.last_bytes = block.bytes();
+                        self.held.keep(height, id, block);
+                        if self.held.contains(height) {
+                            self.wanted.remove(&height);
+                        }
+                    }
+                    self.want(request.from, request.end());
+                }
+                Err(reason) => {
+                    self.want(request.from, request.end());
+                    self.blame(id, reason, fx);
+                }
+            },
+            answer => {
+                if let Answer::NotAvailable { base, tip } = answer {
+                    (peer.base, peer.tip) = (base.get().max(1), tip.get());
+                }
+                let now = self.now;
+                peer.broke_claim(now);
+                self.want(request.from, request.end());
+            }
+        }
+    }
+
+    fn on_tip(&mut self, tip: u64) {
+        if tip <= self.tip {
+            return;
+        }
+        if !self.held.is_verified(tip) {
+            self.moved_at = self.now;
+        }
+        self.tip = tip;
+        self.certified = self.certified.max(tip);
+        self.held.raise_tip(tip);
+        self.wanted = self.wanted.split_off(&tip.saturating_add(1));
+        self.next_unasked = self.next_unasked.max(tip.saturating_add(1));
+        // What is no longer of use is no longer expected, and nobody is held to it.
+        let served: Vec<u64> =
+            self.requests.iter().filter(|(_, request)| request.end() <= tip.saturating_add(1)).map(|(id, _)| *id).collect();
+        for id in served {
+            self.drop_request(id);
+        }
+    }
+
+    fn on_verdict(&mut self, at: Height, ticket: u64, ok: bool, fx: &mut Vec<Effect>) {
+        if ok {
+            let Some(peer) = self.held.verified(at.get(), ticket) else { return };
+            self.certified = self.certified.max(at.get());
+            if let Some(peer) = self.peers.get_mut(&peer) {
+                peer.gave_good_block();
+            }
+        } else {
+            let Some(peer) = self.held.refuted(at.get(), ticket) else { return };
+            self.want(at.get(), at.get() + 1);
+            self.blame(peer, BlameReason::InvalidBlock { height: at }, fx);
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = self.now;
+        let mut uncovered = Vec::new();
+        let mut forgotten = Vec::new();
+        for (id, request) in &mut self.requests {
+            if !request.late && now >= request.deadline {
+                request.late = true;
+                uncovered.push((request.from, request.end()));
+                self.peers.get_mut(&request.peer).expect("requests of a peer that is gone are cancelled").missed_deadline();
+            } else if request.late && now >= request.forget_at {
+                forgotten.push(*id);
+            }
+        }
+        for (from, end) in uncovered {
+            self.want(from, end);
+        }
+        for id in forgotten {
+            self.drop_request(id);
+        }
+    }
+
+    /// A peer lied: nothing it gave is kept, nothing is asked of it.
+    fn blame(&mut self, liar: u64, reason: BlameReason, fx: &mut Vec<Effect>) {
+        self.cancel_requests_of(liar);
+        for height in self.held.drop_from(liar) {
+            self.want(height, height + 1);
+        }
+        if let Some(peer) = self.peers.get_mut(&liar) {
+            peer.left = true;
+        }
+        fx.push(Effect::Blame { peer: liar, reason });
+    }
+
+    fn cancel_requests_of(&mut self, peer: u64) {
+        let theirs: Vec<u64> = self.requests.iter().filter(|(_, request)| request.peer == peer).map(|(id, _)| *id).collect();
+        for id in theirs {
+            self.drop_request(id);
+        }
+    }
+
+    fn drop_request(&mut self, id: u64) {
+        let request = self.requests.remove(&id).expect("dropped once");
+        self.peers.get_mut(&request.peer).expect("requests of a peer that is gone are cancelled").in_flight -= 1;
+        self.want(request.from, request.end());
+    }
+
+    /// Heights that are to be asked for again, unless we have them or another answer with them is due.
+    fn want(&mut self, from: u64, end: u64) {
+        for height in from.max(self.tip.saturating_add(1))..end {
+            let is_due = self.requests.values().any(|request| !request.late && request.covers(height));
+            if !is_due && !self.held.contains(height) {
+                self.wanted.insert(height);
+            }
+        }
+    }
+
+    /// The highest height that is proved, or claimed by a peer whose last blocks proved good.
+    fn believed(&self) -> u64 {
+        let proved = self.peers.values().filter(|peer| peer.proved && peer.counts(self.now) && peer.base <= peer.tip);
+        proved.map(|peer| peer.tip).max().unwrap_or(0).max(self.certified)
+    }
+
+    /// The highest height that anybody says to have.
+    fn claimed(&self) -> u64 {
+        let claims = self.peers.values().filter(|peer| peer.counts(self.now) && peer.base <= peer.tip);
+        claims.map(|peer| peer.tip).max().unwrap_or(0)
+    }
+
+    /// Whether a decided `target` is more than consensus is about to reach by itself.
+    fn is_behind(&self, target: u64) -> bool {
+        let stalled = self.now.saturating_sub(self.moved_at) >= GRACE_MS;
+        target > self.tip && (stalled || target - self.tip > AT_ONCE_GAP)
+    }
+
+    /// Gives out requests: the lowest heights first, to the best peers that claim them.
+    fn ask(&mut self, fx: &mut Vec<Effect>) {
+        let claimed = self.claimed();
+        if !self.is_behind(claimed) {
+            return;
+        }
+        let believed = self.believed();
+        let end = self.tip.saturating_add(WINDOW_BLOCKS).min(claimed);
+        let mut from = self.tip.saturating_add(1);
+        for _ in 0..RUNS_TRIED_MAX {
+            let due = self.requests.values().filter(|request| !request.late).count();
+            let speculative = self.requests.values().filter(|request| !request.late && request.from > believed).count();
+            if due >= REQUESTS_MAX {
+                return;
+            }
+            // The next height that nobody is asked for: one that came to nothing, else one that was never asked for.
+            let next = self.wanted.range(from..).next().copied().unwrap_or(self.next_unasked.max(from));
+            if next > end || (next > believed && speculative >= SPECULATIVE_REQUESTS_MAX) {
+                return;
+            }
+            let mut run = 1;
+            while run < RANGE_BLOCKS_MAX && self.is_unasked(next + u64::from(run)) && next + u64::from(run) <= end {
+                run += 1;
+            }
+            from = next + u64::from(run);
+            // Above its bound the buffer takes only the block that everything else waits for.
+            let room = self.last_bytes.max(RESPONSE_BYTES_MAX).saturating_mul(due as u64 + 1);
+            if self.held.bytes().saturating_add(room) > BUFFER_BYTES_MAX {
+                if next != self.held.lowest_missing() {
+                    return;
+                }
+                run = 1;
+            }
+            let Some(id) = self.best_peer(next) else { continue };
+            fx.push(self.request(id, next, run));
+            from = self.tip.saturating_add(1);
+        }
+    }
+
+    fn is_unasked(&self, height: u64) -> bool {
+        height >= self.next_unasked || self.wanted.contains(&height)
+    }
+
+    /// Who is asked for a height. Debt decides who may be asked at all, so that a free liar is not better than a busy
+    /// honest peer; among these the least busy, then the one that waited longest.
+    fn best_peer(&self, height: u64) -> Option<u64> {
+        let claimants = || self.peers.iter().filter(|(_, peer)| peer.claims(height, self.now));
+        let least = claimants().map(|(_, peer)| peer.debt).min()?;
+        let owes_it = |id: u64| self.requests.values().any(|request| request.peer == id && request.covers(height));
+        claimants()
+            .filter(|(id, peer)| peer.debt <= least.saturating_add(DEBT_SLACK) && peer.in_flight < REQUESTS_PER_PEER_MAX && !owes_it(**id))
+            .min_by_key(|(_, peer)| (peer.in_flight, peer.debt, peer.last_asked))
+            .map(|(id, _)| *id)
+    }
+
+    fn request(&mut self, id: u64, from: u64, run: u32) -> Effect {
+        let number = self.next_id;
+        self.next_id += 1;
+        let peer = self.peers.get_mut(&id).expect("chosen among them");
+        let count = run.min(u32::try_from(peer.tip - from + 1).unwrap_or(u32::MAX));
+        peer.in_flight += 1;
+        peer.last_asked = number + 1;
+        let deadline = self.now.saturating_add(peer.deadline_ms());
+        let forget_at = self.now.saturating_add(peer.deadline_ms() * FORGET_AFTER_DEADLINES);
+        let request = Request { peer: id, from, count, deadline, forget_at, late: false };
+        for height in from..request.end() {
+            self.wanted.remove(&height);
+        }
+        // Where nobody had the first height never asked for, this request lies above it.
+        self.wanted.extend(self.next_unasked..from);
+        self.next_unasked = self.next_unasked.max(request.end());
+        self.requests.insert(number, request);
+        Effect::Request { peer: id, id: number, from: height(from), count }
+    }
+
+    /// Panics unless the parts agree. For tests: it walks everything.
+    pub fn assert_invariants(&self) {
+        self.held.assert_invariants();
+        let due = self.requests.values().filter(|request| !request.late).count();
+        assert!(due <= REQUESTS_MAX, "more requests than may be");
+        assert!(self.peers.len() <= PEERS_MAX, "more peers than may be");
+        for (id, peer) in &self.peers {
+            let theirs = self.requests.values().filter(|request| request.peer == *id).count();
+            assert_eq!(peer.in_flight, theirs, "requests of a peer are counted");
+            assert!(theirs <= REQUESTS_PER_PEER_MAX, "more requests to a peer than may be");
+            assert!(!peer.left || theirs == 0, "a liar is not asked");
+        }
+        assert!(self.requests.values().all(|request| self.peers.contains_key(&request.peer)), "a request to nobody");
+        // Every height that was asked for and did not become ours is in exactly one place.
+        for height in self.tip + 1..self.next_unasked {
+            let is_due = self.requests.values().filter(|request| !request.late && request.covers(height)).count();
+            let places = usize::from(self.held.contains(height)) + usize::from(self.wanted.contains(&height));
+            assert!(places <= 1 && places + is_due >= 1, "height {height} is forgotten or wanted twice");
+            assert!(is_due == 0 || !self.wanted.contains(&height), "height {height} is on its way and wanted");
+        }
+        assert!(self.wanted.iter().all(|height| (self.tip + 1..self.next_unasked).contains(height)), "wanted outside what was asked for");
+    }
+}
+
+/// What can be said of an answer without knowing any validator. Gives its bytes.
+fn check_answer(request: &Request, blocks: &[Fetched]) -> Result<u64, BlameReason> {
+    if blocks.len() > request.count as usize {
+        return Err(BlameReason::TooMany { asked: request.count, found: blocks.len() });
+    }
+    let mut total = 0_u64;
+    for (expected, block) in (request.from..).zip(blocks) {
+        if block.commit.height.get() != expected {
+            return Err(BlameReason::WrongHeight { expected: height(expected), found: block.commit.height });
+        }
+        if block.body.is_empty() || block.body.len() > BODY_BYTES_MAX {
+            return Err(BlameReason::BadSize { bytes: block.body.len() as u64 });
+        }
+        total = total.saturating_add(block.bytes());
+    }
+    if blocks.len() > 1 && total > RESPONSE_BYTES_MAX {
+        return Err(BlameReason::BadSize { bytes: total });
+    }
+    Ok(total)
+}
+
+fn height(value: u64) -> Height {
+    Height::new(value).unwrap_or(Height::MAX)
+}

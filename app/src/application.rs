@@ -1,4 +1,4 @@
-//! The trait of a replicated application **[frozen]**, and everything that passes through it.
+//! The trait of a replicated application (frozen), and everything that passes through it.
 //!
 //! # The contract for authors
 //!

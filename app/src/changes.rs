@@ -143,7 +143,9 @@ impl Changes {
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(self.0.iter().map(|(key, value)| (key.escape_ascii().to_string(), value.as_ref().map(|v| v.escape_ascii().to_string()))))
+            .entries(
+                self.0.iter().map(|(key, value)| (key.escape_ascii().to_string(), value.as_ref().map(|v| v.escape_ascii().to_string()))),
+            )
             .finish()
     }
 }

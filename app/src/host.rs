@@ -198,7 +198,8 @@ impl Host {
     /// The transactions of an own proposal. What the application adds beyond the room that there is, and everything where it
     /// panics, is left out: an empty block is better than a node that cannot propose.
     pub fn prepare_proposal(&self, state: &State, proposal: &ProposalInput<'_>) -> Vec<Tx> {
-        let mut txs = guarded("prepare_proposal", proposal.height, || self.app.prepare_proposal(&state.view(), proposal)).unwrap_or_default();
+        let mut txs =
+            guarded("prepare_proposal", proposal.height, || self.app.prepare_proposal(&state.view(), proposal)).unwrap_or_default();
         txs.retain(|tx| !node_tx::is_node_tx(&tx.0));
         fitting(&txs, proposal.max_bytes)
     }
@@ -284,7 +285,8 @@ impl Host {
 
 /// The value of a key of the state, with its proof where one is wanted: to the root in the header of the height after.
 fn store(state: &State, query: &Query<'_>) -> QueryAnswer {
-    let refused = |code, log| QueryAnswer { code, codespace: NODE_CODESPACE.to_owned(), log, key: query.data.to_vec(), ..QueryAnswer::default() };
+    let refused =
+        |code, log| QueryAnswer { code, codespace: NODE_CODESPACE.to_owned(), log, key: query.data.to_vec(), ..QueryAnswer::default() };
     if let Some(height) = query.height.filter(|height| *height != state.height) {
         return refused(STATE_UNAVAILABLE, format!("the state after height {height} is not kept, only that after {}", state.height));
     }
@@ -331,7 +333,10 @@ fn check_output(executed: &Executed) -> Result<(), &'static str> {
             }
         }
     }
-    executed.tx_results.iter().try_for_each(|result| count(result.data.len() + result.log.len() + result.info.len() + result.codespace.len()))
+    executed
+        .tx_results
+        .iter()
+        .try_for_each(|result| count(result.data.len() + result.log.len() + result.info.len() + result.codespace.len()))
 }
 
 /// Calls the application. Nothing that a panic leaves half done can be seen afterwards: an application holds no state, and

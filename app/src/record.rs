@@ -1,4 +1,4 @@
-//! The replica record **[frozen fields]**: what a replica must know beside the application's state to go on from a snapshot.
+//! The replica record (frozen fields): what a replica must know beside the application's state to go on from a snapshot.
 //!
 //! It is an entry of the state, under a key of the node, written at checkpoint heights only (so that an empty block leaves
 //! the root as it is). Whoever restores a snapshot of such a height restores it with everything else, covered by the root

@@ -103,7 +103,7 @@ impl Tree {
     fn change_all<'a>(&mut self, changes: impl Iterator<Item = (&'a Arc<[u8]>, Option<&'a Arc<[u8]>>)>) {
         let mut batch: Vec<Change<'a>> = changes.map(|(key, value)| Change { path: Path::of(key), key, value }).collect();
         // Stable, so that of two changes to one key the later one is the later one still.
-        batch.sort_by(|a, b| a.path.cmp(&b.path));
+        batch.sort_by_key(|change| change.path);
         batch.dedup_by(|later, earlier| {
             let same = later.path == earlier.path;
             if same {

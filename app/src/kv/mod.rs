@@ -105,8 +105,9 @@ impl Application for Kv {
 
     fn init_chain(&self, genesis: &GenesisInput<'_>) -> Result<Initialized, GenesisRefused> {
         let refused = |field: &str, value: &str, rule: String| GenesisRefused { field: field.to_owned(), value: value.to_owned(), rule };
-        let app_state: AppState = serde_json::from_str(genesis.app_state)
-            .map_err(|error| refused("app_state", genesis.app_state, format!("{{}} or {{\"kv\": {{\"open_validators\": bool}}}}: {error}")))?;
+        let app_state: AppState = serde_json::from_str(genesis.app_state).map_err(|error| {
+            refused("app_state", genesis.app_state, format!("{{}} or {{\"kv\": {{\"open_validators\": bool}}}}: {error}"))
+        })?;
         let before = View::new(Tree::new(), genesis.initial_height.previous());
         let mut draft = Draft::new(&before);
         draft.set(CONFIG_KEY, [u8::from(app_state.kv.open_validators)]);

@@ -1,0 +1,10 @@
+//! The state, the host and the bundled applications, against models and oracles that share no code with them.
+
+mod common;
+mod contract;
+mod host;
+mod kv;
+mod members;
+mod proofs;
+mod record;
+mod tree;

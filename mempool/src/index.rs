@@ -108,6 +108,11 @@ impl Index {
         self.order.iter().map(|rank| self.get(rank.seq))
     }
 
+    /// What the state accepts next from a sender, as far as the application told while something of it is here.
+    pub(crate) fn next_of(&self, sender: &[u8]) -> Option<u64> {
+        self.senders.get(sender)?.next
+    }
+
     /// Who would leave if the newcomer came. Changes nothing: a newcomer that is refused leaves no trace.
     pub(crate) fn plan(&self, new: &Newcomer, limits: &Limits) -> Result<Plan, Refused> {
         let size = new.tx.bytes.len();
@@ -164,7 +169,7 @@ impl Index {
         let queue = self.senders.get(sender);
         match queue.and_then(|sender| sender.queue.range(..nonce).next_back()) {
             Some((_, before)) => Rank::after(&self.get(*before).rank, priority, seq, nonce),
-            None => Rank::first(priority, seq, nonce, next.max(queue.and_then(|sender| sender.next))),
+            None => Rank::first(priority, seq, nonce, next),
         }
     }
 

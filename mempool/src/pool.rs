@@ -118,7 +118,8 @@ impl Mempool {
             gas: gas(verdict),
             priority: verdict.priority,
             nonce: verdict.nonce.filter(|_| !sender.is_empty()),
-            next: verdict.next_nonce,
+            // What this sender's others told still counts when they all leave for the newcomer.
+            next: verdict.next_nonce.max(self.index.next_of(&sender)),
             sender,
         };
         let Plan { replaced, evicted } = match self.index.plan(&newcomer, &self.limits) {

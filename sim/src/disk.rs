@@ -98,8 +98,8 @@ impl When {
 pub enum Fault {
     /// The machine stops: this and every further operation fails, until [`SimDisk::crash`] or [`SimDisk::kill`].
     Stop(When),
-    /// The operation fails with an input/output error. A sync that fails leaves some of what it should have made durable,
-    /// and forgets the rest: the next one succeeds and lies.
+    /// The operation fails with an input/output error. A file's sync that fails has made some of it durable and forgets
+    /// the rest: the next one succeeds and lies. Of names the rest stays pending, as a journal keeps it.
     Broken,
     /// The operation fails for want of space, having done nothing.
     NoSpace,
@@ -128,6 +128,8 @@ struct World {
     /// Files do not grow and none is made.
     full: bool,
     unreadable: BTreeSet<String>,
+    /// Syncs of files with this in their path, and of folders of this name, do nothing and say that they did.
+    lying: Option<String>,
     dice: Option<Dice>,
 }
 
@@ -316,6 +318,11 @@ impl SimDisk {
         } else {
             world.unreadable.remove(path);
         }
+    }
+
+    /// Makes syncs lie, for files whose path contains `part` and for the folder of that name: they return and do nothing.
+    pub fn set_lying(&self, part: Option<&str>) {
+        self.lock().lying = part.map(str::to_owned);
     }
 
     /// A power cut. What was pending survives as `survival` says; then the disk runs again, for new handles.
@@ -558,17 +565,23 @@ impl Disk for SimDisk {
         let mut world = self.lock();
         let course = world.begin(false)?;
         world.syncs += 1;
+        if world.lying.as_deref() == Some(dir) {
+            return world.finish(());
+        }
         let (mut mine, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut world.pending_names).into_iter().partition(|change| parent(change.path()) == dir);
         world.pending_names = others;
         let answer = match course {
             Course::Normal => world.finish(()),
             Course::Partial(mut dice) => {
-                mine.truncate(index(dice.below(mine.len() as u64 + 1)));
+                let rest = mine.split_off(index(dice.below(mine.len() as u64 + 1)));
+                world.pending_names.extend(rest);
                 Err(stopped())
             }
             Course::Broken(mut dice) => {
-                mine.retain(|_| dice.coin());
+                let (done, rest): (Vec<_>, Vec<_>) = mine.into_iter().partition(|_| dice.coin());
+                world.pending_names.extend(rest);
+                mine = done;
                 Err(broken())
             }
         };
@@ -681,6 +694,9 @@ impl DiskFile for SimFile {
         let mut world = self.world()?;
         let course = world.begin(false)?;
         world.syncs += 1;
+        if world.lying.as_ref().is_some_and(|part| self.path.contains(part.as_str())) {
+            return world.finish(());
+        }
         let state = file(&mut world, self.file);
         let pending = std::mem::take(&mut state.pending);
         match course {

@@ -4,7 +4,7 @@
 //! checksum that an adversary may choose) and quick repair (reopening after a crash does not walk the file). A commit that
 //! fails may have happened: the caller stops, and reads the truth when it opens the file again.
 //!
-//! redb does not check its pages when they are read. So every entry carries a checksum over path, height, key and value,
+//! redb does not check its pages when they are read, only when it is told to: opening tells it to. And every entry carries a checksum over path, height, key and value,
 //! and the metadata carries the number of entries and the sum of their hashes, modulo 2^256: an entry that is missing,
 //! stale, doubled or in another's place changes the sum. [`StateDb::load`] reads everything, as the state tree must at every
 //! start, and answers only if all of that agrees. What does not is [`StateError::Damaged`]: the file is to be moved away
@@ -32,6 +32,8 @@ const VERSION: u8 = 1;
 const ENTRY_CHECK_BYTES: usize = 16;
 /// redb's cache. Fixed, because what is written when depends on it, and runs of the simulator are to repeat.
 const CACHE_BYTES: usize = 64 << 20;
+/// Holds redb's header, which is below 512 bytes.
+const FIRST_PAGE_BYTES: usize = 4096;
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -122,11 +124,12 @@ impl StateDb {
     pub fn open(disk: &dyn Disk, path: &str) -> Result<StateDb, StateError> {
         match disk.open(path) {
             Ok(file) => {
-                // After kill -9 a commit may be in the kernel's cache alone.
-                file.sync_data().on("sync", path)?;
                 if file.is_empty().on("measure", path)? {
                     return Err(StateError::Damaged { path: path.to_owned(), what: "it is empty".to_owned() });
                 }
+                settle(&*file).on("settle", path)?;
+                let dir = dir_of(path);
+                disk.sync_dir(dir).on("sync", dir)?;
                 StateDb::over(file, path)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => StateDb::create(disk, path),
@@ -136,7 +139,7 @@ impl StateDb {
 
     /// A database gets its name when it is whole: a crash while it is made leaves nothing.
     fn create(disk: &dyn Disk, path: &str) -> Result<StateDb, StateError> {
-        let dir = path.rsplit_once('/').map_or(".", |(dir, _)| dir);
+        let dir = dir_of(path);
         let unnamed = format!("{path}.new");
         disk.create_dir(dir).on("create", dir)?;
         match disk.unlink(&unnamed) {
@@ -159,28 +162,21 @@ impl StateDb {
     }
 
     fn over(file: Arc<dyn DiskFile>, path: &str) -> Result<StateDb, StateError> {
-        let (db, row) = guarded(path, || {
-            let db = database(&file)?;
-            let row = {
-                let meta = db.begin_read()?.open_table(META)?;
-                meta.get(META_ROW)?.map(|row| row.value().to_vec())
-            };
-            Ok((db, row))
-        })?;
-        let mut state = StateDb { path: path.to_owned(), db: Some(db), summary: Summary::default() };
-        let row = row.ok_or_else(|| state.damaged("its metadata is missing"))?;
-        let (fields, hash) = row.split_last_chunk::<32>().ok_or_else(|| state.damaged("its metadata is cut"))?;
-        if *hash != <[u8; 32]>::from(Sha256::digest(fields)) {
-            return Err(state.damaged("its metadata does not verify"));
-        }
-        match fields.split_first() {
-            Some((&VERSION, summary)) => {
-                state.summary = Summary::try_from_slice(summary)
-                    .map_err(|error| state.damaged(&format!("its metadata cannot be read: {error}")))?;
-                Ok(state)
+        let mut db = guarded(path, || database(&file))?;
+        let checked = guarded(path, || {
+            // Every page's checksum, before anything is made of what is in them. What is repaired here is at most redb's
+            // account of free pages; whether the entries are right is for `load` to say.
+            db.check_integrity()?;
+            let meta = db.begin_read()?.open_table(META)?;
+            let row = meta.get(META_ROW)?.ok_or_else(|| Failure::Damaged("its metadata is missing".to_owned()))?;
+            Ok(row.value().to_vec())
+        });
+        match checked.and_then(|row| Summary::decode(path, &row)) {
+            Ok(summary) => Ok(StateDb { path: path.to_owned(), db: Some(db), summary }),
+            Err(error) => {
+                give_up(db, &error);
+                Err(error)
             }
-            Some((&found, _)) => Err(StateError::Newer { path: path.to_owned(), found }),
-            None => Err(state.damaged("its metadata is empty")),
         }
     }
 
@@ -192,12 +188,7 @@ impl StateDb {
 
     /// Moves the state to `height`, durably and whole, or not at all. Changes may come in any order, and in the order of
     /// their paths they are fastest.
-    pub fn flush<'a>(
-        &mut self,
-        height: u64,
-        changes: impl IntoIterator<Item = Change<'a>>,
-        meta: &[u8],
-    ) -> Result<(), StateError> {
+    pub fn flush<'a>(&mut self, height: u64, changes: impl IntoIterator<Item = Change<'a>>, meta: &[u8]) -> Result<(), StateError> {
         if let Some(at) = self.summary.height.filter(|at| height <= *at) {
             return Err(StateError::Regress { at, to: height });
         }
@@ -243,16 +234,17 @@ impl StateDb {
         Ok(self.flushed())
     }
 
-    /// Has redb check every page's checksum, for an operator's scrub. Damage is an error, also where redb repaired it.
+    /// Has redb check every page's checksum, for an operator's scrub; opening does it too. Damage is an error, also where
+    /// redb repaired it.
     pub fn verify(&mut self) -> Result<(), StateError> {
-        let Some(mut db) = self.db.take() else { return Err(StateError::Failed) };
-        let (db, clean) = guarded(&self.path, move || {
-            let clean = db.check_integrity()?;
-            Ok((db, clean))
-        })?;
-        if !clean {
-            drop_quietly(db);
-            return Err(self.damaged("pages failed their checksums"));
+        let mut db = self.db.take().ok_or(StateError::Failed)?;
+        let checked = guarded(&self.path, || match db.check_integrity()? {
+            true => Ok(()),
+            false => Err(Failure::Damaged("pages failed their checksums".to_owned())),
+        });
+        if let Err(error) = checked {
+            give_up(db, &error);
+            return Err(error);
         }
         self.db = Some(db);
         Ok(())
@@ -267,14 +259,10 @@ impl StateDb {
                 Ok(done)
             }
             Err(error) => {
-                drop_quietly(db);
+                give_up(db, &error);
                 Err(error)
             }
         }
-    }
-
-    fn damaged(&self, what: &str) -> StateError {
-        StateError::Damaged { path: self.path.clone(), what: what.to_owned() }
     }
 }
 
@@ -293,6 +281,19 @@ impl Summary {
         let hash: [u8; 32] = Sha256::digest(&row).into();
         row.extend_from_slice(&hash);
         row
+    }
+
+    fn decode(path: &str, row: &[u8]) -> Result<Summary, StateError> {
+        let damaged = || StateError::Damaged { path: path.to_owned(), what: "its metadata does not verify".to_owned() };
+        let (fields, hash) = row.split_last_chunk::<32>().ok_or_else(damaged)?;
+        if *hash != <[u8; 32]>::from(Sha256::digest(fields)) {
+            return Err(damaged());
+        }
+        match fields.split_first() {
+            Some((&VERSION, summary)) => Summary::try_from_slice(summary).map_err(|_| damaged()),
+            Some((&found, _)) => Err(StateError::Newer { path: path.to_owned(), found }),
+            None => Err(damaged()),
+        }
     }
 
     fn apply(&mut self, entries: &mut Table<'_, &[u8; 32], &[u8]>, height: u64, change: &Change<'_>) -> Result<(), Failure> {
@@ -363,10 +364,7 @@ type Entries<'txn> = Table<'txn, &'static [u8; 32], &'static [u8]>;
 type Meta<'txn> = Table<'txn, u8, &'static [u8]>;
 
 /// One durable transaction.
-fn commit(
-    db: &Database,
-    work: impl FnOnce(&mut Entries<'_>, &mut Meta<'_>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+fn commit(db: &Database, work: impl FnOnce(&mut Entries<'_>, &mut Meta<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut transaction = db.begin_write()?;
     transaction.set_two_phase_commit(true);
     transaction.set_quick_repair(true);
@@ -382,6 +380,20 @@ fn commit(
 fn database(file: &Arc<dyn DiskFile>) -> Result<Database, Failure> {
     let backend = Backend { file: Arc::clone(file) };
     Ok(Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+}
+
+fn dir_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or(".", |(dir, _)| dir)
+}
+
+/// After kill -9 the last commit may be in the kernel's cache alone, and after a failed sync the kernel may believe the
+/// first page clean, which says what the last commit is. So that page is written again, as it is, before it is believed;
+/// what it points to was synced before it.
+fn settle(file: &dyn DiskFile) -> io::Result<()> {
+    let mut first = vec![0; usize::try_from(file.len()?).map_or(FIRST_PAGE_BYTES, |len| len.min(FIRST_PAGE_BYTES))];
+    file.read_at(0, &mut first)?;
+    file.write_at(0, &first)?;
+    file.sync_data()
 }
 
 /// What goes wrong inside, before it has the file's name.
@@ -406,9 +418,7 @@ fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T
         Ok(Err(Failure::Damaged(what))) => Err(damaged(what)),
         Ok(Err(Failure::Redb(redb::Error::Io(source)))) => match source.kind() {
             // What redb says of a header that it did not write, and the file's of a page that points past its end.
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
-                Err(damaged(source.to_string()))
-            }
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => Err(damaged(source.to_string())),
             _ => Err(DiskError { action: "use", path: path.to_owned(), source }.into()),
         },
         Ok(Err(Failure::Redb(redb::Error::PreviousIo))) => Err(StateError::Failed),
@@ -421,9 +431,18 @@ fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T
     }
 }
 
-/// Closing writes too, and may meet the same damage.
+/// Closing writes redb's account of free pages, unless an input/output error was met.
 fn drop_quietly(db: Database) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+}
+
+/// Parts with a database that failed. A damaged one is left open until the process ends: closing it would write to it,
+/// walk into the same damage, and panic where a panic cannot be caught.
+fn give_up(db: Database, error: &StateError) {
+    match error {
+        StateError::Damaged { .. } => std::mem::forget(db),
+        _ => drop_quietly(db),
+    }
 }
 
 /// redb's file.

@@ -14,7 +14,10 @@ pub(crate) const HEADER_BYTES: usize = 52;
 /// What a disk writes as one, at most. No page holds bytes of two copies.
 pub(crate) const PAGE_BYTES: usize = 4096;
 /// Bytes of the file that belong to one copy.
-pub(crate) const COPY_BYTES: u64 = 4 << 20;
+pub(crate) const COPY_BYTES: u64 = COPY as u64;
+const COPY: usize = 4 << 20;
+/// What is left of a copy for the record.
+pub(crate) const RECORD_BYTES_MAX: usize = COPY - HEADER_BYTES;
 const DIGEST_AT: usize = 20;
 
 /// Why a copy is not believed.

@@ -44,7 +44,7 @@ use crate::error::Context;
 use format::{COPY_BYTES, Flaw, HEADER_BYTES, PAGE_BYTES};
 
 /// The largest record, encoded: two polkas (lock and valid) of 10,000 votes and the message fit.
-pub const GUARD_RECORD_BYTES_MAX: usize = COPY_BYTES as usize - HEADER_BYTES;
+pub const GUARD_RECORD_BYTES_MAX: usize = format::RECORD_BYTES_MAX;
 
 /// Zeros that a new guard begins each copy with: the records of some hundred validators are then written without growing
 /// the file.
@@ -194,7 +194,8 @@ impl Guard {
     /// Makes a guard that begins with `initial`, in both slots: a fresh one ([`GuardRecord::initial`]), or what a
     /// `priv_validator_state.json` says. Never replaces one.
     pub fn create(disk: &dyn Disk, path: &str, initial: GuardRecord) -> Result<Guard, GuardError> {
-        let (dir, name) = path.rsplit_once('/').unwrap_or((".", path));
+        let dir = dir_of(path);
+        let name = path.rsplit('/').next().unwrap_or(path);
         disk.create_dir(dir).on("create", dir)?;
         if disk.list(dir).on("list", dir)?.iter().any(|taken| taken == name) {
             return Err(GuardError::Exists { path: path.to_owned() });
@@ -231,21 +232,20 @@ impl Guard {
             }
             opened => opened.on("open", path)?,
         };
-        let mut guard =
-            Guard { path: path.to_owned(), file, genesis_hash, slots: [None, None], repaired: 0, failed: false };
+        let mut guard = Guard { path: path.to_owned(), file, genesis_hash, slots: [None, None], repaired: 0, failed: false };
         let mut unreadable = None;
-        let mut damaged = [[false; 2]; 2];
+        let mut damaged = Vec::new();
         for slot in 0..2 {
-            let copies = [0, 1].map(|copy| guard.read_copy(slot, copy));
             let mut found = [None, None];
-            for (copy, read) in copies.into_iter().enumerate() {
-                match read? {
-                    Ok(held) => found[copy] = Some(held),
+            for (copy, held) in found.iter_mut().enumerate() {
+                match guard.read_copy(slot, copy)? {
+                    Ok(read) => *held = Some(read),
                     Err(io_error) => unreadable = io_error.or(unreadable),
                 }
             }
             let newest = found.iter().flatten().max_by_key(|held| held.sequence).cloned();
-            damaged[slot] = [0, 1].map(|copy| newest.is_some() && found[copy] != newest);
+            let differs = |copy: &usize| newest.is_some() && found[*copy] != newest;
+            damaged.extend((0..2).filter(differs).map(|copy| (slot, copy)));
             guard.slots[slot] = newest;
         }
         if let Some(stranger) = guard.slots.iter().flatten().find(|slot| slot.record.genesis_hash != genesis_hash) {
@@ -254,15 +254,16 @@ impl Guard {
         if let (Some(error), [None, None]) = (unreadable, &guard.slots) {
             return Err(error.into());
         }
+        // The name, too, may be in the kernel's cache alone.
+        let dir = dir_of(path);
+        disk.sync_dir(dir).on("sync", dir)?;
         let newest = guard.newest_slot();
-        for slot in 0..2 {
-            for copy in 0..2 {
-                if damaged[slot][copy] || Some(slot) == newest {
-                    guard.rewrite(slot, copy)?;
-                }
-                guard.repaired += usize::from(damaged[slot][copy]);
+        for (slot, copy) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            if Some(slot) == newest || damaged.contains(&(slot, copy)) {
+                guard.rewrite(slot, copy)?;
             }
         }
+        guard.repaired = damaged.len();
         Ok(guard)
     }
 
@@ -383,6 +384,10 @@ impl Guard {
             Err(Flaw::Newer(found)) => Err(GuardError::Newer { path: self.path.clone(), found }),
         }
     }
+}
+
+fn dir_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or(".", |(dir, _)| dir)
 }
 
 /// The slot of record n: the one that record n−1 is not in.

@@ -114,12 +114,8 @@ impl LogReader {
 
 /// Reads a record and believes it only if it verifies and is the one that was asked for.
 fn read_entry(segment: &Segment, entry: &Entry) -> Result<Stored, LogError> {
-    let rot = || LogError::Rot {
-        segment: segment.path.clone(),
-        offset: entry.offset,
-        sequence: entry.sequence,
-        height: Some(entry.height),
-    };
+    let rot =
+        || LogError::Rot { segment: segment.path.clone(), offset: entry.offset, sequence: entry.sequence, height: Some(entry.height) };
     let mut header_bytes = [0; RECORD_HEADER_BYTES];
     segment.file.read_at(entry.offset, &mut header_bytes).on("read", &segment.path)?;
     let header = RecordHeader::decode(&header_bytes, &segment.salt).map_err(|flaw: Flaw| match flaw {

@@ -154,8 +154,7 @@ impl Walk {
             offset,
             last_sequence: self.last_sequence,
             at_boundary: self.last_kind == Some(Kind::Decision),
-            marked: self.known_durable == self.last_sequence
-                || (self.last_is_mark && self.known_durable + 1 == self.last_sequence),
+            marked: self.known_durable == self.last_sequence || (self.last_is_mark && self.known_durable + 1 == self.last_sequence),
         };
         Ok((self.index, end, self.recovery))
     }
@@ -211,12 +210,7 @@ impl Walk {
 }
 
 /// Reads a record's header, and says whether its payload verifies (`true` without looking, where only headers are read).
-fn read_record(
-    segment: &Segment,
-    file_bytes: u64,
-    offset: u64,
-    whole: bool,
-) -> Result<Result<(RecordHeader, bool), Flaw>, LogError> {
+fn read_record(segment: &Segment, file_bytes: u64, offset: u64, whole: bool) -> Result<Result<(RecordHeader, bool), Flaw>, LogError> {
     let room = file_bytes.saturating_sub(offset);
     if room < RECORD_HEADER_BYTES as u64 {
         return Ok(Err(Flaw::Damaged));

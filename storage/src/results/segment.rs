@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use super::format::{
-    Flaw, HEADER_BYTES, IndexEntry, PAGE_BYTES, ResultsHeader, decode_page, encode_index,
-};
+use super::format::{Flaw, HEADER_BYTES, IndexEntry, PAGE_BYTES, ResultsHeader, decode_page, encode_index};
 use super::{BlockResults, RESULTS_BYTES_MAX, ResultsError};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Context;
@@ -192,7 +190,11 @@ impl Source {
 }
 
 /// The index of a row of records, made from the results themselves.
-pub(crate) fn index_of(segment: u64, source: &Source, records: &[(u64, ResultsHeader)]) -> Result<BTreeMap<[u8; 32], (u64, u32)>, ResultsError> {
+pub(crate) fn index_of(
+    segment: u64,
+    source: &Source,
+    records: &[(u64, ResultsHeader)],
+) -> Result<BTreeMap<[u8; 32], (u64, u32)>, ResultsError> {
     let mut again = ResultsSegment::over(segment, source.clone());
     for (offset, header) in records {
         again.remember(&source.read(*offset, header)?);

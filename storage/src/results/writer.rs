@@ -52,7 +52,9 @@ impl Results {
                 results.scan(false)?;
             } else {
                 results.scan(true)?;
-                if !results.damaged && let Some(index) = results.write_index(&*disk, dir)? {
+                if !results.damaged
+                    && let Some(index) = results.write_index(&*disk, dir)?
+                {
                     results.index = TxIndex::File(index);
                 }
             }

@@ -100,7 +100,8 @@ fn segments_close_at_a_height_boundary_and_are_pruned_whole_but_never_the_tip() 
         assert!(reader.decision(height).expect("a read").is_some());
         assert!(reader.body(&hash(height)).expect("a read").is_some());
     }
-    assert_eq!(reader.decision(base - 1).expect("a read").is_some() && reader.body(&hash(base - 1)).expect("a read").is_some(), false);
+    let body_below = reader.body(&hash(base - 1)).expect("a read");
+    assert!(body_below.is_none() || reader.decision(base - 1).expect("a read").is_none(), "below the base something is missing");
     log.prune(u64::MAX).expect("pruned");
     assert_eq!(reader.tip(), Some(20));
     assert!(reader.body(&hash(20)).expect("a read").is_some());
@@ -141,11 +142,7 @@ fn a_segment_that_is_gone_is_missed() {
     let segments = log.reader().segments();
     drop(log);
     disk.unlink(&format!("log/{:020}.seg", segments[1])).expect("an accident");
-    let opened = lockstep_storage::log::BlockLog::open(
-        disk,
-        "log",
-        lockstep_storage::log::LogOptions { salt: SALT, segment_bytes: 256 },
-    );
+    let opened = lockstep_storage::log::BlockLog::open(disk, "log", lockstep_storage::log::LogOptions { salt: SALT, segment_bytes: 256 });
     assert!(matches!(opened.err(), Some(LogError::MissingSegment { sequence, .. }) if sequence == segments[1]));
 }
 

@@ -78,3 +78,19 @@ fn a_file_that_is_no_database_is_damage() {
     disk.create("text").expect("a file").write_at(0, &[b'x'; 5000]).expect("a write");
     assert!(matches!(StateDb::open(&*disk, "text"), Err(StateError::Damaged { .. })));
 }
+
+/// The bytes that every reader of the database must know. A change here is a change of the format.
+#[test]
+fn the_bytes_of_the_state_are_pinned() {
+    let (home, disk) = disk();
+    let mut state = StateDb::open(&*disk, "state").expect("made");
+    state.flush(7, [Change { path: [1; 32], key: b"key", value: Some(b"value") }], b"meta").expect("flushed");
+    drop(state);
+    let db = redb::Database::open(home.path().join("home/state")).expect("a redb file");
+    let transaction = redb::ReadableDatabase::begin_read(&db).expect("a transaction");
+    let entries = transaction.open_table(redb::TableDefinition::<&[u8; 32], &[u8]>::new("state")).expect("a table");
+    let meta = transaction.open_table(redb::TableDefinition::<u8, &[u8]>::new("meta")).expect("a table");
+    let entry = hex::encode(entries.get(&[1; 32]).expect("a read").expect("an entry").value());
+    let row = hex::encode(meta.get(0).expect("a read").expect("a row").value());
+    assert_eq!(format!("{entry}\n{row}\n"), include_str!("golden/state.hex"));
+}

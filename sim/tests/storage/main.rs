@@ -1,0 +1,6 @@
+//! Every store on a disk that loses, tears and reorders what was not synced, that fails, and that rots.
+
+mod crash;
+mod disk;
+mod rot;
+mod scenario;

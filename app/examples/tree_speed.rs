@@ -1,12 +1,20 @@
-//! Measures the state tree on one core: bulk build, then updates of random keys in batches, the version before each batch
-//! being kept as a reader would keep it.
+//! Measures the state tree on one core: bulk build, then updates of random keys in batches, in place and with the version
+//! before each batch kept as a reader would keep it; then whole blocks of the key-value application.
 //!
 //! `cargo run --release -p lockstep-app --example tree_speed [entries]`
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a measurement reads the clock and says what it found"
+)]
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use lockstep_app::{Changes, Tree};
+use lockstep_app::{BlockInput, Changes, GenesisInput, Host, Kv, Tree};
+use lockstep_types::{ChainId, ConsensusParams, Hash, Height, Power, PrivateKey, Time, Tx, ValidatorSet, ValidatorUpdate};
 
 /// Keys as an application has them, 32 bytes; values of 100, as in the figures this is compared with.
 const VALUE_BYTES: usize = 100;
@@ -31,6 +39,51 @@ fn value(n: u64) -> Arc<[u8]> {
     let mut value = [7; VALUE_BYTES];
     value[..8].copy_from_slice(&n.to_le_bytes());
     Arc::from(value)
+}
+
+/// Blocks of `key=value` transactions of 256 bytes, executed by the bundled application on the same state.
+fn kv_blocks(entries: u64, numbers: &mut Numbers) {
+    let chain_id = ChainId::new("speed").expect("a chain id");
+    let parameters = ConsensusParams::default();
+    let public_key = PrivateKey::from_seed(&[1; 32]).public_key();
+    let validators = [ValidatorUpdate { public_key, power: Power::new(1).expect("a power") }];
+    let genesis = GenesisInput {
+        chain_id: &chain_id,
+        time: Time::ZERO,
+        initial_height: Height::FIRST,
+        validators: &validators,
+        parameters: &parameters,
+        app_state: "{}",
+    };
+    let host = Host::new(Arc::new(Kv));
+    let set = ValidatorSet::new(&validators).expect("a set");
+    let mut state = host.init(&genesis).expect("a genesis").state;
+    let transaction = |numbers: &mut Numbers| Tx(format!("{:032}={:0223}", numbers.next() % entries, numbers.next()).into_bytes());
+    for (txs, blocks) in [(50_000, 20), (1000, 100), (10_000, 20)] {
+        let mut seconds = 0.0;
+        for _ in 0..blocks {
+            let list: Vec<Tx> = (0..txs).map(|_| transaction(numbers)).collect();
+            let block = BlockInput {
+                chain_id: &chain_id,
+                height: state.height().next(),
+                time: Time::ZERO,
+                block_hash: Hash::of(b"block"),
+                proposer: public_key.address(),
+                txs: &list,
+                last_commit: Vec::new(),
+                misbehaviour: Vec::new(),
+                parameters: &parameters,
+            };
+            let before = state.clone();
+            let start = Instant::now();
+            let executed = host.execute(state, &block, &set).expect("executes");
+            seconds += start.elapsed().as_secs_f64();
+            state = executed.state;
+            drop(before);
+        }
+        let speed = f64::from(txs * blocks) / seconds;
+        println!("kv, blocks of {txs:>6} on {:>7} entries: {speed:>6.0} transactions/s", state.tree().len());
+    }
 }
 
 fn main() {
@@ -72,4 +125,6 @@ fn main() {
         drop(before);
         println!("update, batches of {batch:>6}: {:>7.0} entries/s", (rounds * batch) as f64 / seconds);
     }
+    drop(tree);
+    kv_blocks(entries, &mut numbers);
 }

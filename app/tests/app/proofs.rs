@@ -7,7 +7,7 @@ use ics23::{HostFunctionsManager, ProofSpec};
 use lockstep_app::Tree;
 use lockstep_types::Hash;
 use lockstep_types::state_tree::ics23::{CommitmentProof, Existence, proof_spec};
-use lockstep_types::state_tree::{EMPTY, PROOF_BYTES_MAX, Path, Proof, ProofError, Terminal};
+use lockstep_types::state_tree::{EMPTY, PROOF_BYTES_MAX, Path, Proof, ProofError, Terminal, inner_hash, leaf_hash};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -149,6 +149,23 @@ fn no_entry_hides_between_its_neighbours() {
         assert!(matches!(proof.verify(&tree.root(), hidden, None), Err(ProofError::Neighbours(_))));
         assert!(!oracle(&proof.to_bytes(), &tree.root(), hidden, None));
     }
+}
+
+#[test]
+fn a_leaf_that_is_no_witness_of_absence() {
+    let (tree, entries) = sample();
+    // The key's own leaf, shown as somebody else's.
+    for (key, value) in entries {
+        let forged = Proof { terminal: Terminal::Other { path: Path::of(key), value_hash: Hash::of(value) }, ..tree.prove(key) };
+        assert_eq!(forged.verify(&tree.root(), key, None), Err(ProofError::Elsewhere));
+    }
+    // A leaf on the wrong side: such a root no state has, but a verifier does not know where a root comes from.
+    let (key, sibling) = (&entries[0].0, Hash::of(b"sibling"));
+    let (other, value) = entries.last().expect("200");
+    assert!(!Path::of(key).bit(0) && Path::of(other).bit(0));
+    let terminal = Terminal::Other { path: Path::of(other), value_hash: Hash::of(value) };
+    let root = inner_hash(&leaf_hash(&Path::of(other), &Hash::of(value)), &sibling);
+    assert_eq!(Proof { terminal, siblings: vec![sibling] }.verify(&root, key, None), Err(ProofError::Elsewhere));
 }
 
 /// Changes, and cuts after, every byte.

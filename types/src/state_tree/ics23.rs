@@ -75,7 +75,7 @@ impl Existence {
         })
     }
 
-    /// Checks the path, and that every entry beside it on one side of the tree is missing below `depth`.
+    /// Whether no entry stands to the right of this one (or to the left) below the node at `depth`.
     fn is_edge(&self, path: &Path, depth: usize, right: bool) -> bool {
         (depth..self.siblings.len()).all(|at| path.bit(at) == right || self.siblings[at] == EMPTY)
     }
@@ -189,13 +189,13 @@ fn verify_neighbours(root: &Hash, path: &Path, left: Option<&Existence>, right: 
         return Err(ProofError::Neighbours("key does not lie between the two entries"));
     }
     let below = match paths {
-        // The walks to both share the node at the depth of their common bits, and part there.
+        // Both walks lead to this root, so they share the node at the depth of their common bits, and part there.
         (Some(left), Some(right)) => left.common_bits(&right) + 1,
         (None, None) => return Err(ProofError::Neighbours("proof has no neighbour")),
         _ => 0,
     };
     let next = |side: Option<&Existence>, at: Option<Path>, right: bool| match (side, at) {
-        (Some(existence), Some(at)) => existence.siblings.len() >= below && existence.is_edge(&at, below, right),
+        (Some(existence), Some(at)) => existence.is_edge(&at, below, right),
         _ => true,
     };
     if next(left, paths.0, true) && next(right, paths.1, false) {

@@ -1,1 +1,52 @@
-//! lockstep-replica
+//! The replica is a function: `step(Now, Input) -> Effects`.
+//!
+//! It has no clock, socket, thread, randomness or log line, and never blocks. Two shells run it: the node with real files,
+//! sockets and clocks, and the simulator under a seed; every bug is reproduced from its inputs alone.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`seam`] | inputs, effects, tickets: what a shell must do **[frozen]** |
+//! | [`wire`] | what peers say to each other **[frozen]** |
+//! | [`fence`] | holds effects back until what they wait for is durable; used by both shells |
+//! | [`replica`] | the replica: composition and dispatch |
+//! | `height` | one height: proposals, votes, decision, execution |
+//! | [`signing`] | what is signed, what the guard records, when silence is due |
+//! | [`bodies`] | block bodies on their way |
+//! | [`pool`] | transactions of clients and peers |
+//! | [`gossip`] | reconciliation with peers |
+//! | [`catch_up`] | block sync beside consensus |
+//! | [`pace`] | when a height begins |
+//! | [`chain`] | what the chain says after a block |
+//! | [`check`], [`execution`] | the jobs that shells run beside the replica |
+//! | [`recovery`] | what a restart finds on disk, and where it goes on |
+//!
+//! **The three orders** (each a ticket, none a convention): a body is durable before a lock or precommit for it is recorded;
+//! the decision of H is durable before a guard record of H + 1 is written; the decision is durable and the block executed
+//! before a client hears "committed".
+
+pub mod bodies;
+pub mod catch_up;
+pub mod chain;
+pub mod check;
+pub mod effects;
+pub mod execution;
+pub mod fence;
+pub mod gossip;
+mod height;
+pub mod pace;
+pub mod peers;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
+pub mod pool;
+pub mod recovery;
+pub mod replica;
+pub mod seam;
+pub mod signing;
+pub mod wire;
+
+pub use chain::ChainState;
+pub use fence::Fence;
+pub use replica::{Config, Replica, Restored};
+pub use seam::{Effect, Input, Now};

@@ -1,0 +1,247 @@
+//! Catching up, beside consensus: what block sync fetched is handed to consensus as a certificate and a body, like those
+//! that a peer pushes. There is no mode: consensus decides by the certificate (L49), and everything after a decision is the
+//! same.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_sync::{Answer as SyncAnswer, BlockSync, Effect as SyncEffect, Fetched, Input as SyncInput};
+use lockstep_types::block::part_set_header;
+use lockstep_types::{Commit, Height, Round};
+
+use crate::replica::{Job, POINTS_LIE, Replica};
+use crate::seam::{AskId, Effect, JobId, Mono, Now, Peer, ReadAnswer, ReadQuestion, Report, Timer};
+use crate::wire::{Answer, Question, Status, VOTES_MAX};
+
+/// A fetched block that waits for its height.
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    peer: u64,
+    height: Height,
+    block: Arc<Fetched>,
+}
+
+/// Block sync and what it handed over.
+#[derive(Debug)]
+pub struct CatchUp {
+    sync: BlockSync,
+    waiting: VecDeque<Waiting>,
+    /// The one that is being verified: its ticket, sender and height.
+    current: Option<(u64, u64, Height)>,
+    /// The earliest tick that is set.
+    timer: Option<Mono>,
+    /// What was last reported.
+    reported: bool,
+}
+
+impl CatchUp {
+    /// At start, with this tip.
+    pub fn new(tip: Height) -> Self {
+        Self { sync: BlockSync::new(tip, 0), waiting: VecDeque::new(), current: None, timer: None, reported: false }
+    }
+
+    /// Whether blocks are decided that we do not have.
+    pub fn is_behind(&self) -> bool {
+        self.sync.catching_up()
+    }
+}
+
+fn millis(now: Now) -> u64 {
+    now.mono.0 / 1_000_000
+}
+
+impl Replica {
+    fn sync(&mut self, now: Now, input: SyncInput) {
+        for effect in self.catch_up.sync.on(millis(now), input) {
+            match effect {
+                SyncEffect::Request { peer, id, from, count } => {
+                    let job = self.fx.job();
+                    self.jobs.insert(job, Job::AskBlocks { peer: Peer(peer), request: id });
+                    self.fx.push(Effect::Request { job, peer: Peer(peer), bytes: Question::Blocks { from, count }.encode() });
+                }
+                SyncEffect::Verify { ticket, peer, height, block } => {
+                    self.catch_up.waiting.push_back(Waiting { ticket, peer, height, block });
+                }
+                SyncEffect::Blame { peer, reason } => self.blame(Peer(peer), POINTS_LIE, format!("block sync: {reason:?}")),
+            }
+        }
+        let behind = self.catch_up.is_behind();
+        if behind != self.catch_up.reported {
+            self.catch_up.reported = behind;
+            let target = self.catch_up.sync.target();
+            self.fx.report(Report::CatchingUp { behind, target });
+        }
+        if let Some(at) = self.catch_up.sync.wakeup_ms() {
+            let at = Mono(at.saturating_mul(1_000_000)).max(now.mono);
+            if self.catch_up.timer.is_none_or(|set| at < set || set <= now.mono) {
+                self.catch_up.timer = Some(at);
+                self.fx.push(Effect::SetTimer { at, timer: Timer::Sync });
+            }
+        }
+    }
+
+    pub(crate) fn on_sync_timer(&mut self, now: Now) {
+        self.catch_up.timer = None;
+        self.sync(now, SyncInput::Tick);
+        self.verify_next(now);
+        self.try_ready(now);
+    }
+
+    pub(crate) fn on_status(&mut self, now: Now, peer: Peer, status: Status) {
+        self.sync(now, SyncInput::PeerStatus { peer: peer.0, base: status.base, tip: status.tip });
+        self.verify_next(now);
+    }
+
+    pub(crate) fn sync_peer_gone(&mut self, now: Now, peer: Peer) {
+        self.sync(now, SyncInput::PeerGone { peer: peer.0 });
+    }
+
+    /// Our tip moved; the block that was fetched for it held.
+    pub(crate) fn catch_up_with_peers(&mut self, now: Now) {
+        let tip = self.chain.height;
+        if let Some((ticket, _, height)) = self.catch_up.current.take_if(|(_, _, height)| *height <= tip) {
+            self.sync(now, SyncInput::Verdict { height, ticket, ok: true });
+        }
+        self.sync(now, SyncInput::Tip { height: tip });
+        self.verify_next(now);
+    }
+
+    pub(crate) fn sync_certified(&mut self, now: Now, height: Height) {
+        self.sync(now, SyncInput::Certified { height });
+    }
+
+    /// Hands the fetched block of this height to consensus: first its certificate is verified, then its body judged.
+    fn verify_next(&mut self, now: Now) {
+        let height = self.height();
+        while self.catch_up.waiting.front().is_some_and(|next| next.height < height) {
+            self.catch_up.waiting.pop_front();
+        }
+        let free = self.catch_up.current.is_none() && self.deciding.is_none();
+        let Some(next) = self.catch_up.waiting.pop_front_if(|next| free && next.height == height) else { return };
+        self.catch_up.current = Some((next.ticket, next.peer, next.height));
+        let peer = Peer(next.peer);
+        let commit = next.block.commit.clone();
+        if part_set_header(&next.block.body) != commit.block_id.parts {
+            self.synced_block_is_bad(now, peer);
+            return;
+        }
+        if self.certificate.is_none() {
+            self.on_commit(now, peer, commit.clone(), true);
+        }
+        // Kept under the certificate's name even while its signatures are being checked: should they fail, the name is one
+        // that nobody asks for, and it goes with the height.
+        self.bodies.put(commit.block_id, Round::ZERO, Bytes::copy_from_slice(&next.block.body), None);
+        if self.certificate.is_some() {
+            self.judge(commit.block_id);
+        }
+    }
+
+    /// The block that is being verified does not hold: its sender is left, and it is fetched from another.
+    pub(crate) fn synced_block_is_bad(&mut self, now: Now, peer: Peer) {
+        if let Some((ticket, _, height)) = self.catch_up.current.take_if(|(_, from, _)| *from == peer.0) {
+            // What was handed over above it is void and comes again.
+            self.catch_up.waiting.clear();
+            self.sync(now, SyncInput::Verdict { height, ticket, ok: false });
+            self.verify_next(now);
+        }
+    }
+
+    // --- questions of peers -------------------------------------------------------------------------------------
+
+    pub(crate) fn on_question(&mut self, peer: Peer, ask: AskId, bytes: &Bytes) {
+        let question = match Question::decode(bytes) {
+            Ok(question) => question,
+            Err(error) => {
+                self.respond(ask, &Answer::Unavailable(self.status()));
+                self.blame(peer, crate::replica::POINTS_GARBAGE, format!("a question that is none: {error}"));
+                return;
+            }
+        };
+        match question {
+            Question::Blocks { from, count } => {
+                if from < self.base || from > self.chain.height || from == Height::ZERO || count == 0 {
+                    self.respond(ask, &Answer::Unavailable(self.status()));
+                    return;
+                }
+                let job = self.fx.job();
+                self.jobs.insert(job, Job::ServeBlocks { ask });
+                let count = count.min(lockstep_sync::RANGE_BLOCKS_MAX);
+                let what = ReadQuestion::Blocks { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX };
+                self.fx.push(Effect::Read { job, what });
+            }
+            Question::Body { block_id, .. } => {
+                let held = self.bodies.get(&block_id).and_then(|body| body.bytes.clone());
+                let last = self.last.as_ref().filter(|last| last.block_id == block_id).map(|last| last.body.clone());
+                let deciding =
+                    self.deciding.as_ref().filter(|deciding| deciding.block_id == block_id).map(|deciding| deciding.body.clone());
+                let answer = held.or(last).or(deciding).map_or_else(|| Answer::Unavailable(self.status()), Answer::Body);
+                self.respond(ask, &answer);
+            }
+            Question::Signed { address, from } => {
+                let (votes, proposals) = self.signed_by(&address, from);
+                self.respond(ask, &Answer::Signed(votes, proposals));
+            }
+        }
+    }
+
+    fn respond(&mut self, ask: AskId, answer: &Answer) {
+        self.fx.push(Effect::Respond { ask, bytes: answer.encode() });
+    }
+
+    /// What we hold of a validator's messages, from a height on.
+    fn signed_by(&self, address: &lockstep_types::Address, from: Height) -> (Vec<lockstep_types::Vote>, Vec<lockstep_types::Proposal>) {
+        let mut votes = Vec::new();
+        let mut proposals = Vec::new();
+        if let (true, Some(index)) = (self.height() >= from, self.chain.validators.index_of(address)) {
+            votes.extend(self.all_votes().filter(|vote| vote.validator == index).take(VOTES_MAX).cloned());
+            for held in self.proposals.values().flatten() {
+                if self.chain.validators.proposer(held.proposal.round) == index && proposals.len() < VOTES_MAX {
+                    proposals.push(held.proposal.get().clone());
+                }
+            }
+        }
+        (votes, proposals)
+    }
+
+    pub(crate) fn on_read(&mut self, id: JobId, answer: ReadAnswer) {
+        let Some(Job::ServeBlocks { ask }) = self.jobs.remove(&id) else { return };
+        let ReadAnswer::Blocks(blocks) = answer;
+        let answer = if blocks.is_empty() { Answer::Unavailable(self.status()) } else { Answer::Blocks(blocks) };
+        self.respond(ask, &answer);
+    }
+
+    pub(crate) fn on_response(&mut self, now: Now, id: JobId, bytes: Option<Bytes>) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        let answer = bytes.map(|bytes| Answer::decode(&bytes)).transpose();
+        let peer = match &job {
+            Job::AskBody { peer, .. } | Job::AskBlocks { peer, .. } | Job::AskSigned { peer } => *peer,
+            _ => return,
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.blame(peer, crate::replica::POINTS_GARBAGE, format!("an answer that is none: {error}"));
+                None
+            }
+        };
+        match (job, answer) {
+            (Job::AskBody { height, block_id, .. }, Some(Answer::Body(body))) => self.on_body(now, peer, height, block_id, body),
+            (Job::AskBody { .. }, Some(Answer::Unavailable(status))) => self.on_status(now, peer, status),
+            (Job::AskBlocks { request, .. }, Some(Answer::Blocks(blocks))) => {
+                let blocks: Vec<(Bytes, Commit)> = blocks;
+                let fetched = blocks.into_iter().map(|(body, commit)| Fetched { body: Arc::from(&body[..]), commit }).collect();
+                self.sync(now, SyncInput::Response { peer: peer.0, id: request, answer: SyncAnswer::Blocks(fetched) });
+                self.verify_next(now);
+            }
+            (Job::AskBlocks { request, .. }, Some(Answer::Unavailable(Status { base, tip }))) => {
+                self.sync(now, SyncInput::Response { peer: peer.0, id: request, answer: SyncAnswer::NotAvailable { base, tip } });
+            }
+            (Job::AskSigned { .. }, Some(Answer::Signed(votes, proposals))) => self.on_own_messages(now, peer, votes, proposals),
+            (Job::AskSigned { .. }, _) => self.on_own_messages(now, peer, Vec::new(), Vec::new()),
+            // No answer: the deadline of whoever asked decides. Another kind of answer is as good as none.
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the chain says after a block: everything a header of the next height is compared with.
+
+use std::sync::Arc;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use lockstep_genesis::Genesis;
+use lockstep_types::block::BLOCK_PROTOCOL;
+use lockstep_types::codec::{self, DecodeError};
+use lockstep_types::validators::UpdateError;
+use lockstep_types::{AppHash, BlockId, ChainId, ConsensusParams, Hash, Header, Height, Time, ValidatorSet, ValidatorUpdate, Version};
+
+use crate::seam::Outcome;
+
+/// First byte of an encoded chain state.
+const VERSION: u8 = 1;
+/// Three validator sets of the largest size, parameters and hashes.
+const BYTES_MAX: usize = 1 << 20;
+
+/// The chain after `height`. A pure function of the chain: the same on every node.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ChainState {
+    /// The chain.
+    pub chain_id: ChainId,
+    /// Last height executed; one below the initial height for a new chain.
+    pub height: Height,
+    /// The first height of the chain.
+    pub initial_height: Height,
+    /// The block of that height; none for a new chain.
+    pub last_block_id: Option<BlockId>,
+    /// Its time; the genesis time for a new chain.
+    pub last_time: Time,
+    /// Validators of that height, who signed the last commit.
+    pub last_validators: Arc<ValidatorSet>,
+    /// Validators of the next height.
+    pub validators: Arc<ValidatorSet>,
+    /// Validators of the height after that.
+    pub next_validators: Arc<ValidatorSet>,
+    /// Parameters in force at the next height.
+    pub params: Arc<ConsensusParams>,
+    /// Root of the state.
+    pub app_hash: AppHash,
+    /// Root over the results of the last block.
+    pub results_hash: Hash,
+    /// Version of the application, for headers.
+    pub app_version: u64,
+    /// Whether the last block changed what the next header must prove: it is then followed at once.
+    pub follow_at_once: bool,
+}
+
+impl ChainState {
+    /// A new chain, with what its application answered to `init_chain`.
+    ///
+    /// # Errors
+    /// When the validators make no set, which the application's host rules out.
+    pub fn genesis(
+        genesis: &Genesis,
+        validators: &[ValidatorUpdate],
+        params: ConsensusParams,
+        app_hash: AppHash,
+        app_version: u64,
+    ) -> Result<Self, UpdateError> {
+        let validators = Arc::new(ValidatorSet::new(validators)?);
+        let mut next = (*validators).clone();
+        next.increment(1);
+        Ok(Self {
+            chain_id: genesis.chain_id.clone(),
+            height: genesis.initial_height().previous(),
+            initial_height: genesis.initial_height(),
+            last_block_id: None,
+            last_time: genesis.genesis_time,
+            last_validators: validators.clone(),
+            validators,
+            next_validators: Arc::new(next),
+            params: Arc::new(params),
+            app_hash,
+            results_hash: Hash::EMPTY_LIST,
+            app_version,
+            // The root that the application began with is provable only in the first header.
+            follow_at_once: true,
+        })
+    }
+
+    /// The height that comes next.
+    pub fn next_height(&self) -> Height {
+        self.height.next()
+    }
+
+    /// The chain after one more block, with what its execution gave.
+    ///
+    /// # Panics
+    /// When the block is not the next one, or the updates do not apply: the executor checked them on the same sets.
+    #[must_use]
+    pub fn advance(&self, block_id: BlockId, header: &Header, txs: usize, outcome: &Outcome) -> Self {
+        assert_eq!(header.height, self.next_height(), "blocks are executed in order");
+        assert_eq!(outcome.height, header.height, "the outcome is this block's");
+        let mut after_next = (*self.next_validators).clone();
+        if !outcome.validator_updates.is_empty() {
+            after_next.update(&outcome.validator_updates).expect("the executor checked the updates against this set");
+        }
+        after_next.increment(1);
+        Self {
+            chain_id: self.chain_id.clone(),
+            height: header.height,
+            initial_height: self.initial_height,
+            last_block_id: Some(block_id),
+            last_time: header.time,
+            last_validators: self.validators.clone(),
+            validators: self.next_validators.clone(),
+            next_validators: Arc::new(after_next),
+            params: outcome.params.clone().map_or_else(|| self.params.clone(), Arc::new),
+            app_hash: outcome.app_hash.clone(),
+            results_hash: outcome.results_hash,
+            app_version: self.app_version,
+            follow_at_once: txs > 0
+                || !outcome.validator_updates.is_empty()
+                || outcome.params.is_some()
+                // A change of validators shows in the header one height later still.
+                || self.next_validators.hash() != self.validators.hash(),
+        }
+    }
+
+    /// The header of the next height, but for what its proposer chooses: time, address and the hashes of the body.
+    pub fn next_header(&self, time: Time, proposer_address: lockstep_types::Address) -> Header {
+        Header {
+            version: Version { block: BLOCK_PROTOCOL, app: self.app_version },
+            chain_id: self.chain_id.clone(),
+            height: self.next_height(),
+            time,
+            last_block_id: self.last_block_id,
+            last_commit_hash: Hash::EMPTY_LIST,
+            data_hash: Hash::EMPTY_LIST,
+            validators_hash: self.validators.hash(),
+            next_validators_hash: self.next_validators.hash(),
+            consensus_hash: self.params.hash(),
+            app_hash: self.app_hash.clone(),
+            last_results_hash: self.results_hash,
+            evidence_hash: Hash::EMPTY_LIST,
+            proposer_address,
+        }
+    }
+
+    /// The bytes that the state database keeps beside the state of this height.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(VERSION, self)
+    }
+
+    /// From those bytes.
+    ///
+    /// # Errors
+    /// When they are not exactly one chain state.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(VERSION, bytes, BYTES_MAX)
+    }
+}

@@ -1,0 +1,217 @@
+//! Building a block and judging one: the two jobs that hash whole bodies, done beside the replica's thread.
+//!
+//! valid(v) of the paper is [`check`]: a pure function of the body and of the chain before it, so that all correct nodes
+//! agree on it (L22, L28, L36, L49 rely on that). Timeliness is no part of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_app::{Host, Proposal, ProposalInput, State};
+use lockstep_mempool::TxBytes;
+use lockstep_types::block::{self, BlockId, Part};
+use lockstep_types::crypto::verify_batch;
+use lockstep_types::{Address, AppHash, Block, Commit, Evidence, Hash, Header, Time, Tx, evidence};
+use thiserror::Error;
+
+use crate::chain::ChainState;
+use crate::execution::{block_input, participation};
+
+/// What a block is built from.
+#[derive(Debug, Clone)]
+pub struct BuildJob {
+    /// The chain before it.
+    pub chain: Arc<ChainState>,
+    /// The proposer's clock, past the last block's time.
+    pub time: Time,
+    /// The proposer.
+    pub proposer: Address,
+    /// Transactions in the pool's order, within the block's bounds.
+    pub txs: Vec<TxBytes>,
+    /// The commit of the block before; none at the first height.
+    pub last_commit: Option<Commit>,
+}
+
+/// A block that was built here.
+#[derive(Debug, Clone)]
+pub struct BuiltBlock {
+    /// The block.
+    pub block: Arc<Block>,
+    /// Its name.
+    pub block_id: BlockId,
+    /// Its canonical bytes.
+    pub body: Bytes,
+    /// The bytes cut into parts.
+    pub parts: Vec<Part>,
+}
+
+/// Builds a block: the application chooses among the transactions, the rest is derived.
+pub fn build(host: &Host, state: &State, job: &BuildJob) -> BuiltBlock {
+    let chain = &job.chain;
+    let header = chain.next_header(job.time, job.proposer);
+    let empty = Block { header, txs: Vec::new(), evidence: Vec::new(), last_commit: job.last_commit.clone() };
+    let candidates: Vec<Tx> = job.txs.iter().map(|tx| Tx(tx.to_vec())).collect();
+    let txs = host.prepare_proposal(
+        state,
+        &ProposalInput {
+            chain_id: &chain.chain_id,
+            height: chain.next_height(),
+            time: job.time,
+            proposer: job.proposer,
+            candidates: &candidates,
+            max_bytes: max_body_bytes(chain).saturating_sub(empty.encode().len()) as u64,
+            last_commit: participation(job.last_commit.as_ref(), chain),
+            misbehaviour: Vec::new(),
+            parameters: &chain.params,
+        },
+    );
+    let last_commit_hash = job.last_commit.as_ref().map_or(Hash::EMPTY_LIST, Commit::hash);
+    let header = Header { data_hash: block::data_hash(&txs), last_commit_hash, ..empty.header };
+    let block = Block { header, txs, ..empty };
+    let body = block.encode();
+    let (parts_header, parts) = block::cut(&body);
+    let block_id = BlockId { hash: block.header.hash(), parts: parts_header };
+    BuiltBlock { block: Arc::new(block), block_id, body: Bytes::from(body), parts }
+}
+
+/// Largest body that the chain's parameters allow.
+fn max_body_bytes(chain: &ChainState) -> usize {
+    usize::try_from(chain.params.block.max_bytes).unwrap_or(block::BODY_BYTES_MAX)
+}
+
+/// A body to judge.
+#[derive(Debug, Clone)]
+pub struct CheckJob {
+    /// The name it must bear.
+    pub block_id: BlockId,
+    /// The bytes.
+    pub body: Bytes,
+    /// The chain before it.
+    pub chain: Arc<ChainState>,
+    /// Our own commit of the block before: signatures found there were verified, and are not verified again.
+    pub known: Option<Arc<Commit>>,
+    /// Whether more than two thirds decided it: the application is then not asked, since its answer cannot matter.
+    pub certified: bool,
+}
+
+/// Why a body is not a valid block of this height.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CheckFailure {
+    /// The bytes are not the block of that name: whoever sent them is at fault.
+    #[error("not the block of this name: {0}")]
+    NotThisBlock(String),
+    /// The block breaks a rule: whoever proposed it is at fault.
+    #[error("invalid block: {0}")]
+    Invalid(String),
+    /// The block says that the state before it has another root. When it is certified, we are the one that is wrong.
+    #[error("the block's app hash is {theirs}, ours is {ours}")]
+    AppHash {
+        /// Root in the header.
+        theirs: AppHash,
+        /// Root of our state.
+        ours: AppHash,
+    },
+}
+
+/// valid(v): decodes the body and compares it with its name, with itself and with the chain.
+///
+/// # Errors
+/// See [`CheckFailure`].
+pub fn check(host: &Host, state: &State, job: &CheckJob) -> Result<Arc<Block>, CheckFailure> {
+    let not_this = |what: &dyn std::fmt::Display| CheckFailure::NotThisBlock(what.to_string());
+    let block = Block::decode(&job.body).map_err(|error| not_this(&error))?;
+    if block.header.hash() != job.block_id.hash {
+        return Err(not_this(&"the header has another hash"));
+    }
+    if block::part_set_header(&job.body) != job.block_id.parts {
+        return Err(not_this(&"the body has other parts"));
+    }
+    block.check_hashes().map_err(|error| CheckFailure::Invalid(error.to_string()))?;
+    check_header(&block.header, &job.chain)?;
+    check_bounds(&block, &job.body, &job.chain)?;
+    check_last_commit(&block, job)?;
+    if !job.certified
+        && let Proposal::Reject(reason) = host.process_proposal(state, &block_input(&block, &job.chain))
+    {
+        return Err(CheckFailure::Invalid(format!("the application refuses it: {reason}")));
+    }
+    Ok(Arc::new(block))
+}
+
+/// Every field of the header that the chain before it determines. What is left to the proposer: the time, within the rule,
+/// its address, within the set, and the content, which the other hashes bind.
+fn check_header(header: &Header, chain: &ChainState) -> Result<(), CheckFailure> {
+    let expected = chain.next_header(header.time, header.proposer_address);
+    let invalid = |what: String| Err(CheckFailure::Invalid(what));
+    let same = [
+        ("version", header.version == expected.version),
+        ("chain_id", header.chain_id == expected.chain_id),
+        ("height", header.height == expected.height),
+        ("last_block_id", header.last_block_id == expected.last_block_id),
+        ("validators_hash", header.validators_hash == expected.validators_hash),
+        ("next_validators_hash", header.next_validators_hash == expected.next_validators_hash),
+        ("consensus_hash", header.consensus_hash == expected.consensus_hash),
+    ];
+    if let Some((field, _)) = same.iter().find(|(_, same)| !same) {
+        return invalid(format!("{field} is not what the chain says"));
+    }
+    if header.app_hash != expected.app_hash {
+        return Err(CheckFailure::AppHash { theirs: header.app_hash.clone(), ours: expected.app_hash });
+    }
+    if header.last_results_hash != expected.last_results_hash {
+        return invalid("last_results_hash is not what the chain says".into());
+    }
+    let first = header.height == chain.initial_height;
+    if header.time < chain.last_time || (!first && header.time == chain.last_time) {
+        return invalid(format!("time {} is not after {}", header.time, chain.last_time));
+    }
+    if chain.validators.index_of(&header.proposer_address).is_none() {
+        return invalid(format!("proposer {} is not a validator", header.proposer_address));
+    }
+    Ok(())
+}
+
+fn check_bounds(block: &Block, body: &Bytes, chain: &ChainState) -> Result<(), CheckFailure> {
+    let invalid = |what: String| Err(CheckFailure::Invalid(what));
+    let max = max_body_bytes(chain);
+    if body.len() > max {
+        return invalid(format!("{} bytes, at most {max} are allowed", body.len()));
+    }
+    if !block.evidence.is_empty() {
+        let bytes: usize = block.evidence.iter().map(Evidence::to_bytes).map(|bytes| bytes.len()).sum();
+        return invalid(format!(
+            "{} pieces of evidence ({bytes} bytes, root {}): evidence is not yet accepted in blocks",
+            block.evidence.len(),
+            evidence::list_hash(&block.evidence)
+        ));
+    }
+    Ok(())
+}
+
+/// The commit of the block before: full verification, but for the signatures that we verified ourselves.
+fn check_last_commit(block: &Block, job: &CheckJob) -> Result<(), CheckFailure> {
+    let invalid = |what: String| CheckFailure::Invalid(what);
+    let Some(commit) = &block.last_commit else {
+        return if job.chain.last_block_id.is_none() { Ok(()) } else { Err(invalid("the last commit is missing".into())) };
+    };
+    if commit.height != job.chain.height || Some(commit.block_id) != job.chain.last_block_id {
+        return Err(invalid("the last commit is not for the block before".into()));
+    }
+    let claim = commit.clone().claim(&job.chain.chain_id, &job.chain.last_validators).map_err(|error| invalid(error.to_string()))?;
+    let unknown: Vec<_> = commit
+        .signatures
+        .iter()
+        .enumerate()
+        .filter(|(_, sig)| sig.slot().is_some())
+        .zip(claim.checks())
+        .filter(|((index, sig), _)| !is_known(job, commit, *index, sig))
+        .map(|(_, check)| check.clone())
+        .collect();
+    if verify_batch(&unknown).iter().all(|valid| *valid) { Ok(()) } else { Err(invalid("a signature of the last commit".into())) }
+}
+
+/// Whether a slot is, signature and all, one that we verified for the same round and block.
+fn is_known(job: &CheckJob, commit: &Commit, index: usize, sig: &lockstep_types::CommitSig) -> bool {
+    job.known
+        .as_ref()
+        .is_some_and(|known| known.round == commit.round && known.block_id == commit.block_id && known.signatures.get(index) == Some(sig))
+}

@@ -1,0 +1,127 @@
+//! Executing decided blocks, off the replica's thread.
+//!
+//! The [`Executor`] owns the newest state. Blocks come to it in order, one at a time; each gives a new version of the
+//! state, from which clients read while the next is made, and the changes since the last flush are kept until the database
+//! has them. It never decides when to flush: order 2 and 3 of the design are the replica's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use lockstep_app::{AppError, BlockInput, Changes, Host, Participation, ParticipationFlag, State};
+use lockstep_types::{Block, BlockId, CommitSig, Height};
+
+use crate::chain::ChainState;
+use crate::seam::Outcome;
+
+/// A decided block to execute.
+#[derive(Debug, Clone)]
+pub struct ExecuteJob {
+    /// The block.
+    pub block: Arc<Block>,
+    /// Its name.
+    pub block_id: BlockId,
+    /// The chain before it.
+    pub chain: Arc<ChainState>,
+}
+
+/// The block as the application sees it; `chain` is the chain before it.
+pub fn block_input<'a>(block: &'a Block, chain: &'a ChainState) -> BlockInput<'a> {
+    BlockInput {
+        chain_id: &chain.chain_id,
+        height: block.header.height,
+        time: block.header.time,
+        block_hash: block.header.hash(),
+        proposer: block.header.proposer_address,
+        txs: &block.txs,
+        last_commit: participation(block.last_commit.as_ref(), chain),
+        // No block with evidence is valid yet (`check::check`), so nothing is proven.
+        misbehaviour: Vec::new(),
+        parameters: &chain.params,
+    }
+}
+
+/// Who signed the block before, in set order.
+pub fn participation(last_commit: Option<&lockstep_types::Commit>, chain: &ChainState) -> Vec<Participation> {
+    let Some(commit) = last_commit else { return Vec::new() };
+    let flag = |sig: &CommitSig| match sig {
+        CommitSig::Absent => ParticipationFlag::Absent,
+        CommitSig::Commit(_) => ParticipationFlag::Signed,
+        CommitSig::Nil(_) => ParticipationFlag::Nil,
+    };
+    chain
+        .last_validators
+        .iter()
+        .zip(&commit.signatures)
+        .map(|(validator, sig)| Participation { address: validator.address, power: validator.power, flag: flag(sig) })
+        .collect()
+}
+
+/// Changes of one or more heights, ready for the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlushBatch {
+    /// The height they lead to.
+    pub height: Height,
+    /// Everything that changed since the batch before.
+    pub changes: Changes,
+}
+
+/// Owns the newest state and runs blocks on it.
+pub struct Executor {
+    host: Host,
+    state: State,
+    unflushed: VecDeque<(Height, Changes)>,
+}
+
+impl Executor {
+    /// An executor that goes on from this state, which the database holds.
+    pub fn new(host: Host, state: State) -> Self {
+        Self { host, state, unflushed: VecDeque::new() }
+    }
+
+    /// An executor at the start of a chain: the first entries are still to be flushed.
+    pub fn at_genesis(host: Host, state: State, changes: Changes) -> Self {
+        let height = state.height();
+        Self { host, state, unflushed: VecDeque::from([(height, changes)]) }
+    }
+
+    /// The application's host.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The newest state. A clone is cheap and stays what it is.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Executes the next block.
+    ///
+    /// # Errors
+    /// The application's, the same on every replica and fatal.
+    pub fn execute(&mut self, job: &ExecuteJob) -> Result<Outcome, AppError> {
+        let input = block_input(&job.block, &job.chain);
+        let executed = self.host.execute(self.state.clone(), &input, &job.chain.next_validators)?;
+        self.state = executed.state;
+        self.unflushed.push_back((job.block.header.height, executed.changes));
+        Ok(Outcome {
+            height: job.block.header.height,
+            app_hash: self.state.root().into(),
+            results_hash: executed.last_results_hash,
+            results: Arc::new(executed.tx_results),
+            events: executed.events,
+            validator_updates: executed.validator_updates,
+            params: executed.parameter_updates,
+            unflushed_keys: self.unflushed.iter().map(|(_, changes)| changes.len() as u64).sum(),
+        })
+    }
+
+    /// The changes up to a height, merged; they are then the database's to keep.
+    pub fn take_flush(&mut self, height: Height) -> FlushBatch {
+        let mut changes = Changes::new();
+        while self.unflushed.front().is_some_and(|(at, _)| *at <= height) {
+            let (_, of_height) = self.unflushed.pop_front().expect("just seen");
+            changes.extend(of_height);
+        }
+        FlushBatch { height, changes }
+    }
+}

@@ -1,0 +1,499 @@
+//! The replica: one loop body, `step(Now, Input) -> Effects`.
+//!
+//! It composes what stands beside each other below it: consensus decides, the pool offers, sync fetches, the application
+//! executes (elsewhere), storage remembers (elsewhere). What belongs to one height lives in [`crate::height`], what is
+//! signed in [`crate::signing`], what peers lack in [`crate::gossip`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_consensus::Consensus;
+use lockstep_types::block::Part;
+use lockstep_types::vote::{Claim, Verified};
+use lockstep_types::{Block, BlockId, ChainId, Commit, Hash, Height, Polka, Proposal, Round, Time, Vote};
+
+use crate::bodies::Bodies;
+use crate::catch_up::CatchUp;
+use crate::chain::ChainState;
+use crate::effects::Effects;
+use crate::peers::Peers;
+use crate::pool::Pool;
+use crate::seam::{AskId, Effect, Input, JobId, Mono, Now, Peer, Report, Ticket, Timer};
+use crate::signing::{GuardView, Me, OwnMessage, Signing};
+use crate::wire::{Message, Status};
+
+/// Signature checks in flight. What comes beyond is dropped and comes again with the next exchange.
+const VERIFYING_MAX: usize = 8_192;
+/// Messages of the next height kept until it begins, for each validator, and for all together.
+const EARLY_PER_VALIDATOR: usize = 8;
+/// How bad a message is that no correct peer sends, in points of the shell's score.
+pub(crate) const POINTS_LIE: u32 = 50;
+/// How bad bytes are that are no message.
+pub(crate) const POINTS_GARBAGE: u32 = 100;
+
+/// What a replica is made from.
+#[derive(Debug)]
+pub struct Config {
+    /// Hash of the genesis that the chain began with.
+    pub genesis_hash: Hash,
+    /// The validator key, if there is one.
+    pub me: Option<Me>,
+    /// Bounds of the pool.
+    pub mempool: lockstep_mempool::Limits,
+    /// Keys that may change before they are written to the database: the measure of a restart's replay.
+    pub flush_keys: u64,
+    /// Blocks after which the database is written whatever changed.
+    pub flush_blocks: u64,
+    /// Planted bugs, to prove that the simulator sees.
+    #[cfg(feature = "planted")]
+    pub planted: crate::planted::Planted,
+}
+
+/// What a restart found on disk, after the log was executed ([`crate::recovery`]).
+#[derive(Debug)]
+pub struct Restored {
+    /// The chain after the last decided block.
+    pub chain: Arc<ChainState>,
+    /// First block kept.
+    pub base: Height,
+    /// The height that the database holds.
+    pub flushed: Height,
+    /// The decision of the last block.
+    pub last_commit: Option<Commit>,
+    /// The last block and its body, for peers who lack it.
+    pub last_body: Option<(BlockId, Bytes)>,
+    /// Bodies of the next height that are on disk.
+    pub bodies: Vec<(BlockId, Bytes)>,
+    /// The vote guard.
+    pub guard: GuardView,
+}
+
+/// A question that is out.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Vote { peer: Peer, claim: Claim<Vote>, key: Vote },
+    LateVote { claim: Claim<Vote> },
+    Proposal { peer: Peer, claim: Claim<Proposal>, received: Time, first: Option<Part> },
+    Polka { peer: Peer, claim: Claim<Polka> },
+    Commit { peer: Peer, claim: Claim<Commit>, synced: bool },
+    OwnProof { peer: Peer, claim: Claim<Vote>, message: OwnMessage },
+    OwnProposal { peer: Peer, claim: Claim<Proposal>, message: OwnMessage },
+    Sign { message: OwnMessage },
+    Build { height: Height, round: Round },
+    Check { height: Height, block_id: BlockId, certified: bool },
+    CheckTxs { hashes: Vec<Hash>, recheck: bool },
+    Execute { height: Height },
+    ServeBlocks { ask: AskId },
+    AskBody { peer: Peer, height: Height, block_id: BlockId },
+    AskBlocks { peer: Peer, request: u64 },
+    AskSigned { peer: Peer },
+}
+
+/// A verified proposal that waits for its body.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldProposal {
+    pub proposal: Verified<Proposal>,
+    pub received: Time,
+    pub delivered: bool,
+}
+
+/// A decision on its way: durable, executed, done.
+#[derive(Debug)]
+pub(crate) struct Deciding {
+    pub block_id: BlockId,
+    pub block: Arc<Block>,
+    pub body: Bytes,
+    pub commit: Arc<Verified<Commit>>,
+    pub ticket: Ticket,
+    /// Where the decision was made, for the pace.
+    pub at: Mono,
+}
+
+/// The last decision, which peers who missed it and the next block need.
+#[derive(Debug, Clone)]
+pub(crate) struct Last {
+    pub commit: Commit,
+    pub block_id: BlockId,
+    pub body: Bytes,
+    /// The write of it.
+    pub ticket: Option<Ticket>,
+}
+
+/// The replica.
+pub struct Replica {
+    pub(crate) config: Config,
+    pub(crate) chain_id: ChainId,
+    /// The chain after the last executed block.
+    pub(crate) chain: Arc<ChainState>,
+    pub(crate) consensus: Consensus,
+    pub(crate) signing: Signing,
+    pub(crate) bodies: Bodies,
+    /// By round, at most two.
+    pub(crate) proposals: BTreeMap<Round, Vec<HeldProposal>>,
+    pub(crate) deciding: Option<Deciding>,
+    pub(crate) last: Option<Last>,
+    /// A certificate of the height that is being decided, whose body we lack.
+    pub(crate) certificate: Option<Arc<Verified<Commit>>>,
+    /// Messages of the next height.
+    pub(crate) early: VecDeque<(Peer, Message)>,
+    pub(crate) peers: Peers,
+    pub(crate) pool: Pool,
+    pub(crate) catch_up: CatchUp,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    /// Votes whose signatures are being checked, so that one vote from many peers is checked once.
+    pub(crate) verifying: BTreeSet<Vote>,
+    pub(crate) fx: Effects,
+    /// Own decision of the height before, or the start.
+    pub(crate) decided_at: Mono,
+    /// Whether this height's round 0 began.
+    pub(crate) ready: bool,
+    /// The earliest pace timer that is set.
+    pub(crate) pace_timer: Option<Mono>,
+    /// A block that waits for the clock.
+    pub(crate) waiting_build: Option<(Height, Round, Mono)>,
+    /// Addresses whose last round-0 slot went to somebody else.
+    pub(crate) missed: BTreeSet<lockstep_types::Address>,
+    /// While set, own messages wait: peers are asked which they know.
+    pub(crate) own_wait: bool,
+    /// Casts that wait for it.
+    pub(crate) held_casts: Vec<crate::height::Cast>,
+    pub(crate) gossip: crate::gossip::GossipState,
+    pub(crate) tx_timer: bool,
+    pub(crate) flushed: Height,
+    pub(crate) flushing: Option<Height>,
+    pub(crate) base: Height,
+    pub(crate) halted: Option<String>,
+    /// When each timeout of this height is due: one that is scheduled again replaces the first.
+    pub(crate) timers: BTreeMap<lockstep_consensus::Timeout, Mono>,
+    pub(crate) planted: crate::planted::Planted,
+}
+
+impl Replica {
+    /// A replica that goes on from what was found on disk. [`Replica::start`] makes it move.
+    pub fn new(config: Config, restored: Restored) -> Self {
+        let chain = restored.chain;
+        let mut bodies = Bodies::default();
+        for (block_id, body) in restored.bodies {
+            bodies.put(block_id, Round::ZERO, body, None);
+            let held = bodies.get_mut(&block_id).expect("just put");
+            held.durable = true;
+            held.named_by_quorum = true;
+        }
+        let mut guard = restored.guard;
+        if planted.has(crate::planted::Bug::OlderRecord) {
+            guard.records.truncate(1);
+        }
+        let last =
+            restored.last_commit.zip(restored.last_body).map(|(commit, (block_id, body))| Last { commit, block_id, body, ticket: None });
+        #[cfg(feature = "planted")]
+        let (consensus, planted) = (Consensus::with_planted(config.planted.consensus), config.planted);
+        #[cfg(not(feature = "planted"))]
+        let (consensus, planted) = (Consensus::new(), crate::planted::Planted);
+        Self {
+            chain_id: chain.chain_id.clone(),
+            consensus,
+            signing: Signing::new(config.me.clone(), guard),
+            bodies,
+            proposals: BTreeMap::new(),
+            deciding: None,
+            last,
+            certificate: None,
+            early: VecDeque::new(),
+            peers: Peers::default(),
+            pool: Pool::new(config.mempool.clone()),
+            catch_up: CatchUp::new(chain.height),
+            jobs: BTreeMap::new(),
+            verifying: BTreeSet::new(),
+            fx: Effects::default(),
+            decided_at: Mono(0),
+            ready: false,
+            pace_timer: None,
+            waiting_build: None,
+            missed: BTreeSet::new(),
+            own_wait: false,
+            held_casts: Vec::new(),
+            gossip: crate::gossip::GossipState::default(),
+            tx_timer: false,
+            flushed: restored.flushed,
+            flushing: None,
+            base: restored.base,
+            halted: None,
+            timers: BTreeMap::new(),
+            planted,
+            chain,
+            config,
+        }
+    }
+
+    /// The first step: begins the height after the last one on disk, and says again what was said before the restart.
+    pub fn start(&mut self, now: Now) -> Vec<Effect> {
+        self.decided_at = now.mono;
+        self.begin_own_wait(now);
+        self.begin_height(now);
+        self.set_gossip_timer(now);
+        self.fx.take()
+    }
+
+    /// One step. Never blocks, never fails: what is wrong with an input is an effect.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        if self.halted.is_none() {
+            self.dispatch(now, input);
+        }
+        self.fx.take()
+    }
+
+    fn dispatch(&mut self, now: Now, input: Input) {
+        match input {
+            Input::PeerUp { peer, validator } => self.on_peer_up(now, peer, validator),
+            Input::PeerDown { peer } => self.on_peer_down(now, peer),
+            Input::Received { peer, bytes } => match Message::decode(&bytes) {
+                Ok(message) => self.on_message(now, peer, message),
+                Err(error) => self.blame(peer, POINTS_GARBAGE, format!("a frame that is no message: {error}")),
+            },
+            Input::Gossiped { peer, bytes } => match Message::decode_gossip(&bytes) {
+                Ok(message) => self.on_message(now, peer, message),
+                Err(error) => self.blame(peer, POINTS_GARBAGE, format!("a gossip that is no batch: {error}")),
+            },
+            Input::Asked { peer, ask, bytes } => self.on_question(peer, ask, &bytes),
+            Input::Response { job, bytes } => self.on_response(now, job, bytes),
+            Input::Submit { request, tx, wait } => {
+                if let Some(check) = self.pool.submit(request, tx, wait, &mut self.fx) {
+                    self.check_txs(vec![check], false);
+                }
+            }
+            Input::Abandoned { request } => self.pool.abandon(request),
+            Input::Verified { job, verdicts } => self.on_verified(now, job, &verdicts),
+            Input::Signed { job, signature } => self.on_signed(now, job, signature),
+            Input::Durable { ticket } => self.on_durable(now, ticket),
+            Input::ReadDone { job, answer } => self.on_read(job, answer),
+            Input::Built { job, built } => self.on_built(now, job, *built),
+            Input::Checked { job, verdict } => self.on_checked(now, job, verdict),
+            Input::TxsChecked { job, verdicts } => self.on_txs_checked(now, job, &verdicts),
+            Input::Executed { job, outcome } => self.on_executed(now, job, outcome),
+            Input::Flushed { height } => self.on_flushed(height),
+            Input::TimedOut(timer) => self.on_timer(now, timer),
+            Input::DiskFailed { reason } => self.halt(format!(
+                "the disk failed: {reason}. What was said to be written may not be, so this node stops; check the disk, then start it again"
+            )),
+        }
+    }
+
+    /// Stops for good: nothing is signed or sent after this.
+    pub(crate) fn halt(&mut self, reason: String) {
+        self.signing.stop(reason.clone());
+        self.halted = Some(reason.clone());
+        self.fx.push(Effect::Halt { reason });
+    }
+
+    /// A peer sent what no correct peer sends.
+    pub(crate) fn blame(&mut self, peer: Peer, points: u32, reason: String) {
+        self.fx.report(Report::Refused { peer, points, reason });
+    }
+
+    /// The height that is being decided.
+    pub fn height(&self) -> Height {
+        self.chain.next_height()
+    }
+
+    /// The chain after the last executed block.
+    pub fn chain(&self) -> &Arc<ChainState> {
+        &self.chain
+    }
+
+    /// Why the replica stopped, if it did.
+    pub fn halted(&self) -> Option<&str> {
+        self.halted.as_deref()
+    }
+
+    /// Why it signs nothing, if so.
+    pub fn silent(&self) -> Option<&str> {
+        self.signing.stopped()
+    }
+
+    /// The consensus core, to read.
+    pub fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    /// The pool, to read.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        Status { base: self.base, tip: self.chain.height }
+    }
+
+    fn on_message(&mut self, now: Now, peer: Peer, message: Message) {
+        if self.peers.get_mut(peer).is_none() {
+            return; // Its connection ended while this was on its way.
+        }
+        let height = self.height();
+        match message {
+            Message::Status(status) => self.on_status(now, peer, status),
+            Message::Have(have) => self.on_have(now, peer, have),
+            Message::Txs(batch) => {
+                let checks = self.pool.receive(peer, batch);
+                self.check_txs(checks, false);
+            }
+            message => match message.height() {
+                at if at == height && self.deciding.is_none() => self.on_consensus_message(now, peer, message),
+                at if at == height.next() || (at == height && self.deciding.is_some()) => self.keep_early(peer, message),
+                at if at > height => {
+                    // Whoever is at that height says to have decided the one before.
+                    self.on_status(now, peer, Status { base: Height::FIRST, tip: at.previous() });
+                }
+                at if at == self.chain.height => {
+                    if let Message::Vote(vote) = message {
+                        self.on_late_vote(vote);
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+
+    /// A message of the height that begins next. Bounded; the rest comes again when it is missed.
+    fn keep_early(&mut self, peer: Peer, message: Message) {
+        let room = EARLY_PER_VALIDATOR * (self.chain.next_validators.len() + 8);
+        if self.early.len() < room {
+            self.early.push_back((peer, message));
+        }
+    }
+
+    /// What waited for this height.
+    pub(crate) fn replay_early(&mut self, now: Now) {
+        for (peer, message) in std::mem::take(&mut self.early) {
+            self.on_message(now, peer, message);
+        }
+    }
+
+    pub(crate) fn on_consensus_message(&mut self, now: Now, peer: Peer, message: Message) {
+        match message {
+            Message::Vote(vote) => self.on_vote(now, peer, vote),
+            Message::Votes(batch) => batch.0.into_iter().for_each(|vote| self.on_vote(now, peer, vote)),
+            Message::Proposal { proposal, first } => self.on_proposal(now, peer, proposal, first),
+            Message::Part { header, part, .. } => self.on_part(now, peer, header, part),
+            Message::Polka(polka) => self.on_polka(now, peer, polka),
+            Message::Commit(commit) => self.on_commit(now, peer, commit, false),
+            Message::Status(_) | Message::Have(_) | Message::Txs(_) => {}
+        }
+    }
+
+    /// Asks for signature checks; what is beyond the bound is dropped, and comes again.
+    pub(crate) fn verify(&mut self, checks: Vec<lockstep_types::crypto::SignatureCheck>, job: Job) {
+        if self.jobs.len() >= VERIFYING_MAX {
+            if let Job::Vote { key, .. } = &job {
+                self.verifying.remove(key);
+            }
+            return;
+        }
+        let id = self.fx.job();
+        self.jobs.insert(id, job);
+        self.fx.push(Effect::Verify { job: id, checks });
+    }
+
+    pub(crate) fn check_txs(&mut self, txs: Vec<(Hash, lockstep_mempool::TxBytes)>, recheck: bool) {
+        if txs.is_empty() {
+            return;
+        }
+        let (hashes, txs) = txs.into_iter().unzip();
+        let id = self.fx.job();
+        self.jobs.insert(id, Job::CheckTxs { hashes, recheck });
+        self.fx.push(Effect::CheckTxs { job: id, txs, recheck });
+    }
+
+    fn on_txs_checked(&mut self, now: Now, job: JobId, verdicts: &[lockstep_app::Verdict]) {
+        let Some(Job::CheckTxs { hashes, recheck }) = self.jobs.remove(&job) else { return };
+        let mut added = false;
+        for (hash, verdict) in hashes.iter().zip(verdicts) {
+            if recheck {
+                self.pool.recheck(hash, verdict, &mut self.fx);
+            } else {
+                added |= self.pool.settle(*hash, verdict, &mut self.fx);
+            }
+        }
+        if added {
+            self.flush_gossip(now);
+            self.try_ready(now);
+        }
+        self.pool.report(&mut self.fx);
+    }
+
+    fn on_verified(&mut self, now: Now, id: JobId, verdicts: &[bool]) {
+        match self.jobs.remove(&id) {
+            Some(Job::Vote { peer, claim, key }) => {
+                self.verifying.remove(&key);
+                match claim.settle(verdicts) {
+                    Ok(vote) => self.on_verified_vote(now, vote),
+                    Err(error) => self.blame(peer, POINTS_LIE, format!("a vote: {error}")),
+                }
+            }
+            Some(Job::LateVote { claim }) => {
+                if let Ok(vote) = claim.settle(verdicts) {
+                    self.add_late_vote(&vote);
+                }
+            }
+            Some(Job::Proposal { peer, claim, received, first }) => match claim.settle(verdicts) {
+                Ok(proposal) => {
+                    let header = proposal.block_id.parts;
+                    self.on_verified_proposal(now, proposal, received);
+                    if let Some(part) = first {
+                        self.on_part(now, peer, header, part);
+                    }
+                }
+                Err(error) => self.blame(peer, POINTS_LIE, format!("a proposal: {error}")),
+            },
+            Some(Job::Polka { peer, claim }) => match claim.settle(verdicts) {
+                Ok(polka) => self.on_verified_polka(now, polka),
+                Err(error) => self.blame(peer, POINTS_LIE, format!("a polka: {error}")),
+            },
+            Some(Job::Commit { peer, claim, synced }) => match claim.settle(verdicts) {
+                Ok(commit) => self.on_verified_commit(now, commit),
+                Err(error) => {
+                    if synced {
+                        self.synced_block_is_bad(now, peer);
+                    }
+                    self.blame(peer, POINTS_LIE, format!("a commit: {error}"));
+                }
+            },
+            Some(Job::OwnProof { peer, claim, message }) => {
+                if claim.settle(verdicts).is_ok() {
+                    self.on_foreign(peer, &message);
+                }
+            }
+            Some(Job::OwnProposal { peer, claim, message }) => {
+                if claim.settle(verdicts).is_ok() {
+                    self.on_foreign(peer, &message);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_timer(&mut self, now: Now, timer: Timer) {
+        match timer {
+            Timer::Consensus(timeout) => {
+                if self.timers.get(&timeout).is_some_and(|due| now.mono >= *due) {
+                    self.timers.remove(&timeout);
+                    self.drive(now, lockstep_consensus::Input::TimedOut(timeout));
+                }
+            }
+            Timer::Pace(height) => {
+                if height == self.height() {
+                    self.pace_timer = None;
+                    self.try_ready(now);
+                }
+            }
+            Timer::ProposerWait(height, round) => self.on_proposer_waited(now, height, round),
+            Timer::Gossip => self.on_gossip_timer(now),
+            Timer::Sync => self.on_sync_timer(now),
+            Timer::TxBatch => {
+                self.tx_timer = false;
+                self.pool.gossip(&mut self.fx);
+            }
+            Timer::OwnMessages => self.end_own_wait(now),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What this validator signs, and when it must not.
+//!
+//! Before an own message leaves, its exact sign-bytes are durable in the vote guard; a restart signs the same bytes again.
+//! This module turns what consensus casts into guard records and back, and holds the reasons for silence:
+//!
+//! - **never below what is recorded**: guard height ≤ durable tip + 1 always (order 2). Where it is not, the log was lost,
+//!   and the validator is silent until the chain has caught up with the guard;
+//! - **no readable guard**: silent until a certificate above the durable tip is held, and then only above that height;
+//! - **a message of our own key that we did not sign**: somebody else has the key, or the directory was rolled back.
+//!   Nothing is signed any more, and the operator is told why.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use lockstep_storage::guard::GuardRecord;
+use lockstep_types::codec::{self, DecodeError};
+use lockstep_types::{Address, ChainId, Hash, Height, Polka, Proposal, PublicKey, Signature, Vote, VoteType};
+
+/// First byte of the guard's message and polkas.
+const VERSION: u8 = 1;
+/// Bound on what is read back: a polka of the largest set.
+const BYTES_MAX: usize = 1 << 20;
+
+/// Who signs.
+#[derive(Debug, Clone)]
+pub struct Me {
+    /// The consensus key.
+    pub public_key: PublicKey,
+    /// Its address.
+    pub address: Address,
+}
+
+/// A message of ours; its signature is filled in when it is made.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum OwnMessage {
+    /// A vote.
+    Vote(Vote) = 1,
+    /// A proposal.
+    Proposal(Proposal) = 2,
+}
+
+/// Stands in the place of a signature that is not made yet.
+pub const UNSIGNED: Signature = Signature([0; 64]);
+
+impl OwnMessage {
+    /// The bytes to sign.
+    pub fn sign_bytes(&self, chain_id: &ChainId) -> Vec<u8> {
+        match self {
+            Self::Vote(vote) => vote.sign_bytes(chain_id),
+            Self::Proposal(proposal) => proposal.sign_bytes(chain_id),
+        }
+    }
+
+    /// Height, round and step: the order in which a validator signs.
+    pub fn position(&self) -> (u64, u32, u8) {
+        match self {
+            Self::Vote(vote) => (vote.height.get(), vote.round.get(), step_of(vote.kind)),
+            Self::Proposal(proposal) => (proposal.height.get(), proposal.round.get(), STEP_PROPOSE),
+        }
+    }
+
+    /// Height of the message.
+    pub fn height(&self) -> Height {
+        match self {
+            Self::Vote(vote) => vote.height,
+            Self::Proposal(proposal) => proposal.height,
+        }
+    }
+
+    /// The message with its signature.
+    #[must_use]
+    pub fn signed(mut self, signature: Signature) -> Self {
+        match &mut self {
+            Self::Vote(vote) => vote.signature = signature,
+            Self::Proposal(proposal) => proposal.signature = signature,
+        }
+        self
+    }
+}
+
+/// The guard's number of the propose step.
+pub const STEP_PROPOSE: u8 = 1;
+
+fn step_of(kind: VoteType) -> u8 {
+    match kind {
+        VoteType::Prevote => 2,
+        VoteType::Precommit => 3,
+    }
+}
+
+/// The guard record of a message, with the lock and the valid value that it was cast under.
+pub fn guard_record(
+    message: &OwnMessage,
+    lock: Option<&Polka>,
+    valid: Option<&Polka>,
+    chain_id: &ChainId,
+    genesis_hash: &Hash,
+) -> GuardRecord {
+    let (height, round, step) = message.position();
+    GuardRecord {
+        height,
+        round,
+        step,
+        sign_bytes: message.sign_bytes(chain_id),
+        message: codec::encode(VERSION, message),
+        lock: lock.map(|polka| codec::encode(VERSION, polka)),
+        valid: valid.map(|polka| codec::encode(VERSION, polka)),
+        genesis_hash: genesis_hash.0,
+        wedge: None,
+    }
+}
+
+/// A guard record as the replica understands it.
+#[derive(Debug, Clone)]
+pub struct Remembered {
+    /// What was signed, without its signature.
+    pub message: OwnMessage,
+    /// The exact bytes.
+    pub sign_bytes: Vec<u8>,
+    /// The lock at that time, with its polka.
+    pub lock: Option<Polka>,
+    /// The valid value at that time, with its polka.
+    pub valid: Option<Polka>,
+}
+
+impl Remembered {
+    /// From the guard; none for the record that a new guard begins with.
+    ///
+    /// # Errors
+    /// When the record verified on disk but does not say what this program writes: another version wrote it.
+    pub fn from_record(record: &GuardRecord, chain_id: &ChainId) -> Result<Option<Self>, DecodeError> {
+        if record.sign_bytes.is_empty() {
+            return Ok(None);
+        }
+        let polka = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| codec::decode(VERSION, bytes, BYTES_MAX)).transpose();
+        let message: OwnMessage = codec::decode(VERSION, &record.message, BYTES_MAX)?;
+        if message.sign_bytes(chain_id) != record.sign_bytes || message.position() != (record.height, record.round, record.step) {
+            return Err(DecodeError::Malformed("the message is not what the sign-bytes say".into()));
+        }
+        Ok(Some(Self { message, sign_bytes: record.sign_bytes.clone(), lock: polka(&record.lock)?, valid: polka(&record.valid)? }))
+    }
+}
+
+/// What the guard said at start.
+#[derive(Debug, Clone, Default)]
+pub struct GuardView {
+    /// Both slots' records, the older first.
+    pub records: Vec<Remembered>,
+    /// A record without a message says only that nothing at or below this height may be signed any more; zero for none.
+    pub floor: Height,
+    /// Whether no slot was readable.
+    pub unreadable: bool,
+}
+
+/// Whether this validator may sign, and what it has signed.
+#[derive(Debug)]
+pub struct Signing {
+    /// None on a node without a key.
+    me: Option<Me>,
+    /// The last two messages, the older first: what the guard holds, and what is told apart from a clone's.
+    last: Vec<Remembered>,
+    /// Nothing is signed below this height.
+    from: Height,
+    /// No guard was readable: `from` is still to be found.
+    unreadable: bool,
+    /// Why nothing is signed any more.
+    stopped: Option<String>,
+}
+
+impl Signing {
+    /// At start.
+    pub fn new(me: Option<Me>, guard: GuardView) -> Self {
+        let recorded = guard.records.iter().map(|record| record.message.height()).max().unwrap_or(Height::ZERO);
+        let above_floor = if guard.floor == Height::ZERO { Height::ZERO } else { guard.floor.next() };
+        let from = recorded.max(above_floor);
+        Self { me, last: guard.records, from, unreadable: guard.unreadable, stopped: None }
+    }
+
+    /// The key, if there is one.
+    pub fn me(&self) -> Option<&Me> {
+        self.me.as_ref()
+    }
+
+    /// Why nothing is signed any more.
+    pub fn stopped(&self) -> Option<&str> {
+        self.stopped.as_deref()
+    }
+
+    /// Signs nothing from now on.
+    pub fn stop(&mut self, reason: String) {
+        self.stopped.get_or_insert(reason);
+    }
+
+    /// A certificate of a height above the durable tip was found. True when signing may start above it, once the guard says
+    /// so: there was no readable one.
+    pub fn saw_certificate(&mut self, height: Height) -> bool {
+        if !std::mem::take(&mut self.unreadable) {
+            return false;
+        }
+        self.from = self.from.max(height.next());
+        true
+    }
+
+    /// Whether a message of this height may be signed.
+    pub fn may_sign(&self, height: Height) -> bool {
+        self.me.is_some() && self.stopped.is_none() && !self.unreadable && height >= self.from
+    }
+
+    /// What was signed at this height, the older first.
+    pub fn at(&self, height: Height) -> impl Iterator<Item = &Remembered> {
+        self.last.iter().filter(move |record| record.message.height() == height)
+    }
+
+    /// A message is about to be signed. The guard holds the last two.
+    ///
+    /// # Panics
+    /// When it does not come after everything signed before: consensus casts in order, once for each step.
+    pub fn remember(&mut self, record: Remembered) {
+        if let Some(last) = self.last.last() {
+            assert!(record.message.position() > last.message.position(), "a validator signs each step once, in order");
+        }
+        if self.last.len() == 2 {
+            self.last.remove(0);
+        }
+        self.last.push(record);
+    }
+
+    /// Whether a message that carries our key's valid signature is one that we did not sign: later than all that we signed,
+    /// or for the same place with other bytes. An earlier one is ignored, since the guard holds only the last two.
+    pub fn is_foreign(&self, message: &OwnMessage, chain_id: &ChainId) -> bool {
+        let position = message.position();
+        match self.last.iter().find(|record| record.message.position() == position) {
+            Some(record) => record.sign_bytes != message.sign_bytes(chain_id),
+            None => self.last.last().is_none_or(|last| position > last.message.position()),
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! What peers say to each other **[frozen]**: messages on the lanes, questions and answers beside them. Borsh behind a
+//! version byte, every list bounded, one frame never longer than a part and its envelope.
+//!
+//! Consensus messages carry no sender's name: who voted is in the signature, who connected in the handshake. A claim about
+//! a peer itself ([`Status`], [`Have`]) is only ever a reason to send or to ask, never a reason to believe.
+
+use std::io::Read;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use lockstep_mempool::TxBytes;
+use lockstep_types::block::{PART_BYTES, Part};
+use lockstep_types::codec::{self, DecodeError};
+use lockstep_types::validators::VALIDATORS_MAX;
+use lockstep_types::{Address, BlockId, Commit, Hash, Height, PartSetHeader, Polka, Proposal, Round, Vote};
+
+/// First byte of every message, question and answer.
+pub const WIRE_VERSION: u8 = 1;
+/// What a frame holds beside one part: a proposal, a Merkle path, lengths.
+pub const ENVELOPE_BYTES_MAX: usize = 4 * 1024;
+/// One part and its envelope. A larger frame is dropped unread.
+pub const FRAME_BYTES_MAX: usize = PART_BYTES + ENVELOPE_BYTES_MAX;
+/// A batch of transactions: as much as the gossip layer carries at once, and at least the largest transaction of a pool.
+pub const GOSSIP_BYTES_MAX: usize = (1 << 20) + ENVELOPE_BYTES_MAX;
+/// Votes in one batch: about 200 bytes each, so that a batch fits a frame.
+pub const VOTES_MAX: usize = 256;
+/// Longest question.
+pub const QUESTION_BYTES_MAX: usize = 4 * 1024;
+/// Longest answer. Blocks that are larger travel one at a time, so this is the largest body with its commit.
+pub const ANSWER_BYTES_MAX: usize = lockstep_types::block::BODY_BYTES_MAX + (1 << 20);
+/// Most blocks in one answer.
+pub const BLOCKS_MAX: usize = 128;
+/// Transactions in one batch, whatever their size.
+pub const TXS_MAX: usize = 4_096;
+
+/// Size of an encoded vote with everything in it, envelope left out: tag, height, round, block id, valid round, time,
+/// index, signature.
+const VOTE_BYTES_MAX: usize = 1 + 8 + 4 + (1 + 32 + 4 + 32) + 5 + 12 + 4 + 64;
+const _: () = assert!(VOTES_MAX * VOTE_BYTES_MAX + 16 <= FRAME_BYTES_MAX);
+/// A commit or polka of the largest set fits a frame, so a certificate is never cut.
+const _: () = assert!(VALIDATORS_MAX * (1 + 20 + 12 + 64) + 128 <= FRAME_BYTES_MAX);
+const _: () = assert!(VALIDATORS_MAX * (4 + 12 + 64) + 128 <= FRAME_BYTES_MAX);
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum Message {
+    /// Where the sender is in the chain.
+    Status(Status) = 1,
+    /// A proposal, with the first part of its body: a small block arrives whole, in one frame.
+    Proposal {
+        /// Signed by the proposer of its round.
+        proposal: Proposal,
+        /// Part 0 of its body.
+        first: Option<Part>,
+    } = 2,
+    /// A further part.
+    Part {
+        /// Height it belongs to.
+        height: Height,
+        /// The parts it is one of.
+        header: PartSetHeader,
+        /// The part, with its proof.
+        part: Part,
+    } = 3,
+    /// A vote.
+    Vote(Vote) = 4,
+    /// Votes that the receiver was missing.
+    Votes(VoteBatch) = 5,
+    /// A prevote quorum.
+    Polka(Polka) = 6,
+    /// The certificate of a decision.
+    Commit(Commit) = 7,
+    /// What the sender holds of a round, so that others can send what it lacks.
+    Have(Have) = 8,
+    /// Transactions for the pool.
+    Txs(TxBatch) = 9,
+}
+
+/// Where a node is in the chain. A claim: it makes others ask, never believe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Status {
+    /// First block it keeps.
+    pub base: Height,
+    /// Last block it decided; zero for none.
+    pub tip: Height,
+}
+
+/// What a node holds of the round it is in.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Have {
+    /// Where it is in the chain.
+    pub status: Status,
+    /// Height it works on.
+    pub height: Height,
+    /// Round it is in.
+    pub round: Round,
+    /// Step it is in: 0 propose, 1 prevote, 2 precommit.
+    pub step: u8,
+    /// Whether it holds the proposal of this round.
+    pub proposal: bool,
+    /// Whether it holds a polka of this round.
+    pub polka: bool,
+    /// Parts of the proposal's body that it holds.
+    pub parts: Bits,
+    /// Validators of whom it holds a prevote of this round.
+    pub prevotes: Bits,
+    /// Validators of whom it holds a precommit of this round.
+    pub precommits: Bits,
+    /// Valid round of the proposal it holds, when it lacks that round's polka.
+    pub missing_polka: Option<Round>,
+}
+
+/// Most bits in a [`Bits`]: parts are more than validators.
+pub const BITS_MAX: usize = lockstep_types::block::PARTS_MAX as usize;
+const _: () = assert!(BITS_MAX >= VALIDATORS_MAX);
+
+/// A set of small numbers. Which numbers mean something is decided by the validator set or the part count, never by the
+/// length of this: bits beyond that are ignored, missing ones are zero. Trailing zero bytes are cut, so one set has one
+/// spelling.
+#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize)]
+pub struct Bits(Vec<u8>);
+
+impl Bits {
+    /// The set of these numbers; those at or above [`BITS_MAX`] are left out.
+    pub fn of(numbers: impl IntoIterator<Item = usize>) -> Self {
+        let mut bits = Self::default();
+        for number in numbers {
+            bits.insert(number);
+        }
+        bits
+    }
+
+    fn insert(&mut self, number: usize) {
+        if number < BITS_MAX {
+            if self.0.len() <= number / 8 {
+                self.0.resize(number / 8 + 1, 0);
+            }
+            self.0[number / 8] |= 1 << (number % 8);
+        }
+    }
+
+    /// Whether a number is in the set.
+    pub fn contains(&self, number: usize) -> bool {
+        self.0.get(number / 8).is_some_and(|byte| byte & (1 << (number % 8)) != 0)
+    }
+}
+
+impl BorshDeserialize for Bits {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> std::io::Result<Self> {
+        let bytes = codec::read_bytes(reader, BITS_MAX.div_ceil(8))?;
+        if bytes.last() == Some(&0) {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "trailing zero byte in a bit set"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// A bounded list of votes.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize)]
+pub struct VoteBatch(pub Vec<Vote>);
+
+impl BorshDeserialize for VoteBatch {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> std::io::Result<Self> {
+        Ok(Self(codec::read_list(reader, VOTES_MAX)?))
+    }
+}
+
+/// A bounded list of transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxBatch(pub Vec<TxBytes>);
+
+impl BorshSerialize for TxBatch {
+    fn serialize<W: std::io::Write>(&self, writer: &mut W) -> std::io::Result<()> {
+        u32::try_from(self.0.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?.serialize(writer)?;
+        self.0.iter().try_for_each(|tx| tx.as_ref().serialize(writer))
+    }
+}
+
+impl BorshDeserialize for TxBatch {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> std::io::Result<Self> {
+        let count = u32::deserialize_reader(reader)? as usize;
+        if count > TXS_MAX {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                format!("{count} transactions, at most {TXS_MAX} are allowed"),
+            ));
+        }
+        let mut list = Vec::with_capacity(count.min(64));
+        for _ in 0..count {
+            list.push(TxBytes::from(codec::read_bytes(reader, GOSSIP_BYTES_MAX)?));
+        }
+        Ok(Self(list))
+    }
+}
+
+/// What one peer asks another, outside the lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum Question {
+    /// Decided blocks with their commits.
+    Blocks {
+        /// First height.
+        from: Height,
+        /// Most blocks.
+        count: u32,
+    } = 1,
+    /// A body that is not decided yet.
+    Body {
+        /// Its height.
+        height: Height,
+        /// Its name.
+        block_id: BlockId,
+    } = 2,
+    /// Messages that a validator is known to have signed at or above a height: a restarted validator asks for its own.
+    Signed {
+        /// Whose.
+        address: Address,
+        /// From which height.
+        from: Height,
+    } = 3,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// By ascending height, without gaps; fewer than asked when they would be too long.
+    Blocks(Vec<(Bytes, Commit)>),
+    /// Not here: what is.
+    Unavailable(Status),
+    /// The body asked for.
+    Body(Bytes),
+    /// Votes and proposals of the validator asked about.
+    Signed(Vec<Vote>, Vec<Proposal>),
+}
+
+impl BorshSerialize for Answer {
+    fn serialize<W: std::io::Write>(&self, writer: &mut W) -> std::io::Result<()> {
+        match self {
+            Self::Blocks(blocks) => {
+                1u8.serialize(writer)?;
+                u32::try_from(blocks.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?.serialize(writer)?;
+                blocks.iter().try_for_each(|(body, commit)| {
+                    body.as_ref().serialize(writer)?;
+                    commit.serialize(writer)
+                })
+            }
+            Self::Unavailable(status) => {
+                2u8.serialize(writer)?;
+                status.serialize(writer)
+            }
+            Self::Body(body) => {
+                3u8.serialize(writer)?;
+                body.as_ref().serialize(writer)
+            }
+            Self::Signed(votes, proposals) => {
+                4u8.serialize(writer)?;
+                votes.serialize(writer)?;
+                proposals.serialize(writer)
+            }
+        }
+    }
+}
+
+impl BorshDeserialize for Answer {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> std::io::Result<Self> {
+        let invalid = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+        match u8::deserialize_reader(reader)? {
+            1 => {
+                let count = u32::deserialize_reader(reader)? as usize;
+                if count > BLOCKS_MAX {
+                    return Err(invalid(format!("{count} blocks, at most {BLOCKS_MAX} are allowed")));
+                }
+                let mut blocks = Vec::new();
+                for _ in 0..count {
+                    let body = Bytes::from(codec::read_bytes(reader, lockstep_types::block::BODY_BYTES_MAX)?);
+                    blocks.push((body, Commit::deserialize_reader(reader)?));
+                }
+                Ok(Self::Blocks(blocks))
+            }
+            2 => Ok(Self::Unavailable(Status::deserialize_reader(reader)?)),
+            3 => Ok(Self::Body(Bytes::from(codec::read_bytes(reader, lockstep_types::block::BODY_BYTES_MAX)?))),
+            4 => Ok(Self::Signed(codec::read_list(reader, VOTES_MAX)?, codec::read_list(reader, VOTES_MAX)?)),
+            other => Err(invalid(format!("no answer has tag {other}"))),
+        }
+    }
+}
+
+impl Message {
+    /// The height that the message belongs to; for one that belongs to none, zero.
+    pub fn height(&self) -> Height {
+        match self {
+            Self::Proposal { proposal, .. } => proposal.height,
+            Self::Part { height, .. } => *height,
+            Self::Vote(vote) => vote.height,
+            Self::Votes(votes) => votes.0.first().map_or(Height::ZERO, |vote| vote.height),
+            Self::Polka(polka) => polka.height,
+            Self::Commit(commit) => commit.height,
+            Self::Have(have) => have.height,
+            Self::Status(_) | Self::Txs(_) => Height::ZERO,
+        }
+    }
+
+    /// The bytes of a frame.
+    pub fn encode(&self) -> Bytes {
+        Bytes::from(codec::encode(WIRE_VERSION, self))
+    }
+
+    /// A message from a frame.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one message, or longer than a frame.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(WIRE_VERSION, bytes, FRAME_BYTES_MAX)
+    }
+
+    /// Transactions from the gossip layer, the only message there and the only one that may be longer than a frame.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one batch of transactions.
+    pub fn decode_gossip(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match codec::decode(WIRE_VERSION, bytes, GOSSIP_BYTES_MAX)? {
+            message @ Self::Txs(_) => Ok(message),
+            _ => Err(DecodeError::Malformed("only transactions travel by gossip".into())),
+        }
+    }
+}
+
+impl Question {
+    /// The bytes that travel.
+    pub fn encode(&self) -> Bytes {
+        Bytes::from(codec::encode(WIRE_VERSION, self))
+    }
+
+    /// A question from its bytes.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one question.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(WIRE_VERSION, bytes, QUESTION_BYTES_MAX)
+    }
+}
+
+impl Answer {
+    /// The bytes that travel.
+    pub fn encode(&self) -> Bytes {
+        Bytes::from(codec::encode(WIRE_VERSION, self))
+    }
+
+    /// An answer from its bytes.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one answer.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(WIRE_VERSION, bytes, ANSWER_BYTES_MAX)
+    }
+}
+
+/// A name for parts on the way: bodies are assembled under the hash of their parts.
+pub fn parts_key(header: &PartSetHeader) -> (Hash, u32) {
+    (header.hash, header.total)
+}

@@ -21,7 +21,8 @@ use lockstep_storage::disk::{Disk, DiskFile};
 /// What is written whole or not at all. Disks promise 512 bytes; most write 4 KiB.
 pub const SECTOR_BYTES: u64 = 512;
 /// The larger unit in which writes tear, and in which images are shared between forks.
-pub const PAGE_BYTES: u64 = 4096;
+pub const PAGE_BYTES: u64 = PAGE as u64;
+const PAGE: usize = 4096;
 /// No simulated file is larger: a wrong offset is found here rather than in an endless loop.
 const FILE_BYTES_MAX: u64 = 1 << 32;
 
@@ -187,7 +188,7 @@ fn remove_if(names: &mut BTreeMap<String, u64>, path: &str, file: u64) {
 /// Bytes of a file in pages that forks share; a page that is absent reads as zeros.
 #[derive(Clone, Default)]
 struct Image {
-    pages: BTreeMap<u64, Arc<[u8; PAGE_BYTES as usize]>>,
+    pages: BTreeMap<u64, Arc<[u8; PAGE]>>,
     len: u64,
 }
 
@@ -201,7 +202,7 @@ impl Image {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         for_pages(offset, data.len(), |page, within, range| {
-            let bytes = self.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE_BYTES as usize]));
+            let bytes = self.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE]));
             Arc::make_mut(bytes)[within..within + range.len()].copy_from_slice(&data[range]);
         });
         self.len = self.len.max(offset + data.len() as u64);
@@ -247,7 +248,7 @@ fn for_pages(offset: u64, bytes: usize, mut each: impl FnMut(u64, usize, std::op
     while done < bytes {
         let at = offset + done as u64;
         let within = index(at % PAGE_BYTES);
-        let take = (index(PAGE_BYTES) - within).min(bytes - done);
+        let take = (PAGE - within).min(bytes - done);
         each(at / PAGE_BYTES, within, done..done + take);
         done += take;
     }

@@ -161,3 +161,40 @@ fn the_bytes_of_a_log_are_pinned() {
     log.mark().expect("a mark");
     assert_eq!(hex::encode(bytes_of(&disk, FIRST_SEGMENT)), include_str!("golden/log.hex").replace(['\n', ' '], ""));
 }
+
+/// Readers on other threads see whole records and a tip whose records are there, while the log grows, rolls and is pruned.
+#[test]
+fn readers_beside_the_writer_see_only_what_is_whole() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 4096);
+    let body = |height: u64| height.to_le_bytes().repeat(100);
+    decide(&mut log, 1, &body(1));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let reader = log.reader();
+            scope.spawn(move || {
+                let mut tip = 1;
+                while tip < 300 {
+                    let now = reader.tip().expect("there is a tip");
+                    assert!(now >= tip, "the tip never goes back");
+                    tip = now;
+                    assert!(reader.decision(tip).expect("a read").is_some() || reader.tip() > Some(tip));
+                    if let Some(stored) = reader.body(&hash(tip)).expect("a read") {
+                        assert_eq!(stored.payload, body(tip));
+                    }
+                    for entry in reader.entries(tip.saturating_sub(20)) {
+                        match reader.read(&entry) {
+                            Ok(stored) => assert_eq!(stored.entry, entry),
+                            Err(error) => assert!(matches!(error, LogError::Pruned { .. }), "{error}"),
+                        }
+                    }
+                }
+            });
+        }
+        for height in 2..=300 {
+            decide(&mut log, height, &body(height));
+            log.prune(height.saturating_sub(20)).expect("pruned");
+        }
+    });
+    assert!(log.reader().base() > Some(250));
+}

@@ -180,16 +180,16 @@ impl Replica {
             held.durable = true;
             held.named_by_quorum = true;
         }
-        let mut guard = restored.guard;
-        if planted.has(crate::planted::Bug::OlderRecord) {
-            guard.records.truncate(1);
-        }
         let last =
             restored.last_commit.zip(restored.last_body).map(|(commit, (block_id, body))| Last { commit, block_id, body, ticket: None });
         #[cfg(feature = "planted")]
         let (consensus, planted) = (Consensus::with_planted(config.planted.consensus), config.planted);
         #[cfg(not(feature = "planted"))]
         let (consensus, planted) = (Consensus::new(), crate::planted::Planted);
+        let mut guard = restored.guard;
+        if planted.has(crate::planted::Bug::OlderRecord) {
+            guard.records.truncate(1);
+        }
         Self {
             chain_id: chain.chain_id.clone(),
             consensus,

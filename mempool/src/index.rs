@@ -13,10 +13,6 @@ use crate::limits::Limits;
 use crate::rank::{Rank, Seq};
 use crate::verdict::{Refused, body_bytes, replacement_priority};
 
-/// How many of a sender's transactions are checked again after a block that touched the sender. The rest stands behind
-/// them and has its turn when these are gone, so that a block costs rechecks in proportion to its own size.
-pub const RECHECK_PER_SENDER_MAX: usize = 8;
-
 /// How many of those that wait behind a gap are checked again after each block, in turns. It is how the pool learns that a
 /// gap was filled by a transaction which never passed through it.
 pub const RECHECK_WAITING_MAX: usize = 64;
@@ -61,6 +57,8 @@ pub(crate) struct Plan {
 /// What a block did to a sender's queue, until [`Index::settle_touched`] mends it.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
+    /// How many left.
+    txs: usize,
     /// Lowest and highest nonce that left.
     nonces: Option<(u64, u64)>,
     /// The nonce after the highest one that succeeded.
@@ -108,12 +106,7 @@ impl Index {
         self.order.iter().map(|rank| self.get(rank.seq))
     }
 
-    /// What the state accepts next from a sender, as far as the application told while something of it is here.
-    pub(crate) fn next_of(&self, sender: &[u8]) -> Option<u64> {
-        self.senders.get(sender)?.next
-    }
-
-    /// Who would leave if the newcomer came. Changes nothing: a newcomer that is refused leaves no trace.
+    /// Who would leave if the newcomer came. Changes nothing: a newcomer that is refused displaces nobody.
     pub(crate) fn plan(&self, new: &Newcomer, limits: &Limits) -> Result<Plan, Refused> {
         let size = new.tx.bytes.len();
         let mut plan = Plan::default();
@@ -234,7 +227,9 @@ impl Index {
         entry.priority = priority;
         let (old, nonce, sender) = (entry.rank, entry.nonce, entry.sender.clone());
         match nonce {
-            Some(nonce) => self.learn_next(&sender, next, nonce),
+            Some(nonce) => {
+                self.learn_next(&sender, next, nonce);
+            }
             None => {
                 let rank = Rank::alone(priority, seq);
                 self.get_mut(seq).rank = rank;
@@ -245,12 +240,14 @@ impl Index {
     }
 
     /// Takes in what the state accepts next from a sender, and mends its queue where the transaction at `changed` or that
-    /// knowledge moved it. Verdicts may come out of order; a state never goes back, so the highest counts.
-    fn learn_next(&mut self, sender: &[u8], next: Option<u64>, changed: u64) {
-        let of = self.senders.get_mut(sender).expect("a nonce that counts has a sender");
+    /// knowledge moved it. Verdicts may come out of order; a state never goes back, so the highest counts, and is returned.
+    pub(crate) fn learn_next(&mut self, sender: &[u8], next: Option<u64>, changed: u64) -> Option<u64> {
+        let Some(of) = self.senders.get_mut(sender) else { return next };
         let from = if next > of.next { 0 } else { changed };
         of.next = of.next.max(next);
+        let known = of.next;
         self.rerank(sender, from, changed);
+        known
     }
 
     /// Computes again the ranks of a sender's queue from the nonce `from` on, where nothing above `until` changed: beyond
@@ -282,6 +279,7 @@ impl Index {
             return;
         }
         let note = touched.entry(entry.sender).or_default();
+        note.txs += 1;
         if let Some(nonce) = entry.nonce {
             note.nonces = Some(note.nonces.map_or((nonce, nonce), |(low, high)| (low.min(nonce), high.max(nonce))));
             if code == 0 {
@@ -290,7 +288,9 @@ impl Index {
         }
     }
 
-    /// Mends the queues that a block touched, each once, and says which transactions to check again.
+    /// Mends the queues that a block touched, each once, and says which transactions to check again: of each sender as
+    /// many as left, so that a block costs no more rechecks than it has transactions, however many wait. The others
+    /// stand behind these and have their turn.
     pub(crate) fn settle_touched(&mut self, touched: &BTreeMap<Vec<u8>, Touched>) -> Vec<PoolTx> {
         let mut again = BTreeSet::new();
         for (name, note) in touched {
@@ -304,7 +304,7 @@ impl Index {
                 self.rerank(name, 0, high);
             }
             let sender = &self.senders[name];
-            again.extend(sender.queue.values().chain(&sender.loose).take(RECHECK_PER_SENDER_MAX).copied());
+            again.extend(sender.queue.values().chain(&sender.loose).take(note.txs).copied());
         }
         again.extend(self.some_that_wait());
         again.into_iter().map(|seq| self.get(seq).tx.clone()).collect()

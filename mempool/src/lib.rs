@@ -36,7 +36,7 @@ mod verdict;
 
 pub use entry::{Origin, PoolTx, TxBytes};
 pub use gossip::{Forward, HEARD_MAX, PEERS_MAX};
-pub use index::{REAP_MISFITS_MAX, RECHECK_PER_SENDER_MAX, RECHECK_WAITING_MAX};
+pub use index::{REAP_MISFITS_MAX, RECHECK_WAITING_MAX};
 pub use limits::Limits;
 pub use pool::{Mempool, Status};
 pub use verdict::{CheckVerdict, Refused, Removed, SENDER_BYTES_MAX, Settled, Why};

@@ -112,14 +112,16 @@ impl Mempool {
             return Settled::Refused(refused);
         }
         let sender = sender_key(&verdict.sender);
+        let nonce = verdict.nonce.filter(|_| !sender.is_empty());
+        // True whatever becomes of the newcomer, and it may turn out that the newcomer waits.
+        let next = nonce.and_then(|nonce| self.index.learn_next(&sender, verdict.next_nonce, nonce));
         let newcomer = Newcomer {
             tx: PoolTx { hash, bytes: checking.bytes },
             heard: checking.heard,
             gas: gas(verdict),
             priority: verdict.priority,
-            nonce: verdict.nonce.filter(|_| !sender.is_empty()),
-            // What this sender's others told still counts when they all leave for the newcomer.
-            next: verdict.next_nonce.max(self.index.next_of(&sender)),
+            nonce,
+            next,
             sender,
         };
         let Plan { replaced, evicted } = match self.index.plan(&newcomer, &self.limits) {
@@ -155,9 +157,8 @@ impl Mempool {
     /// A block was executed: these transactions with these codes, whether we had them or not. They leave the pool. Those
     /// that succeeded are remembered and refused as repeats; one that failed may be sent again, as in CometBFT.
     ///
-    /// Returns what to check again: the first of each sender that the block touched
-    /// ([`RECHECK_PER_SENDER_MAX`](crate::RECHECK_PER_SENDER_MAX)), and some of those that wait behind a gap. The caller
-    /// answers with [`Mempool::recheck_result`].
+    /// Returns what to check again: of each sender that the block touched the first, as many as left, and some of those that
+    /// wait behind a gap ([`RECHECK_WAITING_MAX`](crate::RECHECK_WAITING_MAX)). The caller answers with [`Mempool::recheck_result`].
     pub fn commit(&mut self, executed: impl IntoIterator<Item = (Hash, u32)>) -> Vec<PoolTx> {
         let mut touched = BTreeMap::new();
         for (hash, code) in executed {

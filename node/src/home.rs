@@ -1,0 +1,311 @@
+//! A node's home: one folder that holds everything a node knows and is.
+//!
+//! ```text
+//! HOME/config/config.toml               what is local: addresses, limits (config)
+//! HOME/config/genesis.json              what all nodes of the chain share
+//! HOME/config/priv_validator_key.json   the key that signs votes; only its owner may read it
+//! HOME/config/node_key.json             the key that names the node on the network; likewise
+//! HOME/data/guard                       what the validator signed last
+//! HOME/data/                            block log, results and state: the node's own
+//! HOME/lock, HOME/pid                   held while a process runs here; whose it is
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use lockstep_genesis::home::{GENESIS_PATH, Member, NODE_KEY_PATH, VALIDATOR_KEY_PATH};
+use lockstep_genesis::keys::{KEY_FILE_BYTES_MAX, SignState, SignStep, parse_node_key, parse_validator_key};
+use lockstep_genesis::{FieldError, Genesis, genesis::GENESIS_BYTES_MAX};
+use lockstep_storage::disk::RealDisk;
+use lockstep_storage::guard::{Guard, GuardRecord};
+use lockstep_storage::lock::{HomeLock, LockError, PID_FILE};
+use lockstep_types::{Hash, Height, PrivateKey};
+
+use crate::config::Config;
+use crate::error::{Exit, NodeError};
+
+/// Where a home keeps its configuration.
+pub const CONFIG_PATH: &str = "config/config.toml";
+/// Where a home keeps what the node writes. The paths below are relative to it.
+pub const DATA_PATH: &str = "data";
+/// The vote guard, in the data folder.
+pub const GUARD_PATH: &str = "guard";
+/// The block log and its results, in the data folder.
+pub const LOG_PATH: &str = "log";
+/// The application's state, in the data folder.
+pub const STATE_PATH: &str = "state.redb";
+/// Largest configuration file, in bytes: a thousand persistent peers fit.
+const CONFIG_BYTES_MAX: usize = 1 << 20;
+
+/// A home folder. Whether anything is in it is found when it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// The home at this folder.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `config/config.toml`
+    pub fn config_path(&self) -> PathBuf {
+        self.root.join(CONFIG_PATH)
+    }
+
+    /// `config/genesis.json`
+    pub fn genesis_path(&self) -> PathBuf {
+        self.root.join(GENESIS_PATH)
+    }
+
+    /// `config/priv_validator_key.json`
+    pub fn validator_key_path(&self) -> PathBuf {
+        self.root.join(VALIDATOR_KEY_PATH)
+    }
+
+    /// `config/node_key.json`
+    pub fn node_key_path(&self) -> PathBuf {
+        self.root.join(NODE_KEY_PATH)
+    }
+
+    /// The data folder as the stores see it: [`GUARD_PATH`], [`LOG_PATH`] and [`STATE_PATH`] lie in it.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn data_disk(&self) -> Result<RealDisk, NodeError> {
+        let data = self.root.join(DATA_PATH);
+        RealDisk::new(&data).map_err(|error| io_error("make", &data, &error))
+    }
+
+    /// Refuses a folder that is no home.
+    ///
+    /// # Errors
+    /// Says how to make one.
+    pub fn check_exists(&self) -> Result<(), NodeError> {
+        if self.config_path().is_file() {
+            return Ok(());
+        }
+        Err(NodeError::new(Exit::Refused, format!("{} is not the home of a node: it has no {CONFIG_PATH}", self.root.display()))
+            .next(format!("lockstep init --home {}   (a chain of one validator), or give another --home", self.root.display())))
+    }
+
+    /// The text of `config.toml`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read_config(&self) -> Result<String, NodeError> {
+        let path = self.config_path();
+        let bytes = read_bounded(&path, CONFIG_BYTES_MAX)?;
+        String::from_utf8(bytes)
+            .map_err(|_| NodeError::new(Exit::Refused, format!("{} is not UTF-8 text", path.display())).next("write it again as UTF-8"))
+    }
+
+    /// The genesis, with every rule checked.
+    ///
+    /// # Errors
+    /// Names field, value and rule.
+    pub fn read_genesis(&self) -> Result<Genesis, NodeError> {
+        read_genesis(&self.genesis_path())
+    }
+
+    /// The key that signs votes.
+    ///
+    /// # Errors
+    /// When the file cannot be read, can be read by others, or holds no key.
+    pub fn read_validator_key(&self) -> Result<PrivateKey, NodeError> {
+        read_key(&self.validator_key_path(), parse_validator_key)
+    }
+
+    /// The key that names the node on the network.
+    ///
+    /// # Errors
+    /// As [`Home::read_validator_key`].
+    pub fn read_node_key(&self) -> Result<PrivateKey, NodeError> {
+        read_key(&self.node_key_path(), parse_node_key)
+    }
+
+    /// Takes the home for this process and leaves the process id in it. Others are refused until the answer is dropped.
+    ///
+    /// # Errors
+    /// Names the process that has it.
+    pub fn hold(&self) -> Result<Held, NodeError> {
+        let lock = HomeLock::acquire(&self.root).map_err(|error| match error {
+            LockError::InUse { pid, .. } => in_use(&error, pid),
+            LockError::Io { .. } => NodeError::new(Exit::Refused, error).next("make the folder writable for the user who runs the node"),
+        })?;
+        let pid_path = self.root.join(PID_FILE);
+        fs::write(&pid_path, format!("{}\n", std::process::id())).map_err(|error| io_error("write", &pid_path, &error))?;
+        Ok(Held { pid_path, _lock: lock })
+    }
+
+    /// The process that runs here now; none when nobody does.
+    pub fn running(&self) -> Option<u32> {
+        match HomeLock::acquire(&self.root) {
+            Err(LockError::InUse { pid, .. }) => pid,
+            _ => None,
+        }
+    }
+
+    /// Writes a new node's files: configuration, genesis, keys, and a vote guard that belongs to this genesis. The folder
+    /// must not be a home already.
+    ///
+    /// # Errors
+    /// Nothing is overwritten: what exists is an error.
+    pub fn create(&self, config: &Config, genesis: &Genesis, member: &Member, signed: Option<&SignState>) -> Result<(), NodeError> {
+        for path in [self.config_path(), self.genesis_path(), self.validator_key_path(), self.node_key_path(), self.guard_file()] {
+            if path.exists() {
+                return Err(NodeError::new(Exit::Refused, format!("{} exists", path.display()))
+                    .means("this folder is the home of a node already; its keys and its memory of what it signed are never replaced")
+                    .next("give another --home, or run it with: lockstep start --home …"));
+            }
+        }
+        make_folder(&self.root.join("config"))?;
+        // The guard comes first: a home that is cut short here has no key, so nothing can sign without a guard.
+        self.create_guard(&genesis.hash(), signed)?;
+        write_new(&self.config_path(), config.to_toml().as_bytes(), false)?;
+        for file in lockstep_genesis::home::files(genesis, member) {
+            write_new(&self.root.join(file.path), file.contents.as_bytes(), file.secret)?;
+        }
+        sync_folder(&self.root.join("config"))?;
+        sync_folder(&self.root)
+    }
+
+    /// Makes the vote guard: fresh, or above what the key signed elsewhere.
+    ///
+    /// # Errors
+    /// When there is one already, or the disk fails.
+    pub fn create_guard(&self, genesis_hash: &Hash, signed: Option<&SignState>) -> Result<(), NodeError> {
+        let record = signed.map_or_else(|| GuardRecord::initial(genesis_hash.0), |state| floor_above(state, genesis_hash));
+        Guard::create(&self.data_disk()?, GUARD_PATH, record).map(drop).map_err(|error| {
+            NodeError::new(Exit::Refused, error).next("keep the guard that is there; it is what keeps this key from signing twice")
+        })
+    }
+
+    /// Where the vote guard lies.
+    pub fn guard_file(&self) -> PathBuf {
+        self.root.join(DATA_PATH).join(GUARD_PATH)
+    }
+}
+
+/// A home that this process holds.
+#[derive(Debug)]
+pub struct Held {
+    pid_path: PathBuf,
+    _lock: HomeLock,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Best effort: a pid file left behind is told from a live one by the lock.
+        let _ = fs::remove_file(&self.pid_path);
+    }
+}
+
+/// The guard of a key that signed elsewhere. The file says which message was last, not what the key was locked on, so
+/// nothing more is signed at its height: the first signature is for the height above.
+fn floor_above(state: &SignState, genesis_hash: &Hash) -> GuardRecord {
+    let nothing_here = state.step == SignStep::None && state.round.get() == 0;
+    let height = if nothing_here { state.height.previous() } else { state.height };
+    let initial = GuardRecord::initial(genesis_hash.0);
+    if height == Height::ZERO { initial } else { GuardRecord { height: height.get(), round: u32::MAX, step: u8::MAX, ..initial } }
+}
+
+fn in_use(error: &LockError, pid: Option<u32>) -> NodeError {
+    let next = pid.map_or_else(
+        || "find the process (lsof on the file lock) and stop it, or give another --home".to_owned(),
+        |pid| format!("stop it with: kill {pid}   (it ends cleanly), or give another --home"),
+    );
+    NodeError::new(Exit::InUse, error).next(next)
+}
+
+/// A genesis file, with every rule checked.
+///
+/// # Errors
+/// Names field, value and rule.
+pub fn read_genesis(path: &Path) -> Result<Genesis, NodeError> {
+    Genesis::parse(&read_bounded(path, GENESIS_BYTES_MAX)?).map_err(|error| {
+        refused_file(path, &error).means("nodes with different genesis files are different chains, so it is not guessed at")
+    })
+}
+
+/// A key file that only its owner may read.
+///
+/// # Errors
+/// When it cannot be read, others may read it, or it holds no key. Secrets are not repeated.
+pub fn read_key(path: &Path, parse: fn(&[u8]) -> Result<PrivateKey, FieldError>) -> Result<PrivateKey, NodeError> {
+    let metadata = fs::metadata(path).map_err(|error| io_error("read", path, &error))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(NodeError::new(Exit::Refused, format!("{} has mode {mode:04o}: others than its owner may use it", path.display()))
+            .means("whoever reads a validator's key can sign in its name, and its stake pays for it")
+            .next(format!("chmod 600 {}   (and take the key as known if others have accounts here)", path.display())));
+    }
+    let bytes = zeroize::Zeroizing::new(read_bounded(path, KEY_FILE_BYTES_MAX)?);
+    parse(&bytes).map_err(|error| {
+        refused_file(path, &error).next("restore the file from its backup; a new key is another validator (lockstep keys generate)")
+    })
+}
+
+fn refused_file(path: &Path, error: &FieldError) -> NodeError {
+    NodeError::new(Exit::Refused, format!("{}: {error}", path.display()))
+}
+
+/// A whole file, unless it is larger than anything it may hold.
+///
+/// # Errors
+/// When it cannot be read or is larger than `max` bytes.
+pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, NodeError> {
+    let file = File::open(path).map_err(|error| io_error("read", path, &error))?;
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(|error| io_error("read", path, &error))?;
+    if bytes.len() > max {
+        return Err(NodeError::new(
+            Exit::Refused,
+            format!("{} is larger than {max} bytes, so it is not what it should be", path.display()),
+        )
+        .next("look at the file: it may have been replaced by another one"));
+    }
+    Ok(bytes)
+}
+
+/// Writes a file that must not exist, durably.
+///
+/// # Errors
+/// When it exists or cannot be written.
+pub fn write_new(path: &Path, contents: &[u8], secret: bool) -> Result<(), NodeError> {
+    let mode = if secret { 0o600 } else { 0o644 };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|error| io_error("make", path, &error))?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(|error| io_error("write", path, &error))
+}
+
+/// Makes a folder and its parents, for their owner alone.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_folder(path: &Path) -> Result<(), NodeError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| io_error("make", path, &error))
+}
+
+fn sync_folder(path: &Path) -> Result<(), NodeError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| io_error("sync", path, &error))
+}
+
+/// A file operation that failed, with what to do about the usual reasons.
+pub fn io_error(action: &str, path: &Path, error: &io::Error) -> NodeError {
+    let failed = NodeError::new(Exit::Refused, format!("cannot {action} {}: {error}", path.display()));
+    match error.kind() {
+        io::ErrorKind::NotFound => failed.next("check the path; lockstep init makes a new home"),
+        io::ErrorKind::PermissionDenied => failed.next("run as the user who owns the home, or change its owner"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failed.next("make room on the disk"),
+        _ => failed,
+    }
+}

@@ -1,0 +1,111 @@
+//! The threads that run the application and keep its state.
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use lockstep_app::{CheckKind, Host};
+use lockstep_mempool::TxBytes;
+use lockstep_replica::check::{BuildJob, CheckJob, build, check};
+use lockstep_replica::execution::{ExecuteJob, Executor, FlushBatch};
+use lockstep_replica::seam::JobId;
+use lockstep_replica::{ChainState, Input};
+use lockstep_storage::results::Results;
+use lockstep_storage::state::{Change, StateDb};
+use lockstep_types::Height;
+use lockstep_types::state_tree::Path;
+
+use super::Threads;
+use super::inbox::Inbox;
+use super::readers::Readers;
+
+/// Work for the executor.
+pub(crate) enum ExecutorJob {
+    /// Execute a decided block.
+    Execute(JobId, Box<ExecuteJob>),
+    /// Build a block.
+    Build(JobId, Box<BuildJob>),
+    /// Judge a body.
+    Check(JobId, Box<CheckJob>),
+    /// Hand the changes up to a height to the database.
+    Flush(Height, Arc<ChainState>),
+}
+
+/// Transactions to judge, and whether each was accepted before.
+pub(crate) type CheckTxsJob = (JobId, Vec<TxBytes>, bool);
+
+/// The executor, and behind it the thread that writes the database: a flush takes as long as it takes, and blocks go on.
+pub(crate) fn threads(
+    threads: &mut Threads,
+    mut executor: Executor,
+    db: StateDb,
+    kept: Arc<Mutex<Results>>,
+    readers: Arc<Readers>,
+    inbox: Inbox,
+) -> Sender<ExecutorJob> {
+    let flush = flush_thread(threads, db, kept, inbox.clone());
+    let (sender, receiver) = channel::<ExecutorJob>();
+    threads.spawn("execute", move || {
+        while let Ok(job) = receiver.recv() {
+            match job {
+                ExecutorJob::Execute(job, execute) => {
+                    let outcome = executor.execute(&execute).map(Box::new).map_err(|error| error.to_string());
+                    readers.put_state(executor.state().clone());
+                    inbox.answer(Input::Executed { job, outcome });
+                }
+                ExecutorJob::Build(job, request) => {
+                    let built = Box::new(build(executor.host(), executor.state(), &request));
+                    inbox.answer(Input::Built { job, built });
+                }
+                ExecutorJob::Check(job, request) => {
+                    let verdict = check(executor.host(), executor.state(), &request);
+                    inbox.answer(Input::Checked { job, verdict });
+                }
+                ExecutorJob::Flush(height, chain) => {
+                    // The receiver lives as long as this thread's sender.
+                    let _ = flush.send((executor.take_flush(height), chain));
+                }
+            }
+        }
+    });
+    sender
+}
+
+fn flush_thread(threads: &mut Threads, mut db: StateDb, kept: Arc<Mutex<Results>>, inbox: Inbox) -> Sender<(FlushBatch, Arc<ChainState>)> {
+    let (sender, receiver) = channel::<(FlushBatch, Arc<ChainState>)>();
+    threads.spawn("flush", move || {
+        while let Ok((batch, chain)) = receiver.recv() {
+            // Results are rebuilt by executing from the flushed height on, so what lies below must be durable first.
+            let synced = kept.lock().expect("no holder panics").sync().map_err(|error| error.to_string());
+            match synced.and_then(|()| write_state(&mut db, &batch, &chain)) {
+                Ok(()) => inbox.answer(Input::Flushed { height: batch.height }),
+                Err(reason) => {
+                    inbox.answer(Input::DiskFailed { reason });
+                    while receiver.recv().is_ok() {}
+                    return;
+                }
+            }
+        }
+    });
+    sender
+}
+
+fn write_state(db: &mut StateDb, batch: &FlushBatch, chain: &ChainState) -> Result<(), String> {
+    let mut changes: Vec<_> = batch.changes.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
+    changes.sort_unstable_by_key(|(path, ..)| *path);
+    let changes = changes.iter().map(|(path, key, value)| Change { path: path.0, key, value: value.map(|value| &value[..]) });
+    db.flush(batch.height.get(), changes, &chain.encode()).map_err(|error| error.to_string())
+}
+
+/// Judges transactions on the newest state, beside the executor.
+pub(crate) fn check_thread(threads: &mut Threads, host: Host, readers: Arc<Readers>, inbox: Inbox) -> Sender<CheckTxsJob> {
+    let (sender, receiver) = channel::<CheckTxsJob>();
+    threads.spawn("check", move || {
+        while let Ok((job, txs, recheck)) = receiver.recv() {
+            let state = readers.newest_state();
+            let kind = if recheck { CheckKind::Recheck } else { CheckKind::New };
+            let verdicts = txs.iter().map(|tx| host.check_tx(&state, tx, kind)).collect();
+            inbox.answer(Input::TxsChecked { job, verdicts });
+        }
+    });
+    sender
+}

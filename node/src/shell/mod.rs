@@ -1,0 +1,319 @@
+//! The shell: everything of a node that is not a decision. It owns clocks, files, sockets and threads, carries effects out
+//! and hands answers back; what any of it means is the replica's business ([`lockstep_replica::seam`]).
+//!
+//! ```text
+//!  tokio: sockets of peers and clients          threads: one job each, in order
+//!   network ─┐                              ┌─ log      appends, one sync for all that waits
+//!            ├─> inbox ─> replica ─> effects├─ guard    one record, one sync
+//!   clients ─┘     ^        (step)          ├─ execute  runs, builds and judges blocks
+//!                  └──────── answers ───────┼─ check    judges transactions
+//!                                           ├─ publish  results, what readers see, replies
+//!                                           ├─ flush    the state database
+//!                                           └─ read     blocks for peers who catch up
+//! ```
+//!
+//! One thread owns the replica and never waits for a disk, a socket or the application. Sockets may fill the inbox only up
+//! to a bound ([`inbox::EXTERNAL_MAX`]); answers always fit, since there are never more than questions.
+
+mod disk;
+mod driver;
+mod executor;
+mod inbox;
+mod network;
+mod publish;
+pub mod readers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lockstep_app::{Application, Host};
+use lockstep_genesis::Genesis;
+use lockstep_replica::recovery::{self, Recovered, RecoveryError};
+use lockstep_replica::signing::Me;
+use lockstep_replica::{Replica, results};
+use lockstep_storage::disk::{Disk, RealDisk};
+use lockstep_storage::guard::{Guard, GuardError};
+use lockstep_storage::log::{BlockLog, LogError, LogOptions};
+use lockstep_storage::results::{Results, ResultsError};
+use lockstep_storage::state::{StateDb, StateError};
+use lockstep_types::PrivateKey;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use self::driver::Driver;
+use self::inbox::Inbox;
+use self::readers::Readers;
+use crate::home::{GUARD_PATH, LOG_PATH, STATE_PATH};
+use crate::metrics::Metrics;
+
+/// What a node is started with. Everything was read and checked.
+pub struct Options {
+    /// The data folder.
+    pub disk: RealDisk,
+    /// The chain.
+    pub genesis: Genesis,
+    /// The application.
+    pub app: Arc<dyn Application>,
+    /// The consensus key; none for a node that only follows.
+    pub validator_key: Option<PrivateKey>,
+    /// The node key.
+    pub node_key: PrivateKey,
+    /// What the operator calls the node.
+    pub moniker: String,
+    /// Where peers are served.
+    pub p2p_listen: SocketAddr,
+    /// Where peers can reach the node, as it tells them; empty for the listening address.
+    pub p2p_external: String,
+    /// Peers that are dialled for ever.
+    pub persistent_peers: Vec<lockstep_network::PeerAddr>,
+    /// Bounds of the network.
+    pub p2p_limits: lockstep_network::Limits,
+    /// Where clients are served.
+    pub rpc_listen: SocketAddr,
+    /// How clients are served.
+    pub rpc: lockstep_rpc::server::Options,
+    /// Bounds of the pool.
+    pub mempool: lockstep_mempool::Limits,
+    /// A segment of the block log is closed at this size.
+    pub segment_bytes: u64,
+    /// Keys that may change before the database is written.
+    pub flush_keys: u64,
+    /// Blocks after which it is written whatever changed.
+    pub flush_blocks: u64,
+}
+
+/// Why a node did not start, or stopped by itself.
+#[derive(Debug, Error)]
+pub enum ShellError {
+    /// The block log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The vote guard.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The state database.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The results beside the log.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// What the disk holds, taken together.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The peer-to-peer network.
+    #[error("peer-to-peer network: {0}")]
+    Network(#[from] lockstep_network::StartError),
+    /// A socket for clients.
+    #[error("cannot serve clients on {address}: {source}")]
+    Rpc {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The server for clients.
+    #[error(transparent)]
+    Serve(#[from] lockstep_rpc::server::ServeError),
+    /// The replica stopped for a reason of its own.
+    #[error("the node halted: {0}")]
+    Halted(String),
+    /// A thread died. That is a fault of this program.
+    #[error("the {0} thread died: this is a fault of the program; its last words are in the log")]
+    Thread(&'static str),
+}
+
+/// Reads that lie open at a time: a node keeps its block log open and little else.
+const LOG_DIR: &str = LOG_PATH;
+
+/// Runs a node until `stop` is done or the replica halts.
+///
+/// # Errors
+/// See [`ShellError`].
+pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
+    let disk: Arc<dyn Disk> = Arc::new(options.disk);
+    let genesis_hash = options.genesis.hash();
+    let (log, recovery) = BlockLog::open(disk.clone(), LOG_DIR, LogOptions { salt: salt(&options.node_key), segment_bytes: options.segment_bytes })?;
+    if recovery.truncated_bytes > 0 {
+        tracing::warn!(bytes = recovery.truncated_bytes, "the end of the block log was being written when the node stopped; it was cut off");
+    }
+    let reader = log.reader();
+    let guard = match &options.validator_key {
+        Some(_) => Some(Guard::open(&*disk, GUARD_PATH, genesis_hash.0)?),
+        None => None,
+    };
+    if let Some(guard) = guard.as_ref().filter(|guard| guard.repaired_copies() > 0) {
+        tracing::warn!(copies = guard.repaired_copies(), "damaged copies of the vote guard were written again from good ones; look at this disk");
+    }
+    let mut db = StateDb::open(&*disk, STATE_PATH)?;
+    let mut kept = Results::open(disk.clone(), LOG_DIR, &reader.segments(), reader.tip())?;
+
+    let host = Host::new(options.app.clone());
+    let mut replayed = 0u64;
+    let Recovered { restored, executor } =
+        recovery::recover(host.clone(), &options.genesis, &reader, &mut db, guard.as_ref(), |block, outcome, chain| {
+            replayed += 1;
+            if replayed.is_multiple_of(1_000) {
+                tracing::info!(height = outcome.height.get(), "executing the block log");
+            }
+            let Some(segment) = reader.segment_of(outcome.height.get()) else { return Ok(()) };
+            kept.append(segment, &results::keep(block, outcome, chain)).map_err(|error| error.to_string())
+        })?;
+    let (genesis_chain, _, _) = recovery::genesis_state(&host, &options.genesis)?;
+    tracing::info!(
+        height = restored.chain.height.get(),
+        flushed = restored.flushed.get(),
+        replayed,
+        chain_id = %restored.chain.chain_id,
+        "the data folder is read"
+    );
+
+    let metrics = Arc::new(Metrics::new());
+    let readers = Arc::new(Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone()));
+    let me = options.validator_key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
+    let replica = Replica::new(
+        lockstep_replica::Config {
+            genesis_hash,
+            me: me.clone(),
+            mempool: options.mempool.clone(),
+            flush_keys: options.flush_keys,
+            flush_blocks: options.flush_blocks,
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
+        },
+        restored,
+    );
+
+    let (inbox, inputs) = Inbox::new();
+    let (peers, network_events) = network::start(
+        &options.genesis,
+        options.node_key,
+        options.validator_key.as_ref(),
+        network::Listen {
+            address: options.p2p_listen,
+            external: options.p2p_external,
+            moniker: options.moniker.clone(),
+            rpc_address: options.rpc_listen.to_string(),
+            persistent_peers: options.persistent_peers,
+            limits: options.p2p_limits,
+        },
+    )
+    .await?;
+    let rpc_error = |source| ShellError::Rpc { address: options.rpc_listen, source };
+    let listener = TcpListener::bind(options.rpc_listen).await.map_err(rpc_error)?;
+    let backend = Arc::new(crate::backend::NodeBackend::new(
+        readers.clone(),
+        inbox.clone(),
+        peers.clone(),
+        crate::backend::Identity {
+            moniker: options.moniker,
+            listen_addr: peers.listening().to_string(),
+            rpc_address: listener.local_addr().map_err(rpc_error)?.to_string(),
+            validator_key: me.map(|me| me.public_key),
+        },
+        metrics.clone(),
+    ));
+    let mut rpc = options.rpc;
+    rpc.routes = rpc.routes.merge(metrics.clone().routes());
+    let server = lockstep_rpc::server::serve(listener, backend, rpc)?;
+    tracing::info!(rpc = %server.local_addr(), p2p = %peers.listening(), node = %peers.node_id(), "serving");
+
+    let (halted, mut on_halt) = tokio::sync::watch::channel(None::<String>);
+    let mut threads = Threads::default();
+    let log_thread = disk::log_thread(&mut threads, log, inbox.clone());
+    let guard_thread = guard.map(|guard| disk::guard_thread(&mut threads, guard, inbox.clone()));
+    let kept = Arc::new(std::sync::Mutex::new(kept));
+    let (execute, flush) = executor::threads(&mut threads, executor, db, kept.clone(), readers.clone(), inbox.clone());
+    let check = executor::check_thread(&mut threads, host, readers.clone(), inbox.clone());
+    let read = disk::read_thread(&mut threads, readers.clone(), inbox.clone());
+    let publish = publish::thread(&mut threads, kept, readers.clone(), inbox.clone(), metrics.clone());
+    let network_task = tokio::spawn(network::receive(network_events, inbox.clone(), metrics.clone()));
+    let driver = Driver {
+        replica,
+        key: options.validator_key,
+        inputs,
+        inbox: inbox.clone(),
+        network: peers.clone(),
+        log: log_thread,
+        guard: guard_thread,
+        execute,
+        flush,
+        check,
+        read,
+        publish,
+        halted,
+        metrics,
+    };
+    threads.spawn("replica", move || driver.run());
+
+    let reason = tokio::select! {
+        () = stop => None,
+        reason = on_halt.wait_for(Option::is_some) => reason.ok().and_then(|reason| reason.clone()),
+        thread = threads.first_dead() => {
+            tracing::error!(thread, "a thread died");
+            inbox.close();
+            return Err(ShellError::Thread(thread));
+        }
+    };
+    if let Some(reason) = reason {
+        // Reads go on: an operator looks at a node that halted.
+        tracing::error!(%reason, "the node halted; it signs and sends nothing more and serves what it has until it is stopped");
+        peers.shutdown().await;
+        inbox.close();
+        tokio::time::sleep(HALTED_READS).await;
+        server.shutdown().await;
+        threads.join();
+        return Err(ShellError::Halted(reason));
+    }
+    tracing::info!("stopping");
+    server.shutdown().await;
+    peers.shutdown().await;
+    network_task.abort();
+    inbox.close();
+    threads.join();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// How long a halted node goes on serving reads before it ends with its error. Long enough for a person to be told and to look.
+const HALTED_READS: Duration = Duration::from_secs(0);
+
+/// Keys the checksums of a new log with something that no peer can know.
+fn salt(node_key: &PrivateKey) -> [u8; 32] {
+    lockstep_types::Hash::of_parts(&[b"lockstep log salt", &*node_key.seed()]).0
+}
+
+/// The threads of a node.
+#[derive(Default)]
+pub(crate) struct Threads {
+    running: Vec<(&'static str, JoinHandle<()>)>,
+}
+
+impl Threads {
+    /// Starts a thread. It ends when its channel does.
+    pub(crate) fn spawn(&mut self, name: &'static str, run: impl FnOnce() + Send + 'static) {
+        let handle = std::thread::Builder::new().name(format!("lockstep-{name}")).spawn(run).expect("the system starts threads");
+        self.running.push((name, handle));
+    }
+
+    /// Waits for all of them.
+    fn join(self) {
+        for (name, thread) in self.running.into_iter().rev() {
+            if thread.join().is_err() {
+                tracing::error!(name, "a thread panicked");
+            }
+        }
+    }
+
+    /// The first that ends while the node runs.
+    async fn first_dead(&self) -> &'static str {
+        loop {
+            if let Some((name, _)) = self.running.iter().find(|(_, thread)| thread.is_finished()) {
+                return name;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}

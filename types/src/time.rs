@@ -117,9 +117,11 @@ impl FromStr for Time {
         let digits = text.split_once('.').map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
         // It also reads a leap second, as the last nanosecond before it.
         let leap = text.get(17..19) == Some("60");
+        // And a blank for the T, and small letters. Go reads none of these.
+        let letters = text.as_bytes().get(10) == Some(&b'T') && !text.ends_with('z');
         let moment = OffsetDateTime::parse(text, &Rfc3339)
             .ok()
-            .filter(|_| digits <= 9 && !leap)
+            .filter(|_| digits <= 9 && !leap && letters)
             .ok_or_else(|| format!("{text:?} is not a time like 2026-01-02T03:04:05.123456789Z"))?;
         Self::new(moment.unix_timestamp(), moment.nanosecond()).ok_or_else(|| format!("{text:?} is not within the years 1 to 9999"))
     }

@@ -106,6 +106,16 @@ pub fn vote_sign_bytes(
         .delimited()
 }
 
+/// The canonical bytes of a vote extension. Our chains have none; this is for those who verify other chains.
+pub fn vote_extension_sign_bytes(extension: &[u8], height: Height, round: Round, chain_id: &ChainId) -> Vec<u8> {
+    Message::new()
+        .bytes(1, extension)
+        .sfix(2, height.get())
+        .sfix(3, u64::from(round.get()))
+        .bytes(4, chain_id.as_str().as_bytes())
+        .delimited()
+}
+
 /// A proposal as it travels. The proposer of (height, round) is derived, never claimed.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Proposal {

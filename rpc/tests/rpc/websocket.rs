@@ -1,0 +1,142 @@
+//! The WebSocket, with a client that is not ours.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use lockstep_rpc::{Limits, Options};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::chain::Chain;
+use crate::node::Node;
+
+type Socket = WebSocketStream<TcpStream>;
+
+async fn connect(addr: SocketAddr) -> Socket {
+    let stream = TcpStream::connect(addr).await.unwrap();
+    client_async(format!("ws://{addr}/websocket"), stream).await.unwrap().0
+}
+
+async fn next(socket: &mut Socket) -> Value {
+    loop {
+        match socket.next().await.unwrap().unwrap() {
+            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+            Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn ask(socket: &mut Socket, frame: &str) -> Value {
+    socket.send(Message::text(frame)).await.unwrap();
+    next(socket).await
+}
+
+#[tokio::test]
+async fn calls_over_the_websocket() {
+    let (_node, _server, addr) = Node::new(Chain::story()).serve().await;
+    let mut socket = connect(addr).await;
+    let health = json!({ "jsonrpc": "2.0", "id": 123456789012u64, "result": {} });
+    assert_eq!(ask(&mut socket, r#"{"id":123456789012,"method":"health"}"#).await, health);
+    socket.send(Message::binary(r#"{"id":123456789012,"method":"health"}"#)).await.unwrap();
+    assert_eq!(next(&mut socket).await, health);
+    assert_eq!(ask(&mut socket, r#"{"id":1,"method":"block","params":{"height":"2"}}"#).await["result"]["block"]["header"]["height"], "2");
+    // A parameter that does not convert has another code here than over HTTP.
+    let refused = ask(&mut socket, r#"{"id":1,"method":"block","params":{"height":"x"}}"#).await;
+    assert_eq!((&refused["error"]["code"], &refused["error"]["message"]), (&json!(-32603), &json!("Internal error")));
+    assert!(refused["error"]["data"].as_str().unwrap().starts_with("error converting json params to arguments: "));
+    assert_eq!(ask(&mut socket, r#"{"id":1,"method":"nonsense"}"#).await["error"]["code"], -32601);
+    for frame in ["", "{", "5", r#"[{"id":1,"method":"health"}]"#, r#"{"id":true,"method":"health"}"#] {
+        let error = ask(&mut socket, frame).await;
+        assert_eq!((&error["error"]["code"], error.get("id")), (&json!(-32700), None), "{frame}");
+    }
+    // Notifications have no reply: the next one is for what follows.
+    for frame in [r#"{"method":"health"}"#, "null", "{}"] {
+        socket.send(Message::text(frame)).await.unwrap();
+    }
+    assert_eq!(ask(&mut socket, r#"{"id":"last","method":"health"}"#).await["id"], "last");
+}
+
+#[tokio::test]
+async fn a_slow_call_does_not_hold_up_the_others() {
+    let (node, _server, addr) = Node::new(Chain::story()).serve().await;
+    let (open, gate) = mpsc::channel();
+    *node.gate.lock().unwrap() = Some(gate);
+    let mut socket = connect(addr).await;
+    socket.send(Message::text(r#"{"id":"slow","method":"abci_query","params":{"path":"/gate"}}"#)).await.unwrap();
+    assert_eq!(ask(&mut socket, r#"{"id":"quick","method":"health"}"#).await["id"], "quick");
+    open.send(()).unwrap();
+    assert_eq!(next(&mut socket).await["id"], "slow");
+}
+
+#[tokio::test]
+async fn calls_under_way_are_bounded() {
+    let limits = Limits { websocket_calls: 1, commit_wait: Duration::from_secs(3_600), ..Limits::default() };
+    let (node, _server, addr) = Node::new(Chain::story()).serve_with(Options { limits, ..Options::default() }).await;
+    let mut socket = connect(addr).await;
+    socket.send(Message::text(r#"{"id":1,"method":"broadcast_tx_commit","params":{"tx":"bmV2ZXI="}}"#)).await.unwrap();
+    socket.send(Message::text(r#"{"id":2,"method":"broadcast_tx_async","params":{"tx":"YT0x"}}"#)).await.unwrap();
+    // Another client's call made after the first was taken: the second frame of the first client was not.
+    while node.broadcasts.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let mut other = connect(addr).await;
+    ask(&mut other, r#"{"id":3,"method":"broadcast_tx_async","params":{"tx":"Yj0x"}}"#).await;
+    let order: Vec<Vec<u8>> = node.broadcasts.lock().unwrap().iter().map(|(tx, _)| tx.clone()).collect();
+    assert_eq!(order, [&b"never"[..], b"b=1"]);
+}
+
+#[tokio::test]
+async fn pings_come_and_silence_ends_the_connection() {
+    let limits = Limits { websocket_ping: Duration::from_millis(30), websocket_silence: Duration::from_millis(300), ..Limits::default() };
+    let (_node, _server, addr) = Node::new(Chain::story()).serve_with(Options { limits, ..Options::default() }).await;
+    let mut socket = connect(addr).await;
+    // Who answers pings stays for longer than the silence allows: twenty pings take twice as long.
+    for _ in 0..20 {
+        assert!(matches!(socket.next().await.unwrap().unwrap(), Message::Ping(_)));
+    }
+    assert_eq!(ask(&mut socket, r#"{"id":1,"method":"health"}"#).await["id"], 1);
+    // Read below the WebSocket, nothing answers.
+    let mut silent = socket.into_inner();
+    let mut unread = Vec::new();
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut unread).await;
+}
+
+#[tokio::test]
+async fn frames_are_bounded_and_origins_checked() {
+    let (_node, _server, addr) = Node::new(Chain::story()).serve().await;
+    let mut socket = connect(addr).await;
+    let _ = socket.send(Message::text(" ".repeat(1_000_001))).await;
+    assert!(matches!(socket.next().await, None | Some(Err(_) | Ok(Message::Close(_)))), "too large a frame ends the connection");
+
+    for (origin, let_in) in [("http://localhost:1", true), ("https://evil.example", false)] {
+        let mut request = format!("ws://{addr}/websocket").into_client_request().unwrap();
+        request.headers_mut().insert("origin", origin.parse().unwrap());
+        let answer = client_async(request, TcpStream::connect(addr).await.unwrap()).await;
+        match answer {
+            Ok(_) => assert!(let_in, "{origin}"),
+            Err(Error::Http(response)) => assert!(!let_in && response.status() == 403, "{origin}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // A plain GET is not an upgrade.
+    let reply = crate::http::Http::connect(addr).await.get("/websocket").await;
+    assert!((400..500).contains(&reply.status));
+}
+
+#[tokio::test]
+async fn websockets_count_as_connections_and_end_with_the_server() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let (_node, server, addr) = Node::new(Chain::story()).serve_with(Options { limits, ..Options::default() }).await;
+    let mut socket = connect(addr).await;
+    assert_eq!(ask(&mut socket, r#"{"id":1,"method":"health"}"#).await["id"], 1);
+    assert_eq!(crate::http::Http::connect(addr).await.get("/health").await.status, 503);
+    let stopping = tokio::spawn(server.shutdown());
+    assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
+    stopping.await.unwrap();
+}

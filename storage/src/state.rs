@@ -32,9 +32,6 @@ const VERSION: u8 = 1;
 const ENTRY_CHECK_BYTES: usize = 16;
 /// redb's cache. Fixed, because what is written when depends on it, and runs of the simulator are to repeat.
 const CACHE_BYTES: usize = 64 << 20;
-/// Holds redb's header, which is below 512 bytes.
-const FIRST_PAGE_BYTES: usize = 4096;
-
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -127,7 +124,7 @@ impl StateDb {
                 if file.is_empty().on("measure", path)? {
                     return Err(StateError::Damaged { path: path.to_owned(), what: "it is empty".to_owned() });
                 }
-                settle(&*file).on("settle", path)?;
+                // The name may be in the kernel's cache alone; redb itself writes its header again, and syncs, when it opens.
                 let dir = dir_of(path);
                 disk.sync_dir(dir).on("sync", dir)?;
                 StateDb::over(file, path)
@@ -384,16 +381,6 @@ fn database(file: &Arc<dyn DiskFile>) -> Result<Database, Failure> {
 
 fn dir_of(path: &str) -> &str {
     path.rsplit_once('/').map_or(".", |(dir, _)| dir)
-}
-
-/// After kill -9 the last commit may be in the kernel's cache alone, and after a failed sync the kernel may believe the
-/// first page clean, which says what the last commit is. So that page is written again, as it is, before it is believed;
-/// what it points to was synced before it.
-fn settle(file: &dyn DiskFile) -> io::Result<()> {
-    let mut first = vec![0; usize::try_from(file.len()?).map_or(FIRST_PAGE_BYTES, |len| len.min(FIRST_PAGE_BYTES))];
-    file.read_at(0, &mut first)?;
-    file.write_at(0, &first)?;
-    file.sync_data()
 }
 
 /// What goes wrong inside, before it has the file's name.

@@ -3,7 +3,9 @@
 
 use lockstep_sim::disk::{Fault, SimDisk, Survival, When};
 
-use crate::scenario::{Account, HEIGHTS, life, open, reopen, undisturbed};
+use lockstep_storage::log::{BlockLog, Kind, LogOptions, Record};
+
+use crate::scenario::{Account, HEIGHTS, hash, life, open, reopen, undisturbed};
 
 /// A life up to a fault at one operation.
 fn cut(operation: u64, fault: Fault) -> (SimDisk, Account) {
@@ -145,4 +147,121 @@ fn a_store_that_does_not_sync_is_found_out() {
         });
         assert!(found, "nobody noticed that {part} is never synced");
     }
+}
+
+fn open_log(disk: &SimDisk) -> BlockLog {
+    BlockLog::open(disk.disk(), "log", LogOptions { salt: [1; 32], segment_bytes: 1 << 20 }).expect("the log opens").0
+}
+
+fn body(height: u64, payload: &[u8]) -> Record<'_> {
+    Record { kind: Kind::Body, height, round: 0, block_hash: hash(height), payload }
+}
+
+/// Of two records that were being written the first is lost and the second survives behind it. Another record of the same
+/// size then takes the place of the first: the second must not come back to life after it.
+#[test]
+fn a_record_behind_a_torn_one_does_not_come_back() {
+    let mut tried = 0;
+    for seed in 0..64 {
+        let disk = SimDisk::new();
+        let mut log = open_log(&disk);
+        log.append(body(1, b"durable")).expect("appended");
+        log.mark().expect("closed");
+        let end = disk.bytes("log/00000000000000000001.seg").expect("it is there").len();
+        log.append(body(2, b"lost body")).expect("appended");
+        log.append(body(3, b"orphan")).expect("appended");
+        disk.crash(Survival::Random, seed);
+        let bytes = disk.bytes("log/00000000000000000001.seg").expect("it is there");
+        if bytes.len() <= end || bytes[end..end + 4] != [0; 4] {
+            continue;
+        }
+        tried += 1;
+        let mut log = open_log(&disk);
+        log.append(body(4, b"next body")).expect("appended");
+        log.sync().expect("durable");
+        disk.crash(Survival::None, seed);
+        let log = open_log(&disk);
+        assert!(log.reader().body(&hash(3)).expect("a read").is_none(), "an orphan of another life was believed");
+        assert_eq!(log.reader().body(&hash(4)).expect("a read").expect("it was durable").payload, b"next body");
+    }
+    assert!(tried > 5, "only {tried} of the seeds lose the first and keep the second");
+}
+
+/// A full disk takes no mark, and the log is opened all the same; what it shows is durable then too.
+#[test]
+fn a_log_that_is_opened_on_a_full_disk_shows_what_is_durable() {
+    let disk = SimDisk::new();
+    let mut log = open_log(&disk);
+    log.append(body(1, b"in the cache")).expect("appended");
+    disk.kill();
+    disk.set_full(true);
+    assert!(open_log(&disk).reader().body(&hash(1)).expect("a read").is_some());
+    disk.crash(Survival::None, 0);
+    assert!(open_log(&disk).reader().body(&hash(1)).expect("a read").is_some());
+}
+
+/// Without room for a segment the log says so, goes on reading, and goes on writing once there is room.
+#[test]
+fn a_full_disk_is_noticed_ahead_and_passes() {
+    let disk = SimDisk::new();
+    let mut log = open_log(&disk);
+    log.append(body(1, b"body")).expect("appended");
+    log.sync().expect("durable");
+    disk.set_full(true);
+    assert!(matches!(log.preallocate_next(), Err(lockstep_storage::log::LogError::NoSpace(_))));
+    assert!(matches!(log.append(body(2, b"body")), Err(lockstep_storage::log::LogError::NoSpace(_))));
+    assert!(log.reader().body(&hash(1)).expect("a read").is_some());
+    disk.set_full(false);
+    log.preallocate_next().expect("room again");
+    log.append(body(2, b"body")).expect("appended");
+    log.sync().expect("durable");
+    disk.crash(Survival::None, 0);
+    assert!(open_log(&disk).reader().body(&hash(2)).expect("a read").is_some());
+}
+
+fn small_segments(disk: &SimDisk) -> BlockLog {
+    BlockLog::open(disk.disk(), "log", LogOptions { salt: [1; 32], segment_bytes: 200 }).expect("the log opens").0
+}
+
+fn decide(log: &mut BlockLog, height: u64) {
+    log.append(body(height, &[7; 100])).expect("appended");
+    log.append(Record { kind: Kind::Decision, ..body(height, b"certificate") }).expect("appended");
+}
+
+/// A crash amid pruning may bring back what was unlinked last, never a gap.
+#[test]
+fn a_crash_amid_pruning_leaves_no_gap() {
+    let disk = SimDisk::new();
+    let mut log = small_segments(&disk);
+    (1..=8).for_each(|height| decide(&mut log, height));
+    log.sync().expect("durable");
+    let before = disk.operations();
+    log.prune(7).expect("pruned");
+    assert!(disk.operations() - before > 6, "several segments are pruned");
+    for operation in before..disk.operations() {
+        for seed in 0..8 {
+            let disk = SimDisk::new();
+            let mut log = small_segments(&disk);
+            (1..=8).for_each(|height| decide(&mut log, height));
+            log.sync().expect("durable");
+            disk.fault_at(operation, Fault::Stop(When::After), seed);
+            log.prune(7).expect_err("the machine stops");
+            disk.crash(Survival::Random, seed);
+            let log = small_segments(&disk);
+            assert_eq!(log.reader().tip(), Some(8));
+            assert!(log.reader().base() <= Some(7));
+        }
+    }
+}
+
+/// A caller that syncs rarely may cross into a new segment in between: the old one is durable before the new one is there.
+#[test]
+fn a_segment_is_begun_only_when_the_one_before_it_is_durable() {
+    let disk = SimDisk::new();
+    let mut log = small_segments(&disk);
+    (1..=5).for_each(|height| decide(&mut log, height));
+    assert!(log.reader().segments().len() > 3);
+    disk.crash(Survival::None, 0);
+    let log = small_segments(&disk);
+    assert_eq!(log.reader().tip(), Some(4), "all but what is in the last segment");
 }

@@ -169,6 +169,23 @@ fn rot_in_any_one_byte_of_the_guard_changes_nothing() {
     }
 }
 
+/// Opening repairs: of two copies that rot one after the other, with a restart between, both are left.
+#[test]
+fn a_copy_that_rotted_is_whole_again_after_a_restart() {
+    for slot in 0..2 {
+        for first in 0..2 {
+            let disk = guard();
+            for copy in [first, 1 - first] {
+                disk.rot("guard", (slot * 2 + copy) * (4 << 20) + 100, 0xff);
+                let guard = Guard::open(&disk, "guard", GENESIS).expect("it opens");
+                assert_eq!(guard.records(), [&guard_record(1, 2), &guard_record(2, 1)]);
+                assert_eq!(guard.repaired_copies(), 1);
+                disk.crash(Survival::None, 0);
+            }
+        }
+    }
+}
+
 #[test]
 fn rot_in_both_copies_of_a_slot_leaves_the_other() {
     for (slot, left) in [(0, guard_record(2, 1)), (1, guard_record(1, 2))] {
@@ -206,7 +223,7 @@ fn state(keys: u64) -> SimDisk {
     for height in 1..=2 {
         let values: Vec<_> = (0..keys).map(|at| (key(at), at.to_be_bytes(), [height, at].map(|part| part.to_le_bytes()[0]))).collect();
         let changes = values.iter().map(|(path, key, value)| Change { path: *path, key, value: Some(value) });
-        state.flush(u64::from(height), changes, b"meta").expect("flushed");
+        state.flush(height, changes, b"meta").expect("flushed");
     }
     drop(state);
     disk

@@ -54,12 +54,15 @@ fn results(height: u64) -> BlockResults {
     BlockResults { height, block: vec![7; 30], txs }
 }
 
+/// Path, key and new value.
+type KeyChange = ([u8; 32], Vec<u8>, Option<Vec<u8>>);
+
 /// The changes of a flush at a height.
-fn changes(height: u64) -> Vec<([u8; 32], Vec<u8>, Option<Vec<u8>>)> {
+fn changes(height: u64) -> Vec<KeyChange> {
     (0..12u64)
         .map(|at| {
             let key = (height * 5 + at) % 30;
-            (hash(key), key.to_be_bytes().to_vec(), ((key + height) % 5 != 0).then(|| vec![height.to_le_bytes()[0]; 80]))
+            (hash(key), key.to_be_bytes().to_vec(), (!(key + height).is_multiple_of(5)).then(|| vec![height.to_le_bytes()[0]; 80]))
         })
         .collect()
 }

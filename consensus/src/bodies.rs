@@ -29,11 +29,11 @@ impl Bodies {
         }
     }
 
-    /// A quorum of a round names this block: what we do not have must be fetched, once.
+    /// A quorum of a round names this block: what we do not have must be fetched, once. A body on our disk is here.
     pub(crate) fn want(&mut self, block_id: BlockId, round: Round, fx: &mut Effects) {
         self.check(block_id, fx);
         let body = self.0.entry(block_id).or_default();
-        if !body.wanted && body.valid.is_none() {
+        if !body.wanted && body.valid.is_none() && !body.durable {
             body.wanted = true;
             fx.emit(Effect::WantBody { block_id, round });
         }

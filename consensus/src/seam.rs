@@ -112,8 +112,8 @@ pub enum Effect {
         /// The block.
         block_id: BlockId,
     },
-    /// A polka or a certificate names a body that we have not seen checked: fetch it from those who voted for it, if it is
-    /// not here. A [`Effect::Check`] of it was asked before. Asked once per block and height.
+    /// A polka or a certificate names a body that was neither checked here nor made durable: fetch it from those who voted for
+    /// it, if it is not on its way. A [`Effect::Check`] of it was asked before. Asked once per block and height.
     WantBody {
         /// The block.
         block_id: BlockId,

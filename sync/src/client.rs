@@ -7,7 +7,7 @@ use lockstep_types::block::BODY_BYTES_MAX;
 use lockstep_types::{Commit, Height};
 
 use crate::held::{BUFFER_BYTES_MAX, Held, WINDOW_BLOCKS};
-use crate::peers::{DEBT_SLACK, FORGET_AFTER_DEADLINES, PEERS_MAX, Peer, REQUESTS_PER_PEER_MAX, SHORT_ANSWER_DEBT};
+use crate::peers::{DEADLINE_MS, DEBT_SLACK, FORGET_AFTER_DEADLINES, PEERS_MAX, Peer, REQUESTS_PER_PEER_MAX, SHORT_ANSWER_DEBT};
 use crate::server::{RESPONSE_BYTES_MAX, bytes_of};
 
 /// Most requests that are within their deadline at one time.
@@ -27,6 +27,11 @@ pub const GRACE_MS: u64 = 250;
 
 /// A gap wider than this is not closed by votes on their way: it is fetched at once.
 pub const AT_ONCE_GAP: u64 = 16;
+
+/// How long a peer that proved nothing yet may hold blocks that others are believed to have, before these are asked too, in
+/// milliseconds. Enough for the first answer of a good peer; a liar that is quick to claim new blocks delays them by no more.
+pub const HOLD_MS: u64 = 500;
+const _: () = assert!(HOLD_MS < DEADLINE_MS, "it comes before the deadline, or never");
 
 /// How many gaps among the wanted heights are tried when requests are given out. What lies above them could not be verified
 /// before them.
@@ -183,17 +188,33 @@ struct Request {
     peer: u64,
     from: u64,
     count: u32,
-    /// When a second peer is asked.
+    /// Until when a peer that proved nothing yet may hold blocks that others are believed to have.
+    hold_until: u64,
+    /// When a second peer is asked in any case.
     deadline: u64,
     /// When an answer is no longer expected at all.
     forget_at: u64,
+    state: State,
+}
+
+/// How far a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nobody else is asked for its blocks.
+    Due,
+    /// Others may be asked, and nothing is held against the peer.
+    Overtaken,
     /// The deadline has passed.
-    late: bool,
+    Late,
 }
 
 impl Request {
     fn end(&self) -> u64 {
         self.from + u64::from(self.count)
+    }
+
+    fn is_due(&self) -> bool {
+        self.state == State::Due
     }
 
     fn covers(&self, height: u64) -> bool {
@@ -294,7 +315,11 @@ impl BlockSync {
 
     /// When [`Input::Tick`] has something to do at the latest, in milliseconds of the monotonic clock.
     pub fn wakeup_ms(&self) -> Option<u64> {
-        let requests = self.requests.values().map(|request| if request.late { request.forget_at } else { request.deadline });
+        let requests = self.requests.values().map(|request| match request.state {
+            State::Due if request.hold_until > self.now => request.hold_until,
+            State::Due | State::Overtaken => request.deadline,
+            State::Late => request.forget_at,
+        });
         let rests = self.peers.values().filter(|peer| !peer.left).map(|peer| peer.rest_until);
         let grace = self.moved_at.saturating_add(GRACE_MS);
         requests.chain(rests).chain([grace]).filter(|at| *at > self.now).min()
@@ -321,7 +346,7 @@ impl BlockSync {
         let request = self.requests.remove(&number).expect("just met");
         let peer = self.peers.get_mut(&id).expect("requests of a peer that is gone are cancelled");
         peer.in_flight -= 1;
-        peer.answered(request.late);
+        peer.answered(request.state == State::Late);
         match answer {
             Answer::Blocks(blocks) if !blocks.is_empty() => match check_answer(&request, &blocks) {
                 Ok(bytes) => {
@@ -390,17 +415,23 @@ impl BlockSync {
     }
 
     fn on_tick(&mut self) {
-        let now = self.now;
+        let (now, believed) = (self.now, self.believed());
         let mut uncovered = Vec::new();
         let mut forgotten = Vec::new();
         for (id, request) in &mut self.requests {
-            if !request.late && now >= request.deadline {
-                request.late = true;
-                uncovered.push((request.from, request.end()));
-                self.peers.get_mut(&request.peer).expect("requests of a peer that is gone are cancelled").missed_deadline();
-            } else if request.late && now >= request.forget_at {
+            let peer = self.peers.get_mut(&request.peer).expect("requests of a peer that is gone are cancelled");
+            if request.state != State::Late && now >= request.deadline {
+                request.state = State::Late;
+                peer.missed_deadline();
+            } else if request.state == State::Late && now >= request.forget_at {
                 forgotten.push(*id);
+                continue;
+            } else if request.state == State::Due && !peer.proved && request.from <= believed && now >= request.hold_until {
+                request.state = State::Overtaken;
+            } else {
+                continue;
             }
+            uncovered.push((request.from, request.end()));
         }
         for (from, end) in uncovered {
             self.want(from, end);
@@ -438,7 +469,7 @@ impl BlockSync {
     /// Heights that are to be asked for again, unless we have them or another answer with them is due.
     fn want(&mut self, from: u64, end: u64) {
         for height in from.max(self.tip.saturating_add(1))..end {
-            let is_due = self.requests.values().any(|request| !request.late && request.covers(height));
+            let is_due = self.requests.values().any(|request| request.is_due() && request.covers(height));
             if !is_due && !self.held.contains(height) {
                 self.wanted.insert(height);
             }
@@ -473,8 +504,8 @@ impl BlockSync {
         let end = self.tip.saturating_add(WINDOW_BLOCKS).min(claimed);
         let mut from = self.tip.saturating_add(1);
         for _ in 0..RUNS_TRIED_MAX {
-            let due = self.requests.values().filter(|request| !request.late).count();
-            let speculative = self.requests.values().filter(|request| !request.late && request.from > believed).count();
+            let due = self.requests.values().filter(|request| request.is_due()).count();
+            let speculative = self.requests.values().filter(|request| request.is_due() && request.from > believed).count();
             if due >= REQUESTS_MAX {
                 return;
             }
@@ -507,14 +538,15 @@ impl BlockSync {
     }
 
     /// Who is asked for a height. Debt decides who may be asked at all, so that a free liar is not better than a busy
-    /// honest peer; among these the least busy, then the one that waited longest.
+    /// honest peer. Among these come first those that proved good, so that what all else waits for is with them; then the
+    /// least busy, then the one that waited longest.
     fn best_peer(&self, height: u64) -> Option<u64> {
         let claimants = || self.peers.iter().filter(|(_, peer)| peer.claims(height, self.now));
         let least = claimants().map(|(_, peer)| peer.debt).min()?;
         let owes_it = |id: u64| self.requests.values().any(|request| request.peer == id && request.covers(height));
         claimants()
             .filter(|(id, peer)| peer.debt <= least.saturating_add(DEBT_SLACK) && peer.in_flight < REQUESTS_PER_PEER_MAX && !owes_it(**id))
-            .min_by_key(|(_, peer)| (peer.in_flight, peer.debt, peer.last_asked))
+            .min_by_key(|(_, peer)| (!peer.proved, peer.in_flight, peer.debt, peer.last_asked))
             .map(|(id, _)| *id)
     }
 
@@ -527,7 +559,8 @@ impl BlockSync {
         peer.last_asked = number + 1;
         let deadline = self.now.saturating_add(peer.deadline_ms());
         let forget_at = self.now.saturating_add(peer.deadline_ms() * FORGET_AFTER_DEADLINES);
-        let request = Request { peer: id, from, count, deadline, forget_at, late: false };
+        let hold_until = self.now.saturating_add(HOLD_MS);
+        let request = Request { peer: id, from, count, hold_until, deadline, forget_at, state: State::Due };
         for height in from..request.end() {
             self.wanted.remove(&height);
         }
@@ -541,7 +574,7 @@ impl BlockSync {
     /// Panics unless the parts agree. For tests: it walks everything.
     pub fn assert_invariants(&self) {
         self.held.assert_invariants();
-        let due = self.requests.values().filter(|request| !request.late).count();
+        let due = self.requests.values().filter(|request| request.is_due()).count();
         assert!(due <= REQUESTS_MAX, "more requests than may be");
         assert!(self.peers.len() <= PEERS_MAX, "more peers than may be");
         for (id, peer) in &self.peers {
@@ -553,7 +586,7 @@ impl BlockSync {
         assert!(self.requests.values().all(|request| self.peers.contains_key(&request.peer)), "a request to nobody");
         // Every height that was asked for and did not become ours is in exactly one place.
         for height in self.tip + 1..self.next_unasked {
-            let is_due = self.requests.values().filter(|request| !request.late && request.covers(height)).count();
+            let is_due = self.requests.values().filter(|request| request.is_due() && request.covers(height)).count();
             let places = usize::from(self.held.contains(height)) + usize::from(self.wanted.contains(&height));
             assert!(places <= 1 && places + is_due >= 1, "height {height} is forgotten or wanted twice");
             assert!(is_due == 0 || !self.wanted.contains(&height), "height {height} is on its way and wanted");

@@ -193,6 +193,9 @@ impl ValidatorSet {
 
     /// The proposer of a round of this height: the winner of the last increment for round 0, of one call of
     /// `increment(r)` on a copy for a later one.
+    ///
+    /// The cost grows with the round: r steps over the set. Callers bound the round before they ask about one that a peer
+    /// named; a round that was really entered took its timeouts to reach.
     pub fn proposer(&self, round: Round) -> ValidatorIndex {
         if round == Round::ZERO {
             return self.proposer;

@@ -1,5 +1,7 @@
 //! The server over real sockets, the client against it, and the contract's shapes.
 
+#![expect(clippy::cast_possible_truncation, reason = "heights of test chains are small")]
+
 #[path = "rpc/chain.rs"]
 mod chain;
 #[path = "rpc/client.rs"]

@@ -80,7 +80,8 @@ pub struct VerifiedHeader {
     pub signers: Signers,
 }
 
-/// A value of the state, or its absence, that is proven.
+/// A value of the state, or its absence, that is proven as of a height. A node can answer from an old state: whoever needs a
+/// fresh one compares the height, for example with that of their own transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedValue {
     /// The key.

@@ -160,6 +160,9 @@ type Lease = Arc<OwnedSemaphorePermit>;
 ///
 /// # Errors
 /// See [`ServeError`].
+///
+/// # Panics
+/// When [`Options::routes`] claims a path that is not its own.
 pub fn serve(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> Result<Server, ServeError> {
     let local_addr = listener.local_addr()?;
     let Options { limits, hosts, origins, routes } = options;

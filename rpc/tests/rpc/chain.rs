@@ -6,7 +6,7 @@ use std::time::Duration;
 use lockstep_rpc::backend::{BlockAnswer, BlockResults};
 use lockstep_types::block::{self, BlockId, Version};
 use lockstep_types::commit::SlotSignature;
-use lockstep_types::evidence::{self, DuplicateVote, Evidence};
+use lockstep_types::evidence::{self, DuplicateVote, Evidence, LightBlock, LightClientAttack};
 use lockstep_types::state_tree::ics23::{CommitmentProof, Existence};
 use lockstep_types::state_tree::{self, EMPTY, Path};
 use lockstep_types::{
@@ -62,7 +62,7 @@ pub(crate) fn genesis_time() -> Time {
 }
 
 impl Chain {
-    /// A chain without blocks. Keys grow from seeds 1 to 63.
+    /// A chain without blocks. Keys grow from seeds 1 to 255.
     pub(crate) fn new(members: &[(u8, u64)]) -> Self {
         let updates: Vec<_> = members.iter().map(|(seed, power)| member(*seed, *power)).collect();
         let first = ValidatorSet::new(&updates).unwrap();
@@ -71,7 +71,7 @@ impl Chain {
         Self {
             id: ChainId::new("dockerchain").unwrap(),
             params: ConsensusParams::default(),
-            keys: (1..64).map(|seed| (key(seed).public_key().address(), key(seed))).collect(),
+            keys: (1..=255).map(|seed| (key(seed).public_key().address(), key(seed))).collect(),
             blocks: Vec::new(),
             commits: Vec::new(),
             results: Vec::new(),
@@ -137,6 +137,18 @@ impl Chain {
         };
         let votes = (cast(Some(self.block_id(1)), Some(Round::ZERO)), cast(None, None));
         Evidence::DuplicateVote(Box::new(DuplicateVote::from_votes(votes.0, votes.1, set, self.header(2).time).unwrap()))
+    }
+
+    /// What a light client that was shown block `h` as a lie would bring. Only its form is true.
+    pub(crate) fn attack(&self, h: u64) -> Evidence {
+        let (at, header) = (h as usize - 1, self.header(h).clone());
+        Evidence::LightClientAttack(Box::new(LightClientAttack {
+            common_height: height(h - 1),
+            byzantine_validators: self.sets[at].iter().take(1).cloned().collect(),
+            total_power: self.sets[at].total_power(),
+            timestamp: self.header(h - 1).time,
+            conflicting_block: LightBlock { header, commit: self.commits[at].clone(), validators: self.sets[at].clone() },
+        }))
     }
 
     pub(crate) fn push(&mut self, plan: Plan) {

@@ -177,6 +177,15 @@ async fn trust_follows_the_validators_through_their_changes() {
 }
 
 #[tokio::test]
+async fn a_large_set_is_fetched_page_by_page() {
+    let members: Vec<(u8, u64)> = (1..=230).map(|seed| (seed, 1)).collect();
+    let mut chain = Chain::new(&members);
+    (0..2).for_each(|_| chain.push(Plan::default()));
+    let (_node, _server, mut light) = light(chain).await;
+    assert_eq!(light.header(height(2)).await.unwrap().signers.validators.len(), 230);
+}
+
+#[tokio::test]
 async fn another_chain_is_not_believed() {
     // Same id, same height, all hashes in order, other validators.
     let forged = Chain::new(&[(11, 10), (12, 5)]);
@@ -207,11 +216,15 @@ async fn nothing_below_the_root_is_proven_without_a_header_above() {
     trusted.trusted.height = height(2);
     trusted.trusted.time = chain.header(2).time;
     trusted.trusted.next_validators = chain.sets[2].clone();
-    let (_node, _server, addr) = Node::new(chain).serve().await;
+    let (node, _server, addr) = Node::new(chain).serve().await;
     let mut light = LightClient::new(client(addr), trusted);
     assert!(matches!(light.header(height(1)).await, Err(VerifyError::BelowRoot { .. })));
     light.header(height(3)).await.unwrap();
     light.header(height(1)).await.unwrap();
+    // Backwards, too, a header must be the one that the chain of hashes names.
+    *node.lie_commit.lock().unwrap() = Some(Box::new(|answer| answer.header.time = answer.header.time.saturating_sub(PERIOD)));
+    assert!(matches!(light.header(height(1)).await, Err(VerifyError::Header { error: LightError::Mismatch(_), .. })));
+    assert!(matches!(light.header(height(3)).await, Err(VerifyError::Proof { .. })));
 }
 
 #[tokio::test]

@@ -78,6 +78,26 @@ async fn every_truncation_and_every_changed_byte() {
 }
 
 #[tokio::test]
+async fn every_changed_byte_of_a_uri() {
+    without_panics(async {
+        let (_node, _server, addr) = Node::new(Chain::story()).serve().await;
+        for target in ["/abci_query?path=%22/store%22&data=0x61&prove=true", "/validators?height=%225%22&page=1&per_page=2"] {
+            for place in 0..target.len() {
+                for byte in [0x00, b' ', b'"', b'%', b'&', b'#', b'?', b'/', b'-', 0x7f, 0xff] {
+                    let mut changed = target.as_bytes().to_vec();
+                    changed[place] = byte;
+                    let request = [b"GET ".as_slice(), &changed, b" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"].concat();
+                    let reply = Http::connect(addr).await.exchange(&request).await;
+                    let status = reply.expect("every request is answered").status;
+                    assert!([200, 400, 404, 500].contains(&status), "{status} to {}", String::from_utf8_lossy(&changed));
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn ids_come_back_as_they_were() {
     let (_node, _server, addr) = Node::new(Chain::story()).serve().await;
     let mut http = Http::connect(addr).await;

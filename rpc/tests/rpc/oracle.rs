@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 use tendermint_rpc::dialect::v0_38::Dialect;
 use tendermint_rpc::endpoint::*;
 use tendermint_rpc::{PageNumber, PerPage, Response as _, SimpleRequest};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Plan};
 use crate::http::Http;
 use crate::node::Node;
 
@@ -100,4 +101,38 @@ async fn the_rust_client_reads_our_errors() {
     let error = block::Response::from_string(&reply.body).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("height 99 must be less than or equal to the current blockchain height 4"), "{text}");
+}
+
+#[tokio::test]
+async fn the_rust_client_reads_both_kinds_of_evidence() {
+    let mut chain = Chain::story();
+    let evidence = vec![chain.attack(2)];
+    chain.push(Plan { evidence, ..Plan::default() });
+    let (_node, _server, addr) = Node::new(chain).serve().await;
+    let evidence = ask(addr, block::Request::new(at(5))).await.block.evidence;
+    let attack = evidence.iter().next().unwrap();
+    assert!(matches!(attack, tendermint::evidence::Evidence::LightClientAttack(_)));
+    assert!(matches!(
+        ask(addr, block::Request::new(at(3))).await.block.evidence.iter().next().unwrap(),
+        tendermint::evidence::Evidence::DuplicateVote(_)
+    ));
+    // CometBFT's own spelling stands beside the crate's.
+    let block = Http::connect(addr).await.call("block", json!(["5"])).await;
+    let shown = &block["block"]["evidence"]["evidence"][0];
+    assert_eq!(shown["type"], "tendermint/LightClientAttackEvidence");
+    let value = shown["value"].as_object().unwrap();
+    for (snake, camel) in [
+        ("conflicting_block", "ConflictingBlock"),
+        ("common_height", "CommonHeight"),
+        ("byzantine_validators", "ByzantineValidators"),
+        ("total_voting_power", "TotalVotingPower"),
+        ("timestamp", "Timestamp"),
+    ] {
+        assert_eq!(value[snake], value[camel]);
+    }
+    assert_eq!((value.len(), &value["common_height"], &value["total_voting_power"]), (10, &json!("1"), &json!("19")));
+    let shown = &value["conflicting_block"];
+    assert_eq!((&shown["signed_header"]["header"]["height"], &shown["signed_header"]["commit"]["height"]), (&json!("2"), &json!("2")));
+    assert_eq!(shown["validator_set"]["validators"].as_array().unwrap().len(), 3);
+    assert_eq!(shown["validator_set"]["proposer"]["address"], shown["signed_header"]["header"]["proposer_address"]);
 }

@@ -116,9 +116,10 @@ impl Dialer {
         }
     }
 
-    /// No connection to the peer is left, or none came about. True for the first failure of a row: worth a line in the log.
-    pub(crate) fn down(&mut self, node: NodeId, now: Instant) -> bool {
-        let Some(entry) = self.entries.get_mut(&node) else { return true };
+    /// No connection to the peer is left, or none came about. Says the how manieth failure of a row it is; `None` for a peer
+    /// that is not ours to dial.
+    pub(crate) fn down(&mut self, node: NodeId, now: Instant) -> Option<u32> {
+        let entry = self.entries.get_mut(&node)?;
         let was_good = matches!(entry.state, State::Up { since } if now.saturating_duration_since(since) >= GOOD_AFTER);
         if was_good {
             entry.failures = 0;
@@ -130,6 +131,6 @@ impl Dialer {
         self.draws = self.draws.wrapping_add(1);
         let percent = u32::try_from(self.random.hash_one(self.draws) % 51).expect("below 51") + 75;
         entry.state = State::Waiting { until: now + pause * percent / 100 };
-        entry.failures == 1
+        Some(entry.failures)
     }
 }

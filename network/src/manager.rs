@@ -39,6 +39,8 @@ const TIDY: Duration = Duration::from_secs(1);
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// What a shutdown waits for peers and for the node to notice.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// So many connections of a row that end in the handshake without a reason are worth telling.
+const UNEXPLAINED_MAX: u32 = 3;
 /// What a name server may take.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -201,9 +203,14 @@ impl Manager {
         }
     }
 
+    /// Tells all sessions to end. Said before the swarm is dropped, so that this is the reason and not what follows from it.
+    pub(crate) fn stop_sessions(&self, reason: &Reason) {
+        self.connections.values().for_each(|connection| connection.stop.stop(reason.clone()));
+    }
+
     /// After the swarm is gone: ends what it carried, so that the node sees every peer leave, and keeps what the next one needs.
     pub(crate) async fn abandon(&mut self, reason: Reason) {
-        self.connections.values().for_each(|connection| connection.stop.stop(reason.clone()));
+        self.stop_sessions(&reason);
         // Sessions that wait for an answer of ours get none: their report is dropped here.
         let (to_us, reports) = mpsc::channel(REPORT_QUEUE_LEN);
         (self.to_us, self.reports) = (to_us, reports);
@@ -235,7 +242,7 @@ impl Manager {
     /// Closes everything, and lets the peers and the node see it, but waits for none of them for ever.
     async fn say_farewell(&mut self, swarm: &mut Swarm<Behaviours>) -> Exit {
         self.commands.close();
-        self.connections.values().for_each(|connection| connection.stop.stop(Reason::Shutdown));
+        self.stop_sessions(&Reason::Shutdown);
         let all_gone = async {
             while !self.connections.is_empty() || swarm.connected_peers().next().is_some() {
                 tokio::select! {
@@ -305,7 +312,9 @@ impl Manager {
     }
 
     fn dial(&mut self, address: &PeerAddr, socket: SocketAddr, swarm: &mut Swarm<Behaviours>) {
-        let options = DialOpts::unknown_peer_id().address(multiaddr_of(socket)).build();
+        // A port of its own: if both nodes dialled from the port they listen on, TCP would make one connection of two crossed
+        // dials, on which both are the dialler.
+        let options = DialOpts::unknown_peer_id().address(multiaddr_of(socket)).allocate_new_port().build();
         let connection = options.connection_id();
         swarm.behaviour_mut().door.expect(connection, address.node_id);
         self.dialer.dialling(address.node_id, connection);
@@ -317,7 +326,7 @@ impl Manager {
 
     fn dial_failed(&mut self, node: NodeId, remote: Option<SocketAddr>, reason: Reason) {
         count(&self.shared.counters.dials_failed);
-        if self.dialer.down(node, Instant::now()) {
+        if self.dialer.down(node, Instant::now()) == Some(1) {
             self.note(Some(node), remote, Direction::Outbound, reason);
         }
     }
@@ -342,7 +351,11 @@ impl Manager {
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 count(&self.shared.counters.connections_refused);
-                self.note(None, socket_of(&send_back_addr), Direction::Inbound, reason_of_listen(error));
+                match reason_of_listen(error) {
+                    // Port scanners, and the other end of a crossed dial that gave up first: nothing to act on.
+                    Reason::Transport(why) => tracing::debug!(from = %send_back_addr, %why, "an inbound connection failed"),
+                    reason => self.note(None, socket_of(&send_back_addr), Direction::Inbound, reason),
+                }
             }
             SwarmEvent::ListenerClosed { .. } => return Some(Exit::Restart),
             SwarmEvent::Behaviour(BehavioursEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message })) => {
@@ -503,9 +516,8 @@ impl Manager {
         let Some(connection) = self.connections.remove(&id) else { return };
         self.close(id, swarm);
         let peer = connection.peer;
-        if self.active.get(&peer).is_some_and(|active| active.connection == id)
-            && let Some(active) = self.active.remove(&peer)
-        {
+        let was_active = self.active.get(&peer).is_some_and(|active| active.connection == id);
+        if was_active && let Some(active) = self.active.remove(&peer) {
             let link = active.link;
             if self.shared.link(link.peer).is_some() {
                 // The session panicked, and could not say goodbye itself.
@@ -528,7 +540,11 @@ impl Manager {
                     swarm.behaviour_mut().gossip.report_message_validation_result(&id, &peer, MessageAcceptance::Ignore);
                 }
             }
-            self.dialer.down(connection.node, Instant::now());
+            let row = self.dialer.down(connection.node, Instant::now());
+            // Once may be a crossed dial. Again and again is a peer that shuts its door without a word.
+            if !was_active && reason == Reason::Closed && row == Some(UNEXPLAINED_MAX) {
+                self.note(Some(connection.node), None, connection.direction, Reason::Closed);
+            }
         }
     }
 
@@ -705,7 +721,8 @@ fn reason_of_denial(cause: ConnectionDenied) -> Reason {
 fn reason_of_dial(error: DialError) -> Reason {
     match error {
         DialError::Denied { cause } => reason_of_denial(cause),
-        DialError::LocalPeerId { .. } => Reason::Oneself,
+        // libp2p strikes our own listen address from what is to be dialled, and nothing else was.
+        DialError::LocalPeerId { .. } | DialError::NoAddresses => Reason::Oneself,
         DialError::Transport(errors) => Reason::Transport(match errors.into_iter().next() {
             Some((_, TransportError::Other(error))) => innermost(&error),
             Some((address, TransportError::MultiaddrNotSupported(_))) => format!("{address} is no TCP address"),

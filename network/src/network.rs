@@ -380,6 +380,9 @@ async fn keep_alive(
         let since = Instant::now();
         let run = AssertUnwindSafe(manager.run(&mut swarm, random.hash_one(instance)));
         let exit = run.catch_unwind().await.unwrap_or(Exit::Restart);
+        if exit == Exit::Restart {
+            manager.stop_sessions(&Reason::SwarmRestarted);
+        }
         // Dropping a swarm that panicked may panic again; what it holds is lost either way.
         if std::panic::catch_unwind(AssertUnwindSafe(|| drop(swarm))).is_err() {
             tracing::error!("the failed swarm failed again while it was dropped");

@@ -76,21 +76,36 @@ impl Session {
         let stop = Arc::clone(&self.stop);
         let within = self.shared.pace.handshake_within;
         let opened = tokio::select! {
+            // What the peer said last counts more than that it hung up then.
+            biased;
             opened = timeout(within, self.open()) => opened.unwrap_or(Err(Reason::HandshakeTimeout)),
             reason = stop.stopped() => Err(reason),
         };
         match opened {
             Ok(lanes) => self.carry(lanes).await,
             Err(reason) => {
-                count(&self.shared.counters.connections_refused);
-                let node_id = Some(NodeId::of_public_key(&self.public_key));
-                // Of two connections to one node, one always ends. That is no news.
-                let quiet =
-                    matches!(reason, Reason::Duplicate | Reason::Refused(Refusal::Duplicate) | Reason::RefusedByPeer(Refusal::Duplicate));
-                if !quiet && !self.inlets.try_refused(node_id, Some(self.remote), self.direction, reason.clone()) {
-                    count(&self.shared.counters.notes_dropped);
+                self.note(&reason);
+                if matches!(reason, Reason::Refused(_)) {
+                    // The peer hangs up when it has read why.
+                    let _ = timeout(REFUSAL_LINGER, stop.stopped()).await;
                 }
                 reason
+            }
+        }
+    }
+
+    fn note(&self, reason: &Reason) {
+        count(&self.shared.counters.connections_refused);
+        let node_id = NodeId::of_public_key(&self.public_key);
+        match reason {
+            // Of two connections to one node one always ends, and the other node may be the first to see it.
+            Reason::Duplicate | Reason::Refused(Refusal::Duplicate) | Reason::RefusedByPeer(Refusal::Duplicate) | Reason::Closed => {
+                tracing::debug!(%node_id, remote = %self.remote, %reason, "a connection ended before it began")
+            }
+            _ => {
+                if !self.inlets.try_refused(Some(node_id), Some(self.remote), self.direction, reason.clone()) {
+                    count(&self.shared.counters.notes_dropped);
+                }
             }
         }
     }
@@ -100,13 +115,11 @@ impl Session {
         let (to_outbound, outbound) = mpsc::channel(2);
         let distribute = async {
             for _ in 0..4 {
-                let sent = match self.streams.recv().await {
-                    Some(LaneStream::Inbound(stream)) => to_inbound.try_send(stream).is_ok(),
-                    Some(LaneStream::Outbound(stream)) => to_outbound.try_send(stream).is_ok(),
-                    Some(LaneStream::Failed) | None => false,
-                };
-                if !sent {
-                    return Err(Reason::Closed);
+                // Whoever has refused already takes no further stream.
+                match self.streams.recv().await {
+                    Some(LaneStream::Inbound(stream)) => drop(to_inbound.try_send(stream)),
+                    Some(LaneStream::Outbound(stream)) => drop(to_outbound.try_send(stream)),
+                    Some(LaneStream::Failed) | None => return Err(Reason::Closed),
                 }
             }
             Ok(())

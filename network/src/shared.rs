@@ -118,25 +118,28 @@ impl PendingRequest {
     }
 
     pub(crate) fn finish(mut self, result: Result<Bytes, RequestError>) {
-        self.put(result);
+        self.end(Some(result));
     }
 
     /// It was never sent, and the caller has been told.
     pub(crate) fn forget(mut self) {
-        self.place = None;
+        self.end(None);
     }
 
-    fn put(&mut self, result: Result<Bytes, RequestError>) {
-        if let Some(place) = self.place.take() {
-            place.send(Event::Response { peer: self.link.peer, id: self.id, result }.into());
+    /// The first call counts. The place at the peer is free before the node learns that it is.
+    fn end(&mut self, result: Option<Result<Bytes, RequestError>>) {
+        let Some(place) = self.place.take() else { return };
+        self.link.requests_in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(result) = result {
+            let (peer, id) = (self.link.peer, self.id);
+            place.send(Event::Response { peer, id, result }.into());
         }
     }
 }
 
 impl Drop for PendingRequest {
     fn drop(&mut self) {
-        self.put(Err(RequestError::NotConnected));
-        self.link.requests_in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.end(Some(Err(RequestError::NotConnected)));
     }
 }
 

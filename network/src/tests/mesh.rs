@@ -1,0 +1,151 @@
+//! Everybody dials everybody, leaves, comes back.
+
+use bytes::Bytes;
+use libp2p::futures::future::join_all;
+
+use super::support::{Node, config, meet, round_trip};
+use crate::{Direction, Event, Lane, Reason};
+
+/// Delivers on both lanes to every other node, and again after every reconnection, until all have heard from all.
+async fn hear_from_all(node: &mut Node, others: usize) {
+    let mut heard = std::collections::BTreeSet::new();
+    let me = Bytes::from(node.id().0.to_vec());
+    while heard.len() < 2 * others {
+        match node.next().await {
+            Event::Connected { peer, .. } => {
+                for lane in Lane::ALL {
+                    node.network.send(peer, lane, me.clone()).expect("just connected");
+                }
+            }
+            Event::Received { peer, lane, bytes } => {
+                let speaker = node.connected.iter().find(|(_, connected)| **connected == peer).map(|(id, _)| *id);
+                assert_eq!(speaker.map(|id| id.0.to_vec()), Some(bytes.to_vec()), "it is who it says");
+                heard.insert((speaker, lane));
+            }
+            // A crossed dial; the other node may have seen it first and hung up.
+            Event::Disconnected { reason, .. } => assert!(matches!(reason, Reason::Duplicate | Reason::Closed), "{reason}"),
+
+            Event::Refused { reason, .. } => panic!("nobody is refused here: {reason}"),
+            other => panic!("nobody sends {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_nodes_that_dial_each_other_at_once_all_hear_each_other() {
+    for round in 0..20_u8 {
+        let mut nodes = join_all((0..4).map(|at| Node::seeded(round * 4 + at + 1))).await;
+        for from in &nodes {
+            nodes.iter().filter(|to| to.id() != from.id()).for_each(|to| from.dial(to.address()));
+        }
+        join_all(nodes.iter_mut().map(|node| hear_from_all(node, 3))).await;
+        // Once all have heard from all, each pair keeps one connection: it carries a round trip on both lanes.
+        for a in 0..4 {
+            for b in a + 1..4 {
+                let (head, tail) = nodes.split_at_mut(b);
+                let (a, b) = (&mut head[a], &mut tail[0]);
+                let (to_b, to_a) = meet(a, b).await;
+                let there = a.network.peers().into_iter().find(|status| status.peer == to_b).expect("connected");
+                let here = b.network.peers().into_iter().find(|status| status.peer == to_a).expect("connected");
+                assert_ne!(there.info.direction, here.info.direction, "both keep the same connection");
+            }
+        }
+        join_all(nodes.iter().map(|node| node.network.shutdown())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_crossed_dials_the_one_of_the_lower_id_is_kept() {
+    let (mut a, mut b) = tokio::join!(Node::seeded(1), Node::seeded(2));
+    a.dial(b.address());
+    b.dial(a.address());
+    hear_from_all_pair(&mut a, &mut b).await;
+    let (to_b, _) = meet(&mut a, &mut b).await;
+    let status = a.network.peers().into_iter().find(|status| status.peer == to_b).expect("connected");
+    // If the dials did not cross, whoever came first was kept; if they did, the rule decided. Both ends agree either way.
+    let other = b.network.peers().into_iter().next().expect("connected");
+    let flipped = if status.info.direction == Direction::Inbound { Direction::Outbound } else { Direction::Inbound };
+    assert_eq!(other.info.direction, flipped);
+}
+
+async fn hear_from_all_pair(a: &mut Node, b: &mut Node) {
+    tokio::join!(hear_from_all(a, 1), hear_from_all(b, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_node_is_met_again_by_those_who_dial_it() {
+    let mut a = Node::seeded(1).await;
+    let mut b = Node::seeded(2).await;
+    a.dial(b.address());
+    round_trip(&mut a, &mut b).await;
+    for _ in 0..3 {
+        let socket = b.network.listening();
+        b.network.shutdown().await;
+        assert_eq!(a.goodbye(b.id()).await, Reason::Closed);
+        let mut again = config(2);
+        again.listen = socket;
+        b = Node::start(again).await;
+        round_trip(&mut a, &mut b).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swarm_that_panics_is_replaced_behind_the_handle() {
+    let mut a = Node::seeded(1).await;
+    let mut b = Node::seeded(2).await;
+    a.dial(b.address());
+    round_trip(&mut a, &mut b).await;
+    for restarts in 1..=2 {
+        let (to_b, _) = meet(&mut a, &mut b).await;
+        // A request that is on its way when the swarm dies is answered all the same.
+        let request = a.network.request(to_b, Bytes::from_static(b"?")).expect("connected");
+        a.network.panic_swarm();
+        assert_eq!(a.goodbye(b.id()).await, Reason::SwarmRestarted);
+        a.wait("response", |event| match event {
+            Event::Response { id, result, .. } if *id == request => Some(result.clone()),
+            _ => None,
+        })
+        .await
+        .expect_err("nobody answered");
+        assert_eq!(b.goodbye(a.id()).await, Reason::Closed);
+        round_trip(&mut a, &mut b).await;
+        assert_eq!(a.network.totals().swarm_restarts, restarts);
+    }
+    // And the listener is there again for others.
+    let mut c = Node::seeded(3).await;
+    c.dial(a.address());
+    round_trip(&mut c, &mut a).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disconnect_tells_why_and_a_persistent_peer_comes_back() {
+    let mut a = Node::seeded(1).await;
+    let mut b = Node::seeded(2).await;
+    a.dial(b.address());
+    let (to_b, _) = meet(&mut a, &mut b).await;
+    a.network.disconnect(to_b, "spring cleaning");
+    assert_eq!(a.goodbye(b.id()).await, Reason::Requested("spring cleaning".to_owned()));
+    assert_eq!(b.goodbye(a.id()).await, Reason::Closed);
+    assert_eq!(a.network.send(to_b, Lane::Votes, Bytes::from_static(b"x")), Err(crate::SendError::NotConnected));
+    round_trip(&mut a, &mut b).await;
+    let (again, _) = meet(&mut a, &mut b).await;
+    assert_ne!(again, to_b, "a number is never used twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_shutdown_there_is_nothing_left() {
+    let mut a = Node::seeded(1).await;
+    let mut b = Node::seeded(2).await;
+    a.dial(b.address());
+    let (to_b, _) = meet(&mut a, &mut b).await;
+    let socket = a.network.listening();
+    let network = a.network.clone();
+    network.shutdown().await;
+    network.shutdown().await;
+    assert_eq!(a.goodbye(b.id()).await, Reason::Shutdown);
+    assert!(network.peers().is_empty());
+    assert_eq!(network.send(to_b, Lane::Bulk, Bytes::from_static(b"x")), Err(crate::SendError::NotConnected));
+    assert_eq!(network.publish(Bytes::from_static(b"x")), Err(crate::SendError::NotConnected));
+    assert_eq!(network.request(to_b, Bytes::from_static(b"x")), Err(crate::SendError::NotConnected));
+    std::net::TcpListener::bind(socket).expect("the port is free again");
+}

@@ -3,9 +3,10 @@
 
 use lockstep_sim::disk::{Fault, SimDisk, Survival, When};
 
+use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, Record};
 
-use crate::scenario::{Account, HEIGHTS, hash, life, open, reopen, undisturbed};
+use crate::scenario::{Account, GENESIS, HEIGHTS, guard_record, hash, life, open, reopen, undisturbed};
 
 /// A life up to a fault at one operation.
 fn cut(operation: u64, fault: Fault) -> (SimDisk, Account) {
@@ -264,4 +265,22 @@ fn a_segment_is_begun_only_when_the_one_before_it_is_durable() {
     disk.crash(Survival::None, 0);
     let log = small_segments(&disk);
     assert_eq!(log.reader().tip(), Some(4), "all but what is in the last segment");
+}
+
+/// `init` was killed between giving the guard its name and making that durable. Whoever opens it then may sign, so a power
+/// cut must not take the name any more.
+#[test]
+fn a_guard_that_was_opened_has_its_name_for_good() {
+    let disk = SimDisk::new();
+    Guard::create(&disk, "data/guard", GuardRecord::initial(GENESIS)).expect("made");
+    let operations = disk.operations();
+    let disk = SimDisk::new();
+    disk.fault_at(operations - 1, Fault::Stop(When::Before), 0);
+    Guard::create(&disk, "data/guard", GuardRecord::initial(GENESIS)).err().expect("cut off");
+    disk.kill();
+    let mut guard = Guard::open(&disk, "data/guard", GENESIS).expect("the name is in the cache");
+    guard.write(&guard_record(1, 1)).expect("durable");
+    disk.crash(Survival::None, 0);
+    let guard = Guard::open(&disk, "data/guard", GENESIS).expect("the name is durable");
+    assert_eq!(guard.last(), Some(&guard_record(1, 1)));
 }

@@ -46,14 +46,8 @@ impl Desk {
     /// A node at the start of the height, not ready, and what it said about it.
     pub(crate) fn unready(powers: &[u64], me: Option<usize>, proposer_missed: bool) -> (Self, String) {
         let set = world::validators(powers);
-        let mut desk = Self {
-            core: Consensus::new(),
-            set,
-            me: me.map(index),
-            is_ready: false,
-            planted: Planted::default(),
-            guard: Vec::new(),
-        };
+        let mut desk =
+            Self { core: Consensus::new(), set, me: me.map(index), is_ready: false, planted: Planted::default(), guard: Vec::new() };
         let said = desk.start(proposer_missed, None);
         (desk, said)
     }

@@ -74,9 +74,8 @@ fn a_height_begins_anew() {
 fn messages_of_other_heights_change_nothing() {
     let mut core = at_second_height();
     let third = HEIGHT.next().next();
-    let timeout = |height| {
-        Input::TimedOut(lockstep_consensus::Timeout { height, round: Round::ZERO, step: lockstep_consensus::Step::Propose })
-    };
+    let timeout =
+        |height| Input::TimedOut(lockstep_consensus::Timeout { height, round: Round::ZERO, step: lockstep_consensus::Step::Propose });
     let effects = feed(&mut core, (0..4).map(|voter| precommit(third, 0, 'A', voter)).chain([timeout(third), timeout(HEIGHT)]));
     assert_eq!(effects, []);
     assert_eq!(core.rounds().count(), 0);

@@ -3,7 +3,7 @@
 //! Four validators of equal power, so three are a quorum and two hold more than a third; the proposer of round r is r. We
 //! are 3 unless said otherwise.
 
-use lockstep_consensus::planted::Planted;
+use lockstep_consensus::planted::{Bug, Planted};
 
 use crate::desk::Desk;
 
@@ -278,6 +278,21 @@ fn l36_is_tried_again_on_each_of_its_conditions() {
     }
 }
 
+/// What the test above would say of a core that looks at a polka once.
+#[test]
+fn l36_a_forgotten_polka_would_be_seen() {
+    let (desk, _) = Desk::new(&[1; 4], Some(3), Planted::default().with(Bug::EarlyPolkaForgotten));
+    let desk = desk.given(&["proposal A", "valid A", "prevotes A from=0,1", "durable A"]);
+    assert_eq!(desk.core.locked(), None);
+}
+
+#[test]
+fn l36_timeliness_has_no_say() {
+    let untimely = |planted| Desk::new(&[1; 4], Some(3), planted).0.given(&["proposal A late", "body A", "prevotes A from=0,1,2"]);
+    assert!(untimely(Planted::default()).core.locked().is_some());
+    assert!(untimely(Planted::default().with(Bug::TimelinessInValid)).core.locked().is_none(), "or we would not see that it has");
+}
+
 #[test]
 fn l36_waits_for_each_of_its_conditions() {
     // All but the proposal, for which the polka stands in.
@@ -352,7 +367,8 @@ fn l47_two_thirds_of_any_precommits_start_the_timer_once_in_any_step() {
     for before in [&[][..], &["timeout propose"], &["proposal A", "body A", "prevotes A from=0,1"]] {
         let mut desk = Desk::validator(3).given(before);
         let own = usize::from(desk.core.current_step() == lockstep_consensus::Step::Precommit);
-        let voters = if own == 1 { ["precommits nil from=0", "precommits B from=1"] } else { ["precommits nil from=0,1", "precommits B from=2"] };
+        let voters =
+            if own == 1 { ["precommits nil from=0", "precommits B from=1"] } else { ["precommits nil from=0,1", "precommits B from=2"] };
         desk.expect(voters[0], "nothing");
         desk.expect(voters[1], "timer precommit@0");
         desk.expect("precommits C from=2", if own == 1 { "nothing" } else { "accuse 2" });

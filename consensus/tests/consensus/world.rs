@@ -6,8 +6,7 @@ use lockstep_types::commit::PolkaSig;
 use lockstep_types::vote::Verified;
 use lockstep_types::{
     BlockId, ChainId, Commit, ConsensusParams, Hash, Height, Polka, Power, PrivateKey, Proposal, Round, Signature, Time, ValidatorIndex,
-    ValidatorSet, ValidatorUpdate, Vote, VoteType,
-    block::PartSetHeader,
+    ValidatorSet, ValidatorUpdate, Vote, VoteType, block::PartSetHeader,
 };
 
 pub(crate) const HEIGHT: Height = Height::FIRST;

@@ -134,3 +134,17 @@ fn the_largest_numbers_are_just_wrong() {
         assert!(proof.verify(&Hash([1; 32]), b"").is_err());
     }
 }
+
+#[test]
+fn a_path_has_a_longest_length() {
+    let climb = |aunts: &[Hash]| {
+        let leaf = Hash::of([0]);
+        aunts.iter().fold(leaf, |below, aunt| Hash::of([&[1][..], &below.0, &aunt.0].concat()))
+    };
+    for (levels, expected) in [(AUNTS_MAX, Ok(())), (AUNTS_MAX + 1, Err(ProofError::Path))] {
+        let aunts = vec![Hash([7; 32]); levels];
+        let root = climb(&aunts);
+        let proof = Proof { total: 1 << levels, index: 0, leaf_hash: Hash::of([0]), aunts };
+        assert_eq!(proof.verify(&root, b""), expected, "{levels} levels");
+    }
+}

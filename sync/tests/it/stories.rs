@@ -173,6 +173,44 @@ fn one_that_claims_first_does_not_hold_what_a_proved_peer_has() {
     assert_eq!(verifying(&node.answer(early[0], run(5, 16))).len(), 16, "it was good after all");
 }
 
+/// Answers a request with the chain's blocks, verifies and executes them.
+fn serve(node: &mut Node, to: Asked) {
+    for verify in verifying(&node.answer(to, run(to.from, u64::from(to.count)))) {
+        node.verdict(verify, true);
+        node.tip(verify.0);
+    }
+}
+
+#[test]
+fn what_all_else_waits_for_is_asked_of_those_that_proved_good() {
+    let mut node = Node::at(0);
+    node.wait(GRACE_MS);
+    let first = asked(&node.status(5, 1, 4));
+    serve(&mut node, first[0]);
+    // Consensus moves once and stands still. Others are idle and owe nothing, but gave nothing either.
+    node.tip(5);
+    for peer in [1, 2, 5, 9] {
+        assert_eq!(asked(&node.status(peer, 1, 20)), vec![]);
+    }
+    let next = asked(&node.wait(GRACE_MS));
+    assert_eq!(next.iter().map(|asked| (asked.peer, asked.from)).collect::<Vec<_>>(), [(5, 6)]);
+}
+
+#[test]
+fn lateness_alone_does_not_make_others_better() {
+    let mut node = Node::at(0);
+    node.wait(GRACE_MS);
+    let first = asked(&node.status(1, 1, 3));
+    node.wait(DEADLINE_MS);
+    serve(&mut node, first[0]);
+    // Late, but it gave good blocks; 2 gave none, and is not preferred.
+    node.tip(4);
+    node.status(1, 1, 20);
+    node.status(2, 1, 20);
+    let next = asked(&node.wait(GRACE_MS));
+    assert_eq!(next.iter().map(|asked| (asked.peer, asked.from)).collect::<Vec<_>>(), [(1, 5)]);
+}
+
 #[test]
 fn an_answer_is_not_waited_for_for_ever() {
     let mut node = Node::at(0);

@@ -104,7 +104,7 @@ pub enum Input {
         height: Height,
     },
     /// The answer to [`Effect::Verify`]. When it is `false`, every verification above it that has no verdict is void, and
-    /// comes again under another ticket.
+    /// comes again under another ticket; nothing else voids one, but our tip reaching its height.
     Verdict {
         /// The height.
         height: Height,
@@ -441,16 +441,17 @@ impl BlockSync {
         }
     }
 
-    /// A peer lied: nothing it gave is kept, nothing is asked of it.
+    /// A peer lied: nothing more of what it gave is verified, nothing is asked of it. It is blamed once, however many wrong
+    /// blocks of it were being verified.
     fn blame(&mut self, liar: u64, reason: BlameReason, fx: &mut Vec<Effect>) {
         self.cancel_requests_of(liar);
         for height in self.held.drop_from(liar) {
             self.want(height, height + 1);
         }
-        if let Some(peer) = self.peers.get_mut(&liar) {
-            peer.left = true;
+        let known = self.peers.get_mut(&liar);
+        if known.is_none_or(|peer| !std::mem::replace(&mut peer.left, true)) {
+            fx.push(Effect::Blame { peer: liar, reason });
         }
-        fx.push(Effect::Blame { peer: liar, reason });
     }
 
     fn cancel_requests_of(&mut self, peer: u64) {

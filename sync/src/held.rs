@@ -132,19 +132,14 @@ impl Held {
         Some(peer)
     }
 
-    /// Drops what a liar gave and nobody proved. Gives the heights.
+    /// Drops what a liar gave and nobody was handed. What is being verified already is judged on its own merits: taking it
+    /// back would leave the caller with work that is void without its knowing. Gives the heights.
     pub(crate) fn drop_from(&mut self, liar: u64) -> Vec<u64> {
-        let is_theirs = |slot: &Slot| match slot {
-            Slot::Waiting { peer, .. } | Slot::Handed { peer, .. } => *peer == liar,
-            Slot::Verified => false,
-        };
+        let is_theirs = |slot: &Slot| matches!(slot, Slot::Waiting { peer, .. } if *peer == liar);
         let heights: Vec<u64> = self.slots.iter().filter(|(_, slot)| is_theirs(slot)).map(|(height, _)| *height).collect();
         for height in &heights {
             let slot = self.slots.remove(height).expect("just met");
             self.release(&slot);
-        }
-        if let Some(lowest) = heights.first() {
-            self.take_back(*lowest);
         }
         heights
     }

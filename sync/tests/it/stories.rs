@@ -173,6 +173,28 @@ fn one_that_claims_first_does_not_hold_what_a_proved_peer_has() {
     assert_eq!(verifying(&node.answer(early[0], run(5, 16))).len(), 16, "it was good after all");
 }
 
+#[test]
+fn a_lie_that_shows_at_once_voids_no_verification_under_way() {
+    let mut node = Node::at(0);
+    let first = asked(&node.status(1, 1, 200));
+    let tickets = verifying(&node.answer(first[0], run(1, 64)));
+    assert_eq!(blamed(&node.answer(first[1], run(99, 1))).len(), 1);
+    // The caller knows nothing of it, and goes on with what it was handed: good blocks of a liar are good.
+    let third = asked(&node.status(2, 1, 200));
+    assert_eq!(third[0].from, 65);
+    for verify in &tickets[..9] {
+        node.verdict(*verify, true);
+        node.tip(verify.0);
+    }
+    // A wrong one is asked elsewhere; its sender is not blamed twice.
+    let effects = node.verdict(tickets[9], false);
+    assert_eq!(blamed(&effects), vec![]);
+    assert_eq!(node.sync.held(), 0);
+    assert_eq!(asked(&effects), vec![], "2 has its hands full");
+    let next = asked(&node.answer(third[0], run(65, 64)));
+    assert_eq!(next.iter().map(|asked| (asked.peer, asked.from, asked.count)).collect::<Vec<_>>(), [(2, 10, 55)]);
+}
+
 /// Answers a request with the chain's blocks, verifies and executes them.
 fn serve(node: &mut Node, to: Asked) {
     for verify in verifying(&node.answer(to, run(to.from, u64::from(to.count)))) {

@@ -100,7 +100,7 @@ struct World {
     lag: u64,
     tip: u64,
     /// Handed out, not judged; the caller's queue.
-    queue: Vec<(u64, Height, Arc<Fetched>, u64)>,
+    queue: Vec<(u64, Height, Arc<Fetched>)>,
     asked: BTreeMap<u64, (u64, u64, u32)>,
     /// Who was asked for which height, ever.
     solicited: BTreeSet<(u64, u64)>,
@@ -213,7 +213,7 @@ impl World {
         if self.queue.is_empty() {
             return;
         }
-        let (ticket, height, block, _) = self.queue.remove(0);
+        let (ticket, height, block) = self.queue.remove(0);
         if height.get() <= self.tip {
             // Consensus was faster.
             return;
@@ -222,6 +222,7 @@ impl World {
         if ok {
             assert_eq!(height.get(), self.tip + 1, "verification is in order");
         } else {
+            // What was handed out above it is void.
             self.queue.clear();
         }
         self.input(Input::Verdict { height, ticket, ok });
@@ -246,7 +247,7 @@ impl World {
                     let expected = self.queue.iter().map(|(_, height, ..)| height.get()).max().unwrap_or(0).max(self.tip) + 1;
                     assert_eq!(height.get(), expected, "verification is in order");
                     assert!(height.get() <= self.tip + VERIFY_AHEAD_MAX);
-                    self.queue.push((ticket, height, block, peer));
+                    self.queue.push((ticket, height, block));
                     let delay = 1 + self.rng.below(5);
                     self.at(delay, Event::Verified);
                 }
@@ -255,10 +256,6 @@ impl World {
                     let is_liar = matches!(kind, Kind::WrongBody | Kind::Forged | Kind::Shifted | Kind::TooMany | Kind::Sleeper);
                     assert!(is_liar, "{kind:?} was blamed for {reason:?}");
                     assert!(self.blamed.insert(peer), "blamed twice");
-                    // The caller has dropped everything above a wrong block already; what came from a liar goes with it.
-                    if let Some(lowest) = self.queue.iter().position(|(.., from)| *from == peer) {
-                        self.queue.truncate(lowest);
-                    }
                 }
             }
         }

@@ -1,19 +1,60 @@
-//! The program `lockstep`, as a library.
+//! The program `lockstep`, as a library: `lockstep::main(app)` gives an author's own application the whole program.
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     lockstep::main(std::sync::Arc::new(lockstep_app::Kv))
+//! }
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`home`] | the folder of a node: its files, made and read with every check |
+//! | [`config`] | what is local to a node: one table of settings, from file, environment and flags |
+//! | [`shell`] | runs the replica on real clocks, disks and sockets |
+//! | [`backend`], [`metrics`] | what clients and operators see of it |
+//! | [`error`] | what happened, what it means, what to do next; exit codes |
+//! | `command` | the commands, one module each; `load` and `http` are their tools |
 
+pub mod backend;
+mod cli;
+mod command;
 pub mod config;
 pub mod error;
 pub mod home;
+mod homes;
+mod http;
+mod load;
+mod log;
+pub mod metrics;
+pub mod shell;
 pub mod stop;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+
+use clap::Parser as _;
 
 pub use config::Config;
 pub use error::{Exit, NodeError};
 pub use home::Home;
 pub use stop::StopSignal;
 
-/// Runs the program with an application.
-pub fn main(_app: Arc<dyn lockstep_app::Application>) -> ExitCode {
-    ExitCode::SUCCESS
+/// Runs the program with an application, as the command line says. Its exit codes are those of [`Exit`], and 0.
+pub fn main(app: Arc<dyn lockstep_app::Application>) -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Help and version are answers; the rest is wrong usage. Whoever reads may be gone.
+            let _ = answer.print();
+            return if answer.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match command::run(cli, app) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write as _;
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            error.exit().into()
+        }
+    }
 }

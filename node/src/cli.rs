@@ -1,0 +1,410 @@
+//! The command line, and the help that teaches it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::parse_duration;
+
+/// Where clients look for a node when nothing is said.
+pub(crate) const NODE_DEFAULT: &str = "http://127.0.0.1:26657";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or stopped as asked       5  the node halted: its disk failed, or going on is unsafe
+  1  not done                        6  FAIL: what the node answered is not proven
+  2  wrong command line              7  no node answered
+  3  home, config, genesis or key    8  transaction refused, or its commit not seen in time
+     refused
+  4  home or port in use
+
+First steps:
+  lockstep localnet                          four validators on this machine
+  lockstep tx hello=world                    send a transaction, wait until it is committed
+  lockstep query hello --home lockstep-localnet/node0
+                                             read it back, with its proof verified";
+
+/// A Byzantine fault tolerant replicated state machine: Tendermint consensus in one program.
+///
+/// Validators agree on the order of transactions and execute them in lockstep. Up to a third of the voting power may lie,
+/// crash or be cut off; what was acknowledged is never lost, and what is read can be proven.
+#[derive(Debug, Parser)]
+#[command(name = "lockstep", version, after_long_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Init(InitArgs),
+    Testnet(TestnetArgs),
+    Localnet(LocalnetArgs),
+    Start(StartArgs),
+    Status(StatusArgs),
+    Tx(TxArgs),
+    Query(QueryArgs),
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    Bench(BenchArgs),
+}
+
+/// Make the home of a new node: a chain of one validator, or a member of a chain that exists.
+///
+/// Writes config/config.toml (every key with its meaning, bounds and default), config/genesis.json, the two keys (readable by
+/// their owner alone) and a vote guard in data/, which remembers what the key signed. Nothing is ever overwritten.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lockstep init                                     a chain of one validator in ~/.lockstep
+  lockstep init --home n0 --chain-id my-chain       ... elsewhere, with a name
+  lockstep init --home n1 --genesis genesis.json    a node of an existing chain, with keys of its own
+  lockstep init --home v --genesis genesis.json --import-key priv_validator_key.json \\
+      --import-state priv_validator_state.json      a validator that moves here, with what it signed so far
+
+A key must sign in one place only. Stop the old node before you import its state, and never start it again.")]
+pub(crate) struct InitArgs {
+    #[command(flatten)]
+    pub(crate) home: HomeArg,
+    /// Name of the new chain, 1 to 50 characters of A-Z a-z 0-9 . _ -  [default: lockstep- and a random suffix]
+    #[arg(long, value_name = "ID", conflicts_with = "genesis")]
+    pub(crate) chain_id: Option<String>,
+    /// The node's name, for people.
+    #[arg(long, value_name = "NAME", default_value = "node")]
+    pub(crate) moniker: String,
+    /// Genesis of an existing chain (CometBFT's format or ours), instead of a new one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) genesis: Option<PathBuf>,
+    /// The validator's key, from another home or from CometBFT, instead of a new one.
+    #[arg(long, value_name = "FILE", requires = "import_state")]
+    pub(crate) import_key: Option<PathBuf>,
+    /// What the key signed elsewhere (priv_validator_state.json): the guard starts above it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) import_state: Option<PathBuf>,
+}
+
+/// Make the homes of a network, to be carried to its machines.
+///
+/// One folder per validator, with its keys, the common genesis, and the others as persistent peers. Blocks come at least
+/// 20 ms apart (genesis: lockstep.min_block_interval_ms).
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lockstep testnet --validators 4 --output net --starting-ip 10.0.0.10
+                                    10.0.0.10 to 10.0.0.13, ports 26656 (peers) and 26657 (clients, loopback)
+  lockstep testnet --validators 3 --output net --hosts a.example,b.example,c.example:27000
+
+Carry net/node0 to the first machine, and so on; then on each: lockstep start --home node0
+The folders hold secret keys: carry them over a channel that nobody reads, and delete what stays behind.")]
+pub(crate) struct TestnetArgs {
+    /// How many validators, 1 to 100.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) validators: u16,
+    /// Where the homes go: node0, node1 and so on.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// A host for each validator, with or without a port for peers; separated by commas.
+    #[arg(long, value_name = "HOST[:PORT],...", value_delimiter = ',', conflicts_with = "starting_ip")]
+    pub(crate) hosts: Vec<String>,
+    /// Address of the first validator; the others follow, one up each.
+    #[arg(long, value_name = "IP", required_unless_present = "hosts")]
+    pub(crate) starting_ip: Option<std::net::IpAddr>,
+    /// Name of the chain.  [default: lockstep- and a random suffix]
+    #[arg(long, value_name = "ID")]
+    pub(crate) chain_id: Option<String>,
+}
+
+/// Run a whole network on this machine: one process per validator.
+///
+/// Validator i lives in DIR/node<i> and serves clients on port rpc-port + i. On a terminal a live table shows the network;
+/// elsewhere lines do. Ctrl-C stops all of it cleanly, and the same command on the same folder goes on where it stopped.
+/// There is no minimum block interval: blocks come as fast as the machine can.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lockstep localnet                                 four validators in ./lockstep-localnet
+  lockstep localnet --validators 7 --home net7 --rpc-port 30000
+  lockstep localnet --load 500 --for 30s            under 500 transactions a second, for half a minute
+
+Try to break it:  kill -9 $(cat lockstep-localnet/node2/pid)
+and bring it back: lockstep start --home lockstep-localnet/node2
+
+Logs: DIR/node<i>/node.log")]
+pub(crate) struct LocalnetArgs {
+    /// How many validators, 1 to 100.  [default: 4, or as many as the folder has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) validators: Option<u16>,
+    /// Where the homes are, or go.
+    #[arg(long, value_name = "DIR", default_value = "lockstep-localnet")]
+    pub(crate) home: PathBuf,
+    /// Port for clients of validator 0; the others follow.  [default: 26657]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) rpc_port: Option<u16>,
+    /// Port for peers of validator 0; the others follow.  [default: rpc-port + 100]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) p2p_port: Option<u16>,
+    /// Name of the chain.  [default: lockstep- and a random suffix]
+    #[arg(long, value_name = "ID")]
+    pub(crate) chain_id: Option<String>,
+    /// Stop after this time, counted from when all validators are up.
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Submit this many transactions a second, over all validators.
+    #[arg(long, value_name = "TX_PER_S", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) load: Option<u32>,
+}
+
+/// Run a node.
+///
+/// Checks home, configuration, genesis and keys, takes the home (a second process is refused), and runs until SIGINT or
+/// SIGTERM. It logs to stderr. However it ends, the next start goes on from there.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lockstep start                                        the home in ~/.lockstep
+  lockstep start --home net/node2 --log-level debug
+  lockstep start --home n0 --set rpc.laddr=0.0.0.0:26657 --set mempool.max_txs=100000
+
+Every key of config.toml can be set by a variable too: LOCKSTEP_RPC_LADDR for rpc.laddr. Flags win over variables, and
+variables over the file.")]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) home: HomeArg,
+    /// What is logged: error, warn, info, debug, trace, off, or a list of module=level.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log_level: Option<String>,
+    /// How it is logged: plain or json.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// Override a key of config.toml.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_assignment)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Stop when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_parent: bool,
+}
+
+/// Ask a node how it is.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lockstep status
+  lockstep status --node http://127.0.0.1:26658 --json")]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) nodes: NodesArg,
+    /// The answer as JSON, as the node gave it.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Send a transaction.
+///
+/// The bundled application stores key=value. By default the command waits until the transaction is committed and executed.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lockstep tx hello=world
+  lockstep tx hello=again --wait check              return when a node has it in its mempool
+  lockstep tx --hex 613d62                          bytes
+  lockstep tx --file big.tx --node http://a:26657,http://b:26657
+                                                    from a file; b is asked when a does not answer")]
+pub(crate) struct TxArgs {
+    /// The transaction as text.
+    #[arg(value_name = "KEY=VALUE", required_unless_present_any = ["hex", "file"], conflicts_with_all = ["hex", "file"])]
+    pub(crate) text: Option<String>,
+    /// The transaction as hex digits.
+    #[arg(long, value_name = "BYTES", conflicts_with = "file")]
+    pub(crate) hex: Option<String>,
+    /// A file that holds the transaction.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// How long to wait: until it passed the check of one node, or until it is committed.
+    #[arg(long, value_enum, default_value_t = Wait::Commit)]
+    pub(crate) wait: Wait,
+    #[command(flatten)]
+    pub(crate) nodes: NodesArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wait {
+    Check,
+    Commit,
+}
+
+/// Read a value, and verify its proof.
+///
+/// The node is not believed: from the validators of the genesis file, signatures lead to a header, and a Merkle proof from its
+/// application hash to the value, or to its absence. The answer says VERIFIED and who signed, or FAIL and why (exit code 6).
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lockstep query hello --home lockstep-localnet/node0
+  lockstep query hello --genesis genesis.json --node http://a:26657,http://b:26657
+  lockstep query 6b65790a --hex --prefix ''         a key of the application's state, whole
+
+The bundled application keeps a user's key under kv/, which --prefix puts in front.
+A chain older than the trusting period cannot be trusted from its genesis: keys of long ago may be stolen or sold. Who knows
+that they are not can lengthen it: --trusting-period 720h")]
+pub(crate) struct QueryArgs {
+    /// The key.
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// The key is written as hex digits.
+    #[arg(long)]
+    pub(crate) hex: bool,
+    /// What stands before the key in the application's state.
+    #[arg(long, value_name = "TEXT", default_value = "kv/")]
+    pub(crate) prefix: String,
+    /// The home whose genesis is trusted.  [default: ~/.lockstep]
+    #[arg(long, value_name = "DIR", env = "LOCKSTEP_HOME")]
+    pub(crate) home: Option<PathBuf>,
+    /// The genesis that is trusted.
+    #[arg(long, value_name = "FILE", conflicts_with = "home")]
+    pub(crate) genesis: Option<PathBuf>,
+    /// How long validators are trusted after they are known.  [default: the evidence window of genesis]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) trusting_period: Option<Duration>,
+    /// The answer as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) nodes: NodesArg,
+}
+
+/// Show, make or bring in keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Show who a home is: address and public key of the validator, id of the node.
+    #[command(after_long_help = "Example:\n  lockstep keys show --home net/node0")]
+    Show(HomeArg),
+    /// Make a key file for a new validator or node.
+    #[command(after_long_help = "\
+Examples:
+  lockstep keys generate --output priv_validator_key.json
+  lockstep keys generate --kind node --output node_key.json")]
+    Generate(GenerateArgs),
+    /// Put a validator's key in the place of one that never signed.
+    #[command(after_long_help = "\
+Examples:
+  lockstep keys import priv_validator_key.json --home v --state priv_validator_state.json
+  lockstep keys import fresh.json --home v --never-signed
+
+The key that was there is kept beside it with .replaced at the end of its name. A home whose key has signed is refused.
+A key must sign in one place only: stop the old node first, and never start it again.")]
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Where the file goes. It must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// What the key is for.
+    #[arg(long, value_enum, default_value_t = KeyKind::Validator)]
+    pub(crate) kind: KeyKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyKind {
+    Validator,
+    Node,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "signed", required = true, multiple = false, args = ["state", "never_signed"])]
+pub(crate) struct ImportArgs {
+    /// A priv_validator_key.json, of ours or of CometBFT.
+    #[arg(value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    #[command(flatten)]
+    pub(crate) home: HomeArg,
+    /// What the key signed elsewhere: its priv_validator_state.json.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// The key has never signed anything on this chain.
+    #[arg(long)]
+    pub(crate) never_signed: bool,
+}
+
+/// Measure a network from outside, open loop.
+///
+/// Transactions arrive on a schedule that does not wait for answers, and each latency counts from the scheduled moment: what
+/// queues up behind a slow network is in the figures. Transactions are unique key=value pairs, padded to --size.
+///
+/// With --via commit each request waits for its block, and the answer's arrival is the commit. With sync or async the blocks
+/// are followed at the first endpoint, and a transaction is committed when its block is read there.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  light load, latency:
+    lockstep bench --endpoints http://127.0.0.1:26657,http://127.0.0.1:26658 --rate 50 --for 60s --warmup 10s
+  saturation, throughput:
+    lockstep bench --rate 20000 --batch 50 --connections 16 --for 30s")]
+pub(crate) struct BenchArgs {
+    /// RPC endpoints, separated by commas; connections are spread over them.
+    #[arg(long, value_name = "URL,...", value_delimiter = ',', default_value = NODE_DEFAULT, env = "LOCKSTEP_NODE")]
+    pub(crate) endpoints: Vec<String>,
+    /// Transactions a second.
+    #[arg(long, value_name = "R", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: u32,
+    /// Bytes of a transaction.
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(40..=65_536))]
+    pub(crate) size: u32,
+    /// Connections over all endpoints.
+    #[arg(long, value_name = "C", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub(crate) connections: u16,
+    /// Transactions per request; they arrive together.
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(crate) batch: u16,
+    /// How long to measure.
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub(crate) duration: Duration,
+    /// How long to load before measuring.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) warmup: Duration,
+    /// How long to wait for what is under way at the end.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) drain: Duration,
+    /// How transactions are handed in.  [default: commit up to 500 a second one by one, else sync]
+    #[arg(long, value_enum)]
+    pub(crate) via: Option<Via>,
+    /// Folder on the disk whose sync time is measured beside the figures.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) disk: PathBuf,
+    /// The report as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Via {
+    /// broadcast_tx_commit: the answer is the commit.
+    Commit,
+    /// broadcast_tx_sync, and following the blocks.
+    Sync,
+    /// broadcast_tx_async, and following the blocks.
+    Async,
+}
+
+/// Which home.
+#[derive(Debug, Args)]
+pub(crate) struct HomeArg {
+    /// The node's home.  [default: ~/.lockstep]
+    #[arg(long, value_name = "DIR", env = "LOCKSTEP_HOME")]
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// Which nodes.
+#[derive(Debug, Args)]
+pub(crate) struct NodesArg {
+    /// RPC endpoints, separated by commas: the next one is asked when one does not answer.
+    #[arg(long = "node", value_name = "URL,...", value_delimiter = ',', default_value = NODE_DEFAULT, env = "LOCKSTEP_NODE")]
+    pub(crate) urls: Vec<String>,
+}
+
+fn parse_assignment(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a setting is written KEY=VALUE, as in rpc.laddr=127.0.0.1:26657")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}

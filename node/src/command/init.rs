@@ -1,0 +1,61 @@
+//! `lockstep init`
+
+use std::path::Path;
+
+use lockstep_genesis::home::{self as files, Member};
+use lockstep_genesis::keys::{KEY_FILE_BYTES_MAX, SignState, parse_sign_state, parse_validator_key};
+use lockstep_types::ConsensusParams;
+
+use super::{chain_id_of, home_of, new_member, now, program, say, shell_word};
+use crate::cli::InitArgs;
+use crate::config::Config;
+use crate::error::{Exit, NodeError};
+use crate::home::{read_bounded, read_genesis, read_key};
+
+pub(super) fn run(args: &InitArgs) -> Result<(), NodeError> {
+    let home = home_of(&args.home)?;
+    let config = Config::load("init", "", [], &[("moniker".to_owned(), args.moniker.clone())])?;
+    let signed = args.import_state.as_deref().map(read_sign_state).transpose()?;
+    let mut member = new_member(&args.moniker)?;
+    if let Some(path) = &args.import_key {
+        member.validator_key = read_key(path, parse_validator_key)?;
+    }
+    let genesis = match &args.genesis {
+        Some(path) => read_genesis(path)?,
+        None => {
+            let chain_id = chain_id_of(args.chain_id.as_deref())?;
+            let params = ConsensusParams::default();
+            files::genesis(chain_id, now()?, params, std::slice::from_ref(&member), "{}")
+                .map_err(|error| NodeError::new(Exit::Usage, error))?
+        }
+    };
+    home.create(&config, &genesis, &member, signed.as_ref())?;
+
+    say(format!("Made the home of {:?} in {}", args.moniker, home.root().display()));
+    say(format!("  chain      {}", genesis.chain_id));
+    say(format!("  validator  {}{}", member.address(), role(&genesis, &member)));
+    say(format!("  node id    {}", member.node_id()));
+    if let Some(state) = signed {
+        say(format!("  the key signed up to height {}: its first signature here is for a height above", state.height));
+    }
+    say(format!("Start it with:  {} start --home {}", shell_word(program()), shell_word(home.root().display())));
+    Ok(())
+}
+
+fn role(genesis: &lockstep_genesis::Genesis, member: &Member) -> &'static str {
+    let key = member.validator_key.public_key();
+    if genesis.validators.iter().any(|validator| validator.public_key == key) {
+        ""
+    } else {
+        " (not in the genesis: it follows the chain, and signs once the chain admits it)"
+    }
+}
+
+/// What a key signed elsewhere.
+pub(super) fn read_sign_state(path: &Path) -> Result<SignState, NodeError> {
+    parse_sign_state(&read_bounded(path, KEY_FILE_BYTES_MAX)?).map_err(|error| {
+        NodeError::new(Exit::Refused, format!("{}: {error}", path.display()))
+            .means("without knowing what the key signed, it could sign the same height twice")
+            .next("take the file as the old node left it, in its data folder")
+    })
+}

@@ -1,0 +1,131 @@
+//! The commands, one module each.
+
+mod bench;
+mod init;
+mod keys;
+mod localnet;
+mod query;
+mod start;
+mod status;
+mod testnet;
+mod tx;
+
+use std::fmt::Display;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lockstep_app::Application;
+use lockstep_genesis::home::{Member, random_chain_id};
+use lockstep_rpc::client::ClientError;
+use lockstep_types::{ChainId, Power, Time};
+use zeroize::Zeroizing;
+
+use crate::cli::{Cli, Command, HomeArg};
+use crate::error::{Exit, NodeError};
+use crate::home::Home;
+
+/// Power of each validator of a new chain: enough that one can later be given a tenth of another's.
+const VALIDATOR_POWER: Power = Power::new(10).expect("within bounds");
+
+/// Runs a command.
+pub(crate) fn run(cli: Cli, app: Arc<dyn Application>) -> Result<(), NodeError> {
+    match cli.command {
+        Command::Init(args) => init::run(&args),
+        Command::Testnet(args) => testnet::run(&args),
+        Command::Localnet(args) => localnet::run(&args),
+        Command::Start(args) => start::run(&args, app),
+        Command::Status(args) => waiting(status::run(&args)),
+        Command::Tx(args) => waiting(tx::run(&args)),
+        Command::Query(args) => waiting(query::run(&args)),
+        Command::Keys(command) => keys::run(&command),
+        Command::Bench(args) => bench::run(&args),
+    }
+}
+
+/// Runs something that waits for nodes.
+fn waiting(command: impl Future<Output = Result<(), NodeError>>) -> Result<(), NodeError> {
+    runtime()?.block_on(command)
+}
+
+/// A runtime on this thread, for clients.
+fn runtime() -> Result<tokio::runtime::Runtime, NodeError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| NodeError::new(Exit::Failed, format!("the system gives no event queue: {error}")))
+}
+
+/// The home that was named, or the user's.
+fn home_of(arg: &HomeArg) -> Result<Home, NodeError> {
+    named_or_default(arg.home.as_ref())
+}
+
+fn named_or_default(named: Option<&PathBuf>) -> Result<Home, NodeError> {
+    match named {
+        Some(folder) => Ok(Home::new(folder)),
+        None => std::env::home_dir()
+            .map(|folder| Home::new(folder.join(".lockstep")))
+            .ok_or_else(|| NodeError::new(Exit::Usage, "no --home is given, and the user has no home folder").next("give --home DIR")),
+    }
+}
+
+/// Random bytes of the system, wiped when dropped.
+fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NodeError> {
+    let mut bytes = Zeroizing::new([0; N]);
+    getrandom::fill(&mut *bytes).map_err(|error| {
+        NodeError::new(Exit::Failed, format!("the system gives no random numbers: {error}")).means("no key can be made")
+    })?;
+    Ok(bytes)
+}
+
+/// A member of a new network, with new keys.
+fn new_member(name: &str) -> Result<Member, NodeError> {
+    Ok(Member::new(name, VALIDATOR_POWER, &random()?))
+}
+
+/// The chain id that was given, or a new one.
+fn chain_id_of(given: Option<&str>) -> Result<ChainId, NodeError> {
+    match given {
+        Some(text) => ChainId::new(text).map_err(|rule| NodeError::new(Exit::Usage, format!("--chain-id is {text:?}: {rule}"))),
+        None => Ok(random_chain_id(&*random()?)),
+    }
+}
+
+/// The wall clock.
+fn now() -> Result<Time, NodeError> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since
+        .map(|since| Time::from_unix_nanos(0).saturating_add(since))
+        .map_err(|_| NodeError::new(Exit::Failed, "the clock of this machine stands before 1970").next("set the clock"))
+}
+
+/// The program, as the user calls it: for lines to paste.
+fn program() -> String {
+    let called = std::env::args().next().unwrap_or_default();
+    if called.contains('/') { called } else { "lockstep".to_owned() }
+}
+
+/// A word as a shell reads it.
+pub(crate) fn shell_word(word: impl Display) -> String {
+    let word = word.to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// An error of the RPC client, with what to do.
+fn client_error(error: &ClientError) -> NodeError {
+    match error {
+        ClientError::Unreachable(_) => NodeError::new(Exit::Unreachable, error)
+            .next("start a network (lockstep localnet), or name a node that runs: --node http://HOST:26657"),
+        ClientError::NoEndpoint | ClientError::Url { .. } => NodeError::new(Exit::Usage, error),
+        ClientError::Answered { .. } => NodeError::new(Exit::Failed, error),
+    }
+}
+
+/// A line on stdout. Whoever reads it may be gone, which is not our failure.
+fn say(line: impl Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

@@ -1,0 +1,129 @@
+//! `lockstep start`
+
+use std::io;
+use std::sync::Arc;
+
+use lockstep_app::Application;
+use lockstep_storage::guard::GuardError;
+use lockstep_storage::log::LogError;
+use tracing::{error, info};
+
+use super::home_of;
+use crate::cli::StartArgs;
+use crate::config::Config;
+use crate::error::{Exit, NodeError};
+use crate::home::Home;
+use crate::shell::{self, ShellError};
+use crate::stop::StopSignal;
+
+pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), NodeError> {
+    if args.stop_with_parent {
+        stop_with_parent()?;
+    }
+    let home = home_of(&args.home)?;
+    home.check_exists()?;
+    let mut stop = StopSignal::on_signals().map_err(|error| NodeError::new(Exit::Failed, format!("signals cannot be handled: {error}")))?;
+    let config = load_config(&home, args)?;
+    // What can be wrong in the files is told before anything is held or bound.
+    let options = options(&home, &config, app)?;
+    crate::log::start(&config)?;
+    let held = home.hold()?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        home = %home.root().display(),
+        chain = %options.genesis.chain_id,
+        "node starts"
+    );
+
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if config.runtime.worker_threads > 0 {
+        runtime.worker_threads(config.runtime.worker_threads);
+    }
+    let runtime = runtime.enable_all().build();
+    let runtime = runtime.map_err(|error| NodeError::new(Exit::Failed, format!("the system gives no threads: {error}")))?;
+    let ended = runtime.block_on(shell::run(options, async move { stop.stopped().await })).map_err(|error| explain(&error));
+    match &ended {
+        Ok(()) => info!("node stopped as asked"),
+        Err(error) => error!(%error, "node halts"),
+    }
+    drop(held);
+    ended
+}
+
+/// File, then environment, then flags.
+fn load_config(home: &Home, args: &StartArgs) -> Result<Config, NodeError> {
+    let mut overrides = args.set.clone();
+    for (key, value) in [("log_level", &args.log_level), ("log_format", &args.log_format)] {
+        overrides.extend(value.iter().map(|value| (key.to_owned(), value.clone())));
+    }
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(Config::load(&home.config_path().display().to_string(), &home.read_config()?, variables, &overrides)?)
+}
+
+/// Reads and checks the files of a home.
+fn options(home: &Home, config: &Config, app: Arc<dyn Application>) -> Result<shell::Options, NodeError> {
+    Ok(shell::Options {
+        genesis: home.read_genesis()?,
+        app,
+        validator_key: Some(home.read_validator_key()?),
+        node_key: home.read_node_key()?,
+        disk: home.data_disk()?,
+        moniker: config.moniker.clone(),
+        p2p_listen: config.p2p.laddr,
+        p2p_external: config.p2p.external_address.0.clone().unwrap_or_default(),
+        persistent_peers: config.p2p.persistent_peers.clone(),
+        p2p_limits: config.p2p.limits.clone(),
+        rpc_listen: config.rpc.laddr,
+        rpc: lockstep_rpc::Options {
+            limits: config.rpc.limits.clone(),
+            hosts: config.rpc.hosts.clone(),
+            origins: config.rpc.cors_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+            ..lockstep_rpc::Options::default()
+        },
+        mempool: config.mempool.limits.clone(),
+        segment_bytes: config.storage.segment_bytes,
+        flush_keys: config.storage.flush_interval_keys,
+        flush_blocks: config.storage.flush_interval_blocks,
+    })
+}
+
+/// What the end of a node means to its operator.
+fn explain(error: &ShellError) -> NodeError {
+    match error {
+        ShellError::Network(lockstep_network::StartError::Listen { address, source }) => {
+            not_listening(error, source, "p2p.laddr", &address.to_string())
+        }
+        ShellError::Rpc { address, source } => not_listening(error, source, "rpc.laddr", &address.to_string()),
+        ShellError::Network(_) | ShellError::Recovery(_) => NodeError::new(Exit::Refused, error),
+        ShellError::Guard(GuardError::Missing { .. } | GuardError::WrongGenesis { .. } | GuardError::Newer { .. }) => {
+            NodeError::new(Exit::Refused, error).means("signing without knowing what was signed could be punished as double signing")
+        }
+        ShellError::Log(LogError::NoSpace(_)) => NodeError::new(Exit::Halted, error).next("make room on the disk, then start again"),
+        ShellError::Log(_) | ShellError::State(_) | ShellError::Results(_) | ShellError::Guard(_) => NodeError::new(Exit::Halted, error)
+            .means("the disk failed or what is on it is damaged; nothing more is signed on top of it")
+            .next("look at the disk (dmesg, smartctl) before starting again"),
+        ShellError::Halted(_) => NodeError::new(Exit::Halted, error)
+            .means("going on would not be safe")
+            .next("keep the data folder, and read the log above this line"),
+        ShellError::Serve(_) | ShellError::Thread(_) => NodeError::new(Exit::Halted, error),
+    }
+}
+
+fn not_listening(error: &ShellError, source: &io::Error, key: &str, address: &str) -> NodeError {
+    if source.kind() == io::ErrorKind::AddrInUse {
+        return NodeError::new(Exit::InUse, error).means("another process listens there").next(format!(
+            "stop it, or choose another port: --set {key}={}",
+            address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned() + ":PORT"
+        ));
+    }
+    NodeError::new(Exit::Refused, error).next(format!("give {key} an address of this machine"))
+}
+
+/// SIGTERM when the parent ends, so that no network outlives the program that runs it.
+fn stop_with_parent() -> Result<(), NodeError> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(|error| NodeError::new(Exit::Failed, format!("the system does not watch the parent process: {error}")))?;
+    Ok(())
+}

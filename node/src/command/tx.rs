@@ -1,0 +1,73 @@
+//! `lockstep tx`
+
+use std::path::Path;
+
+use lockstep_rpc::Client;
+use lockstep_rpc::client::ClientError;
+use lockstep_types::Hash;
+use lockstep_types::block::BODY_BYTES_MAX;
+
+use super::{client_error, say};
+use crate::cli::{TxArgs, Wait};
+use crate::error::{Exit, NodeError};
+use crate::home::read_bounded;
+
+pub(super) async fn run(args: &TxArgs) -> Result<(), NodeError> {
+    let tx = transaction(args)?;
+    let client = Client::new(args.nodes.urls.iter().cloned()).map_err(|error| client_error(&error))?;
+    let hash = Hash::of(&tx);
+    match args.wait {
+        Wait::Check => {
+            let answer = client.broadcast_tx_sync(&tx).await.map_err(|error| broadcast_error(&error, &hash))?;
+            refuse_code("its check", answer.code, &answer.log)?;
+            say(format!("accepted   {hash}"));
+            say(format!("by         {}", client.endpoint()));
+        }
+        Wait::Commit => {
+            let answer = client.broadcast_tx_commit(&tx).await.map_err(|error| broadcast_error(&error, &hash))?;
+            refuse_code("its check", answer.check_tx.code, &answer.check_tx.log)?;
+            refuse_code(&format!("its execution in block {}", answer.height), answer.tx_result.code, &answer.tx_result.log)?;
+            say(format!("committed  {hash}"));
+            say(format!("height     {}", answer.height));
+            say(format!("by         {}", client.endpoint()));
+        }
+    }
+    Ok(())
+}
+
+fn transaction(args: &TxArgs) -> Result<Vec<u8>, NodeError> {
+    match (&args.text, &args.hex, &args.file) {
+        (Some(text), _, _) => Ok(text.clone().into_bytes()),
+        (_, Some(digits), _) => hex::decode(digits.trim_start_matches("0x"))
+            .map_err(|error| NodeError::new(Exit::Usage, format!("--hex is {digits:?}: must be hex digits, two for each byte: {error}"))),
+        (_, _, Some(path)) => read_bounded(Path::new(path), BODY_BYTES_MAX),
+        (None, None, None) => Err(NodeError::new(Exit::Usage, "no transaction is given").next("lockstep tx key=value")),
+    }
+}
+
+fn refuse_code(what: &str, code: u32, log: &str) -> Result<(), NodeError> {
+    if code == 0 {
+        return Ok(());
+    }
+    let reason = if log.is_empty() { String::new() } else { format!(": {log}") };
+    Err(NodeError::new(Exit::TxRefused, format!("the transaction failed {what} with code {code}{reason}")))
+}
+
+fn broadcast_error(error: &ClientError, hash: &Hash) -> NodeError {
+    let reason = error.reason().unwrap_or_default();
+    let refused = || NodeError::new(Exit::TxRefused, error);
+    if reason.contains("timed out waiting") {
+        return refused()
+            .means("the node has the transaction, and it may still be committed")
+            .next(format!("ask for it later: curl 'http://HOST:26657/tx?hash=0x{hash}'; do not send another in its place meanwhile"));
+    }
+    if reason.contains("already exists in cache") {
+        return refused()
+            .means("the same bytes were sent before, and are waiting or committed")
+            .next("change the transaction to send it again");
+    }
+    if reason.contains("mempool is full") {
+        return refused().means("more arrives than the network commits").next("send it again in a moment");
+    }
+    if error.reason().is_some() { refused() } else { client_error(error) }
+}

@@ -1,0 +1,24 @@
+//! Logs: to stderr, filtered, for people or for a collector.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+use crate::config::{Config, LogFormat};
+use crate::error::{Exit, NodeError};
+
+/// Starts logging as the configuration says. Once per process.
+///
+/// # Errors
+/// When the process logs already, or the filter is refused.
+pub(crate) fn start(config: &Config) -> Result<(), NodeError> {
+    let failed = |error: &dyn std::fmt::Display| NodeError::new(Exit::Failed, format!("cannot start logging: {error}"));
+    let filter = EnvFilter::try_new(config.log_level.as_str()).map_err(|error| failed(&error))?;
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
+    match config.log_format {
+        LogFormat::Plain => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| failed(&*error))
+}

@@ -34,7 +34,17 @@ pub(super) async fn run(args: &QueryArgs) -> Result<(), NodeError> {
     let root =
         TrustRoot::genesis(genesis.chain_id.clone(), genesis.genesis_time, genesis.initial_height(), genesis.validator_set(), trusting);
     let client = Client::new(args.nodes.urls.iter().cloned()).map_err(|error| client_error(&error))?;
-    await_proof_of_tip(&client).await.map_err(|error| client_error(&error))?;
+    let status = client.status().await.map_err(|error| client_error(&error))?;
+    if status.node_info.network != genesis.chain_id {
+        let (has, trusted) = (status.node_info.network, &genesis.chain_id);
+        return Err(NodeError::new(
+            Exit::Unproven,
+            format!("FAIL: {} serves chain {has}, and the genesis is that of {trusted}", client.endpoint()),
+        )
+        .means("the node serves another chain, of which this genesis proves nothing")
+        .next("give the genesis of its chain, or another --node"));
+    }
+    await_proof_of_tip(&client, status.sync_info.latest_block_height).await.map_err(|error| client_error(&error))?;
     let mut client = LightClient::new(client, root);
     let answer = client.query(&key).await.map_err(|error| unproven(&error))?;
     if args.json {
@@ -48,13 +58,12 @@ pub(super) async fn run(args: &QueryArgs) -> Result<(), NodeError> {
 /// Nodes answer with the latest state that can be proven, and what proves the state after a block is the next header. So
 /// that a value that was just committed is seen, this waits for the header after the node's last block, if that block has
 /// transactions: it comes at once. After an empty block the state is the one before it, and nothing needs to be waited for.
-async fn await_proof_of_tip(client: &Client) -> Result<(), ClientError> {
-    let tip = client.status().await?.sync_info.latest_block_height;
+async fn await_proof_of_tip(client: &Client, tip: Height) -> Result<(), ClientError> {
     if tip == Height::ZERO {
         return Ok(());
     }
     let header = client.header(Some(tip)).await?.header;
-    let is_empty = header.is_none_or(|header| Header::try_from(&header).is_ok_and(|header| header.data_hash == Hash::EMPTY));
+    let is_empty = header.is_none_or(|header| Header::try_from(&header).is_ok_and(|header| header.data_hash == Hash::EMPTY_LIST));
     let give_up = Instant::now() + PROOF_WAIT;
     while !is_empty && Instant::now() < give_up && client.status().await?.sync_info.latest_block_height == tip {
         tokio::time::sleep(PROOF_POLL).await;
@@ -128,9 +137,6 @@ fn unproven(error: &VerifyError) -> NodeError {
         VerifyError::Header { error: LightError::Expired, .. } => failed
             .means("the genesis is older than the trusting period, and keys of long ago may be stolen or sold")
             .next("if you know that they are not, lengthen it: --trusting-period 720h"),
-        VerifyError::Header { error: LightError::Chain(_), .. } => {
-            failed.means("the node serves another chain than that of the genesis").next("give the genesis of its chain, or another --node")
-        }
         VerifyError::NotYet { .. } => {
             failed.means("the chain stands still, or this node is behind").next("ask again, or ask another --node")
         }

@@ -66,5 +66,6 @@ fn host_and_port(text: &str) -> Result<(String, u16), NodeError> {
         _ => (text, P2P_PORT),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() { Err(wrong()) } else { Ok((host.to_owned(), port)) }
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-:".contains(&byte);
+    if host.is_empty() || !host.bytes().all(known) { Err(wrong()) } else { Ok((host.to_owned(), port)) }
 }

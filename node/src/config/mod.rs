@@ -24,8 +24,10 @@ pub const RPC_PORT: u16 = 26_657;
 pub const P2P_PORT: u16 = 26_656;
 /// Environment variables that are no settings: they stand for flags.
 const FLAG_VARIABLES: [&str; 2] = ["LOCKSTEP_HOME", "LOCKSTEP_NODE"];
-/// What a closest key may differ by, to be worth suggesting.
+/// What a closest key may differ by, beside half of its length, to be worth suggesting.
 const TYPO_MAX: usize = 4;
+/// Characters of an unknown name that are compared with the known ones.
+const NAME_COMPARED_MAX: usize = 64;
 
 /// Everything that is local to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -315,26 +317,32 @@ fn find(path: &str) -> Option<&'static Key> {
 }
 
 fn unknown(source: &str, name: &str, known: impl Iterator<Item = String>) -> ConfigError {
-    let closest = known.map(|candidate| (distance(name, &candidate), candidate)).min();
+    // The name can come from a file of a megabyte.
+    let comparable: String = name.chars().take(NAME_COMPARED_MAX).collect();
+    let closest = known.map(|candidate| (distance(&comparable, &candidate), candidate)).min();
     let hint = match closest {
-        Some((typos, candidate)) if typos <= TYPO_MAX => format!("; the closest known one is {candidate}"),
+        Some((typos, candidate)) if typos <= TYPO_MAX && typos <= name.len() / 2 => format!("; the closest known one is {candidate}"),
         _ => String::new(),
     };
     ConfigError { source: source.to_owned(), what: format!("{name} is not a known key{hint}") }
 }
 
-/// Characters to insert, remove or replace to make one text of the other (Levenshtein).
+/// Characters to insert, remove, replace or swap with their neighbour to make one text of the other (optimal string
+/// alignment).
 fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for i in 1..=from.len() {
+        let mut row = vec![i];
+        for j in 1..=to.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(from[i - 1] != to[j - 1]);
+            let mut least = replaced.min(row[j - 1] + 1).min(rows[i - 1][j] + 1);
+            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[to.len()]
+    rows[from.len()][to.len()]
 }

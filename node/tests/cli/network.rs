@@ -1,0 +1,141 @@
+//! Nodes that run: real processes, real sockets.
+
+use std::fs;
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use crate::program::{Running, free_ports, lockstep, new_home, pid_of, run, signal_to, text, wait_until};
+
+#[test]
+fn a_node_runs_until_it_is_asked_to_stop_and_has_its_home_for_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = new_home(folder.path(), "n0");
+    let port = free_ports(1);
+    let url = format!("http://127.0.0.1:{port}");
+    let (rpc, p2p) = (format!("rpc.laddr=127.0.0.1:{port}"), format!("p2p.laddr=127.0.0.1:{}", port + 100));
+    let args = ["start", "--home", text(&home), "--set", &rpc, "--set", &p2p, "--log-format", "json"];
+
+    for last in ["hello=world", "hello=again"] {
+        let node = Running::start(lockstep(&args));
+        wait_until("the node answers", || (run(&["status", "--node", &url]).code == Some(0)).then_some(()));
+        assert_eq!(pid_of(&home), Some(node.pid()));
+        run(&args).refused(4, &["in use by process", &node.pid().to_string(), "kill"]);
+        run(&["keys", "import", text(&home.join("config/priv_validator_key.json")), "--home", text(&home), "--never-signed"])
+            .refused(4, &["in use by process"]);
+        let other = new_home(folder.path(), &format!("beside-{last}"));
+        run(&["start", "--home", text(&other), "--set", &rpc]).refused(4, &["rpc.laddr"]);
+
+        run(&["tx", last, "--node", &url]).done();
+        node.signal(Signal::TERM);
+        let ended = node.wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert_eq!(pid_of(&home), None);
+        let first = ended.err.lines().next().expect("a log");
+        assert!(serde_json::from_str::<serde_json::Value>(first).is_ok(), "{first:?} is JSON");
+    }
+    run(&["status", "--node", &url]).refused(7, &["no RPC endpoint answered"]);
+}
+
+#[test]
+fn a_localnet_commits_proves_survives_and_resumes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let net = folder.path().join("net");
+    let port = free_ports(4);
+    let port_text = port.to_string();
+    let url = |index: u16| format!("http://127.0.0.1:{}", port + index);
+    let home = |index: u16| net.join(format!("node{index}"));
+    let args = ["localnet", "--home", text(&net), "--rpc-port", &port_text];
+
+    // A taken port is told before anything is made or started.
+    let taken = TcpListener::bind(("127.0.0.1", port + 2)).expect("free");
+    run(&args).refused(4, &[&format!("127.0.0.1:{}", port + 2), "nothing was started"]);
+    assert!(!net.exists());
+    drop(taken);
+
+    let network = Running::start(lockstep(&args));
+    wait_until("the network answers", || (run(&["status", "--node", &url(3)]).code == Some(0)).then_some(()));
+    run(&args).refused(4, &["in use by process"]);
+    run(&["tx", "hello=world", "--node", &url(0)]).done();
+    run(&["tx", "no transaction", "--node", &url(0)]).refused(8, &["code 2"]);
+    run(&["tx", "hello=world", "--node", &url(0)]).refused(8, &["already exists"]);
+    let home1 = home(1);
+    let read = ["query", "hello", "--node", &url(0), "--home", text(&home1)];
+    let out = run(&read).done();
+    assert!(out.starts_with("world\nVERIFIED") && out.contains("of 40 power"), "{out}");
+    let out = run(&["query", "nobody", "--node", &url(0), "--home", text(&home1)]).done();
+    assert!(out.contains("has no value\nVERIFIED"), "{out}");
+
+    // Another chain's genesis proves nothing of this one.
+    let stranger = new_home(folder.path(), "stranger");
+    run(&["query", "hello", "--node", &url(0), "--home", text(&stranger)]).refused(6, &["FAIL", "another chain"]);
+    run(&["query", "hello", "--node", &url(0), "--home", text(&home1), "--trusting-period", "1ms"])
+        .refused(6, &["FAIL", "--trusting-period"]);
+
+    // One is killed from outside; the others go on, it is reported, and it comes back by hand.
+    let killed = pid_of(&home(2)).expect("it runs");
+    signal_to(killed, Signal::KILL);
+    run(&["tx", "without=two", "--node", &url(0)]).done();
+    let back = Running::start(lockstep(&["start", "--home", text(&home(2))]));
+    wait_until("it votes along", || {
+        let out = run(&["query", "without", "--node", &url(2), "--home", text(&home1)]).out;
+        out.starts_with("two\nVERIFIED").then_some(())
+    });
+
+    network.signal(Signal::INT);
+    let ended = network.wait();
+    let back_pid = back.pid().to_string();
+    back.signal(Signal::TERM);
+    assert_eq!(back.wait().code, Some(0));
+    assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
+    for says in [
+        &format!("node2 (process {killed}) was killed by signal 9 (SIGKILL); bring it back:"),
+        &format!("start --home {}", text(&home(2))),
+        &format!("node2 is back, as process {back_pid}"),
+        "tx hello=world --node",
+        "query hello --node",
+        "3 validators stopped cleanly",
+    ] {
+        assert!(ended.out.contains(says), "{says:?} is missing in:\n{}", ended.out);
+    }
+    for index in 0..4 {
+        assert_eq!(pid_of(&home(index)), None, "node{index} is stopped");
+        assert!(fs::metadata(home(index).join("node.log")).expect("a log").len() > 0);
+    }
+
+    // The same folder goes on, under load, for a while; other shapes of network are refused.
+    run(&["localnet", "--home", text(&net), "--validators", "5"]).refused(3, &["--validators is 5", "has 4"]);
+    run(&["localnet", "--home", text(&net), "--chain-id", "other"]).refused(3, &["--chain-id is other"]);
+    run(&["localnet", "--home", text(&net), "--rpc-port", "1"]).refused(3, &["--rpc-port is 1"]);
+    let out = run(&["localnet", "--home", text(&net), "--for", "2s", "--load", "50"]).done();
+    let committed = out.lines().find(|line| line.starts_with("ran ")).expect("a summary");
+    assert!(!committed.contains(" 0 transactions committed"), "{committed}");
+}
+
+#[test]
+fn bench_measures_a_network() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let net = folder.path().join("net");
+    let port = free_ports(1);
+    let url = format!("http://127.0.0.1:{port}");
+    let _network = Running::start(lockstep(&["localnet", "--validators", "1", "--home", text(&net), "--rpc-port", &port.to_string()]));
+    wait_until("the network answers", || (run(&["status", "--node", &url]).code == Some(0)).then_some(()));
+    let common = ["bench", "--endpoints", &url, "--for", "1s", "--warmup", "200ms", "--json", "--disk", text(folder.path())];
+    for (more, via) in
+        [(&["--rate", "40"][..], "commit"), (&["--rate", "2000", "--batch", "20"], "sync"), (&["--rate", "100", "--via", "async"], "async")]
+    {
+        let out = run(&[&common[..], more].concat()).done();
+        let report: serde_json::Value = serde_json::from_str(&out).expect("one JSON object");
+        assert_eq!(report["via"], via);
+        assert_eq!(report["committed_more_than_once"], 0);
+        let accounted = report["committed"].as_u64().expect("a count")
+            + report["errors"].as_object().expect("by kind").values().map(|count| count.as_u64().expect("a count")).sum::<u64>();
+        assert_eq!(Some(accounted), report["due"].as_u64(), "every transaction is committed or counted as an error");
+        assert!(report["committed"].as_u64() > Some(0), "{report}");
+        let ms = |name: &str| report["latency_ms"][name].as_f64().expect("measured");
+        assert!(0.0 < ms("p50") && ms("p50") <= ms("p90") && ms("p90") <= ms("p99") && ms("p99") <= ms("max"));
+        assert!(report["sync_ms"]["p50"].as_f64() > Some(0.0));
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 1, "the probe of the disk is gone");
+    run(&["bench", "--endpoints", "http://127.0.0.1:1", "--disk", text(folder.path())]).refused(7, &["127.0.0.1:1"]);
+}

@@ -18,6 +18,7 @@
 //! | [`pace`] | when a height begins |
 //! | [`chain`] | what the chain says after a block |
 //! | [`check`], [`execution`] | the jobs that shells run beside the replica |
+//! | [`results`] | what is kept of a block's execution |
 //! | [`recovery`] | what a restart finds on disk, and where it goes on |
 //!
 //! **The three orders** (each a ticket, none a convention): a body is durable before a lock or precommit for it is recorded;
@@ -35,13 +36,11 @@ pub mod gossip;
 mod height;
 pub mod pace;
 pub mod peers;
-#[cfg(feature = "planted")]
 pub mod planted;
-#[cfg(not(feature = "planted"))]
-mod planted;
 pub mod pool;
 pub mod recovery;
 pub mod replica;
+pub mod results;
 pub mod seam;
 pub mod signing;
 pub mod wire;

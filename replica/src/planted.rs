@@ -3,7 +3,6 @@
 
 /// A bug that can be planted in the replica; those of the core are `lockstep_consensus::planted`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(not(feature = "planted"), expect(unreachable_pub, reason = "public with the feature"))]
 pub enum Bug {
     /// A message is signed and sent while its guard record is still being written.
     SendBeforeSync,
@@ -53,16 +52,14 @@ mod switches {
 
     /// No bug is planted.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-    pub(crate) struct Planted;
+    pub struct Planted;
 
     impl Planted {
-        pub(crate) const fn has(self, _: Bug) -> bool {
+        /// No.
+        pub const fn has(self, _: Bug) -> bool {
             false
         }
     }
 }
 
-#[cfg(feature = "planted")]
 pub use switches::Planted;
-#[cfg(not(feature = "planted"))]
-pub(crate) use switches::Planted;

@@ -36,7 +36,9 @@ pub struct Pool {
 impl Pool {
     /// An empty pool.
     pub fn new(limits: Limits) -> Self {
-        let mut mempool = Mempool::new(limits);
+        // What does not fit a batch could never be told to anybody.
+        let max_tx_bytes = limits.max_tx_bytes.min(GOSSIP_BYTES_MAX - ENVELOPE_BYTES_MAX);
+        let mut mempool = Mempool::new(Limits { max_tx_bytes, ..limits });
         mempool.peer_up(EVERYBODY);
         Self { mempool, waiting: BTreeMap::new(), requests: BTreeMap::new() }
     }

@@ -45,8 +45,7 @@ pub struct Config {
     pub flush_keys: u64,
     /// Blocks after which the database is written whatever changed.
     pub flush_blocks: u64,
-    /// Planted bugs, to prove that the simulator sees.
-    #[cfg(feature = "planted")]
+    /// Planted bugs, to prove that the simulator sees. Without the feature there are none to plant.
     pub planted: crate::planted::Planted,
 }
 
@@ -182,10 +181,11 @@ impl Replica {
         }
         let last =
             restored.last_commit.zip(restored.last_body).map(|(commit, (block_id, body))| Last { commit, block_id, body, ticket: None });
+        let planted = config.planted;
         #[cfg(feature = "planted")]
-        let (consensus, planted) = (Consensus::with_planted(config.planted.consensus), config.planted);
+        let consensus = Consensus::with_planted(planted.consensus);
         #[cfg(not(feature = "planted"))]
-        let (consensus, planted) = (Consensus::new(), crate::planted::Planted);
+        let consensus = Consensus::new();
         let mut guard = restored.guard;
         if planted.has(crate::planted::Bug::OlderRecord) {
             guard.records.truncate(1);

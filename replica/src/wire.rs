@@ -21,7 +21,7 @@ pub const ENVELOPE_BYTES_MAX: usize = 4 * 1024;
 /// One part and its envelope. A larger frame is dropped unread.
 pub const FRAME_BYTES_MAX: usize = PART_BYTES + ENVELOPE_BYTES_MAX;
 /// A batch of transactions: as much as the gossip layer carries at once, and at least the largest transaction of a pool.
-pub const GOSSIP_BYTES_MAX: usize = (1 << 20) + ENVELOPE_BYTES_MAX;
+pub const GOSSIP_BYTES_MAX: usize = 1 << 20;
 /// Votes in one batch: about 200 bytes each, so that a batch fits a frame.
 pub const VOTES_MAX: usize = 256;
 /// Longest question.

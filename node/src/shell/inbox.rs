@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use lockstep_replica::Input;
-use lockstep_replica::seam::RequestId;
 use tokio::sync::{Semaphore, oneshot};
 
 use lockstep_replica::seam::Reply;
@@ -25,8 +24,6 @@ pub(crate) enum Mail {
     Response { id: lockstep_network::RequestId, bytes: Option<bytes::Bytes> },
     /// A client submits; the answer goes to the sender.
     Submit { tx: Arc<[u8]>, wait: lockstep_replica::seam::Wait, reply: oneshot::Sender<Reply> },
-    /// The publisher has answered this request or its client is gone.
-    Answered(RequestId),
     /// The node stops.
     Stop,
 }

@@ -23,6 +23,8 @@ mod network;
 mod publish;
 pub mod readers;
 
+pub(crate) use self::inbox::{Inbox, Mail};
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -43,7 +45,6 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 use self::driver::Driver;
-use self::inbox::Inbox;
 use self::readers::Readers;
 use crate::home::{GUARD_PATH, LOG_PATH, STATE_PATH};
 use crate::metrics::Metrics;
@@ -135,9 +136,13 @@ const LOG_DIR: &str = LOG_PATH;
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
     let disk: Arc<dyn Disk> = Arc::new(options.disk);
     let genesis_hash = options.genesis.hash();
-    let (log, recovery) = BlockLog::open(disk.clone(), LOG_DIR, LogOptions { salt: salt(&options.node_key), segment_bytes: options.segment_bytes })?;
+    let (log, recovery) =
+        BlockLog::open(disk.clone(), LOG_DIR, LogOptions { salt: salt(&options.node_key), segment_bytes: options.segment_bytes })?;
     if recovery.truncated_bytes > 0 {
-        tracing::warn!(bytes = recovery.truncated_bytes, "the end of the block log was being written when the node stopped; it was cut off");
+        tracing::warn!(
+            bytes = recovery.truncated_bytes,
+            "the end of the block log was being written when the node stopped; it was cut off"
+        );
     }
     let reader = log.reader();
     let guard = match &options.validator_key {
@@ -145,7 +150,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         None => None,
     };
     if let Some(guard) = guard.as_ref().filter(|guard| guard.repaired_copies() > 0) {
-        tracing::warn!(copies = guard.repaired_copies(), "damaged copies of the vote guard were written again from good ones; look at this disk");
+        tracing::warn!(
+            copies = guard.repaired_copies(),
+            "damaged copies of the vote guard were written again from good ones; look at this disk"
+        );
     }
     let mut db = StateDb::open(&*disk, STATE_PATH)?;
     let mut kept = Results::open(disk.clone(), LOG_DIR, &reader.segments(), reader.tip())?;
@@ -171,7 +179,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     );
 
     let metrics = Arc::new(Metrics::new());
-    let readers = Arc::new(Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone()));
+    let readers =
+        Arc::new(Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone()));
     let me = options.validator_key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
     let replica = Replica::new(
         lockstep_replica::Config {
@@ -180,8 +189,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             mempool: options.mempool.clone(),
             flush_keys: options.flush_keys,
             flush_blocks: options.flush_blocks,
-            #[cfg(feature = "planted")]
-            planted: Default::default(),
+            planted: lockstep_replica::planted::Planted::default(),
         },
         restored,
     );
@@ -213,7 +221,6 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             rpc_address: listener.local_addr().map_err(rpc_error)?.to_string(),
             validator_key: me.map(|me| me.public_key),
         },
-        metrics.clone(),
     ));
     let mut rpc = options.rpc;
     rpc.routes = rpc.routes.merge(metrics.clone().routes());
@@ -225,26 +232,23 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let log_thread = disk::log_thread(&mut threads, log, inbox.clone());
     let guard_thread = guard.map(|guard| disk::guard_thread(&mut threads, guard, inbox.clone()));
     let kept = Arc::new(std::sync::Mutex::new(kept));
-    let (execute, flush) = executor::threads(&mut threads, executor, db, kept.clone(), readers.clone(), inbox.clone());
+    let execute = executor::threads(&mut threads, executor, db, kept.clone(), readers.clone(), inbox.clone());
     let check = executor::check_thread(&mut threads, host, readers.clone(), inbox.clone());
     let read = disk::read_thread(&mut threads, readers.clone(), inbox.clone());
     let publish = publish::thread(&mut threads, kept, readers.clone(), inbox.clone(), metrics.clone());
-    let network_task = tokio::spawn(network::receive(network_events, inbox.clone(), metrics.clone()));
+    let network_task = tokio::spawn(network::receive(network_events, peers.clone(), inbox.clone(), metrics.clone()));
     let driver = Driver {
         replica,
         key: options.validator_key,
         inputs,
-        inbox: inbox.clone(),
         network: peers.clone(),
         log: log_thread,
         guard: guard_thread,
         execute,
-        flush,
         check,
         read,
         publish,
         halted,
-        metrics,
     };
     threads.spawn("replica", move || driver.run());
 

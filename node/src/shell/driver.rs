@@ -1,0 +1,270 @@
+//! The thread that owns the replica: takes what arrived, steps, carries effects out or hands them to the thread that does.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lockstep_network::{Network, PeerNo, ReplyTo};
+use lockstep_replica::seam::{AskId, JobId, Lane, Mono, Peer, Reply, Report, RequestId, Target, Timer, Write};
+use lockstep_replica::{Effect, Fence, Input, Now, Replica};
+use lockstep_types::crypto::verify_batch;
+use lockstep_types::{PrivateKey, Time};
+use tokio::sync::{oneshot, watch};
+
+use super::disk::{GuardJob, LogJob, ReadJob};
+use super::executor::{CheckTxsJob, ExecutorJob};
+use super::inbox::{Inputs, Mail};
+use super::publish::News;
+
+/// Mail taken before timers are looked at again.
+const BURST: usize = 256;
+/// How often the loop turns when nothing happens.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// Everything the replica's thread works with.
+pub(crate) struct Driver {
+    pub(crate) replica: Replica,
+    pub(crate) key: Option<PrivateKey>,
+    pub(crate) inputs: Inputs,
+    pub(crate) network: Network,
+    pub(crate) log: Sender<LogJob>,
+    pub(crate) guard: Option<Sender<GuardJob>>,
+    pub(crate) execute: Sender<ExecutorJob>,
+    pub(crate) check: Sender<CheckTxsJob>,
+    pub(crate) read: Sender<ReadJob>,
+    pub(crate) publish: Sender<News>,
+    pub(crate) halted: watch::Sender<Option<String>>,
+}
+
+/// What the loop keeps between turns.
+#[derive(Default)]
+struct Loop {
+    fence: Fence,
+    timers: BinaryHeap<Reverse<(Mono, u64, Timer)>>,
+    timer_count: u64,
+    /// Answers that were found on this very thread.
+    answers: VecDeque<Input>,
+    requests: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    request_count: u64,
+    asks: BTreeMap<AskId, ReplyTo>,
+    ask_count: u64,
+    /// Who is connected, as the replica knows it.
+    peers: BTreeSet<Peer>,
+    /// Requests of ours on the network, by its numbers.
+    sent: BTreeMap<u64, JobId>,
+}
+
+impl Driver {
+    /// Runs until the inbox says stop or the replica halts.
+    pub(crate) fn run(mut self) {
+        let started = Instant::now();
+        let mut at = Loop::default();
+        let validators = self.replica.chain().validators.iter().chain(self.replica.chain().next_validators.iter());
+        self.network.set_validators(validators.map(|validator| validator.public_key.0).collect());
+        let effects = self.replica.start(now(started));
+        self.perform_all(&mut at, effects);
+        loop {
+            self.fire_timers(&mut at, started);
+            self.answer(&mut at, started);
+            let wait = at.timers.peek().map_or(IDLE, |Reverse((due, ..))| due.since(now(started).mono)).min(IDLE);
+            match self.inputs.mail.recv_timeout(wait) {
+                Ok(mail) => {
+                    if !self.take(&mut at, started, mail) {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            for _ in 0..BURST {
+                let Ok(mail) = self.inputs.mail.try_recv() else { break };
+                if !self.take(&mut at, started, mail) {
+                    return;
+                }
+            }
+            if self.replica.halted().is_some() {
+                return;
+            }
+        }
+    }
+
+    /// One piece of mail; false to stop.
+    fn take(&mut self, at: &mut Loop, started: Instant, mail: Mail) -> bool {
+        let input = match mail {
+            Mail::Own(Input::Durable { ticket }) => {
+                let released = at.fence.durable(ticket);
+                self.perform_admitted(at, released);
+                Input::Durable { ticket }
+            }
+            Mail::Own(input) => input,
+            Mail::External(input) => {
+                self.inputs.taken();
+                match &input {
+                    Input::PeerUp { peer, .. } => drop(at.peers.insert(*peer)),
+                    Input::PeerDown { peer } => drop(at.peers.remove(peer)),
+                    _ => {}
+                }
+                input
+            }
+            Mail::Asked { peer, reply_to, bytes } => {
+                self.inputs.taken();
+                at.ask_count += 1;
+                let ask = AskId(at.ask_count);
+                at.asks.insert(ask, reply_to);
+                Input::Asked { peer, ask, bytes }
+            }
+            Mail::Response { id, bytes } => {
+                let Some(job) = at.sent.remove(&id.0) else { return true };
+                Input::Response { job, bytes }
+            }
+            Mail::Submit { tx, wait, reply } => {
+                self.inputs.taken();
+                at.request_count += 1;
+                let request = RequestId(at.request_count);
+                at.requests.insert(request, reply);
+                self.drop_abandoned(at, started);
+                Input::Submit { request, tx, wait }
+            }
+            Mail::Stop => return false,
+        };
+        self.step(at, started, input);
+        self.answer(at, started);
+        true
+    }
+
+    /// From time to time: clients that went away are forgotten.
+    fn drop_abandoned(&mut self, at: &mut Loop, started: Instant) {
+        if !at.request_count.is_multiple_of(4_096) {
+            return;
+        }
+        let gone: Vec<RequestId> = at.requests.iter().filter(|(_, to)| to.is_closed()).map(|(request, _)| *request).collect();
+        for request in gone {
+            at.requests.remove(&request);
+            self.step(at, started, Input::Abandoned { request });
+        }
+    }
+
+    fn step(&mut self, at: &mut Loop, started: Instant, input: Input) {
+        let effects = self.replica.step(now(started), input);
+        self.perform_all(at, effects);
+    }
+
+    fn answer(&mut self, at: &mut Loop, started: Instant) {
+        while let Some(input) = at.answers.pop_front() {
+            self.step(at, started, input);
+        }
+    }
+
+    fn fire_timers(&mut self, at: &mut Loop, started: Instant) {
+        let moment = now(started).mono;
+        while at.timers.peek().is_some_and(|Reverse((due, ..))| *due <= moment) {
+            let Some(Reverse((_, _, timer))) = at.timers.pop() else { return };
+            self.step(at, started, Input::TimedOut(timer));
+            self.answer(at, started);
+        }
+    }
+
+    fn perform_all(&mut self, at: &mut Loop, effects: Vec<Effect>) {
+        for effect in effects {
+            if let Some(effect) = at.fence.admit(effect) {
+                self.perform(at, effect);
+            }
+        }
+    }
+
+    fn perform_admitted(&mut self, at: &mut Loop, effects: Vec<Effect>) {
+        for effect in effects {
+            self.perform(at, effect);
+        }
+    }
+
+    /// Carries one effect out. What a thread that is gone would have done is not done: the node is stopping.
+    fn perform(&mut self, at: &mut Loop, effect: Effect) {
+        match effect {
+            Effect::Verify { job, checks } => at.answers.push_back(Input::Verified { job, verdicts: verify_batch(&checks) }),
+            Effect::Sign { job, bytes, .. } => {
+                let signature = self.key.as_ref().map(|key| key.sign(&bytes));
+                at.answers.push_back(Input::Signed { job, signature });
+            }
+            Effect::Persist { ticket, write: Write::Log(records), .. } => drop(self.log.send((ticket, records))),
+            Effect::Persist { ticket, write, .. } => {
+                if let Some(guard) = &self.guard {
+                    drop(guard.send((ticket, write)));
+                }
+            }
+            Effect::Read { job, what } => drop(self.read.send((job, what))),
+            Effect::Build { job, build } => drop(self.execute.send(ExecutorJob::Build(job, build))),
+            Effect::Check { job, check } => drop(self.execute.send(ExecutorJob::Check(job, check))),
+            Effect::Execute { job, execute } => drop(self.execute.send(ExecutorJob::Execute(job, execute))),
+            Effect::Flush { height, chain, .. } => drop(self.execute.send(ExecutorJob::Flush(height, chain))),
+            Effect::CheckTxs { job, txs, recheck } => drop(self.check.send((job, txs, recheck))),
+            Effect::Send { to, lane, bytes } => self.send(at, to, lane, &bytes),
+            Effect::Request { job, peer, bytes } => match self.network.request(PeerNo(peer.0), bytes) {
+                Ok(id) => drop(at.sent.insert(id.0, job)),
+                Err(_) => at.answers.push_back(Input::Response { job, bytes: None }),
+            },
+            Effect::Respond { ask, bytes } => {
+                if let Some(reply_to) = at.asks.remove(&ask) {
+                    // A peer that left, or asks more than it takes, goes without.
+                    let _ = self.network.respond(reply_to, bytes);
+                }
+            }
+            Effect::SetTimer { at: due, timer } => {
+                at.timer_count += 1;
+                at.timers.push(Reverse((due, at.timer_count, timer)));
+            }
+            Effect::Reply { request, reply, .. } => {
+                if let Some(to) = at.requests.remove(&request) {
+                    drop(self.publish.send(News::Reply(to, reply)));
+                }
+            }
+            Effect::Disconnect { peer, reason } => self.network.disconnect(PeerNo(peer.0), reason),
+            Effect::Report { report, .. } => self.report(report),
+            Effect::Halt { reason } => drop(self.halted.send_replace(Some(reason))),
+        }
+    }
+
+    fn send(&self, at: &Loop, to: Target, lane: Lane, bytes: &bytes::Bytes) {
+        // A full queue drops the frame: reconciliation sends again what is missed.
+        let network_lane = match lane {
+            Lane::Votes => lockstep_network::Lane::Votes,
+            Lane::Bulk => lockstep_network::Lane::Bulk,
+            Lane::Gossip => {
+                let _ = self.network.publish(bytes.clone());
+                return;
+            }
+        };
+        match to {
+            Target::One(peer) => {
+                let _ = self.network.send(PeerNo(peer.0), network_lane, bytes.clone());
+            }
+            Target::All => at.peers.iter().for_each(|peer| {
+                let _ = self.network.send(PeerNo(peer.0), network_lane, bytes.clone());
+            }),
+        }
+    }
+
+    fn report(&self, report: Report) {
+        if let Report::Refused { peer, points, reason } = &report {
+            self.network.penalise(PeerNo(peer.0), *points, reason);
+        }
+        if let Report::Committed { outcome, chain, .. } = &report
+            && !outcome.validator_updates.is_empty()
+        {
+            self.network.set_validators(chain.next_validators.iter().map(|validator| validator.public_key.0).collect());
+        }
+        drop(self.publish.send(News::Report(report)));
+    }
+}
+
+/// Both clocks.
+fn now(started: Instant) -> Now {
+    let mono = Mono(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    let wall = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => Time::from_unix_nanos(i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)),
+        // A clock before 1970 is a clock that is not set; blocks will not be timely, and the rounds say so.
+        Err(_) => Time::from_unix_nanos(0),
+    };
+    Now { mono, wall }
+}

@@ -1,0 +1,213 @@
+//! What readers see, without asking the replica: the block log, the results beside it, and snapshots of the state. Nothing
+//! here is shared with consensus but a lock that is held for a pointer's copy.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use bytes::Bytes;
+use lockstep_app::{Host, State};
+use lockstep_genesis::Genesis;
+use lockstep_replica::recovery::{RecoveryError, decided};
+use lockstep_replica::results::{KeptBlock, kept_block, kept_tx};
+use lockstep_replica::{ChainState, Restored};
+use lockstep_storage::log::LogReader;
+use lockstep_storage::results::{BlockResults, ResultsReader};
+use lockstep_types::{Block, BlockId, Commit, Hash, Height, TxResult};
+
+/// States of past heights that queries can ask for. Versions share what did not change.
+const STATES_KEPT: usize = 16;
+
+/// The last block that is decided, durable and executed, with what follows from it.
+#[derive(Debug, Clone)]
+pub struct Tip {
+    /// The chain after it.
+    pub chain: Arc<ChainState>,
+    /// Its own commit, as this node saw it; none before the first block.
+    pub commit: Option<Arc<Commit>>,
+}
+
+/// Everything that readers see.
+pub struct Readers {
+    genesis_json: Arc<str>,
+    genesis_chain: ChainState,
+    log: LogReader,
+    results: ResultsReader,
+    host: Host,
+    tip: RwLock<Arc<Tip>>,
+    /// The newest executed state, ahead of the tip by what is not durable yet, and those before it.
+    states: Mutex<BTreeMap<Height, State>>,
+    mempool_txs: AtomicU64,
+    mempool_bytes: AtomicU64,
+    behind: AtomicBool,
+}
+
+impl Readers {
+    /// What readers see at start.
+    pub(crate) fn new(
+        genesis: &Genesis,
+        genesis_chain: ChainState,
+        log: LogReader,
+        results: ResultsReader,
+        host: Host,
+        restored: &Restored,
+        state: State,
+    ) -> Self {
+        let tip = Tip { chain: restored.chain.clone(), commit: restored.last_commit.clone().map(Arc::new) };
+        Self {
+            genesis_json: genesis.to_minified_json().into(),
+            genesis_chain,
+            log,
+            results,
+            host,
+            tip: RwLock::new(Arc::new(tip)),
+            states: Mutex::new(BTreeMap::from([(state.height(), state)])),
+            mempool_txs: AtomicU64::new(0),
+            mempool_bytes: AtomicU64::new(0),
+            behind: AtomicBool::new(false),
+        }
+    }
+
+    /// The tip.
+    pub fn tip(&self) -> Arc<Tip> {
+        self.tip.read().expect("no holder panics").clone()
+    }
+
+    pub(crate) fn set_tip(&self, tip: Tip) {
+        *self.tip.write().expect("no holder panics") = Arc::new(tip);
+    }
+
+    pub(crate) fn put_state(&self, state: State) {
+        let mut states = self.states.lock().expect("no holder panics");
+        states.insert(state.height(), state);
+        while states.len() > STATES_KEPT {
+            states.pop_first();
+        }
+    }
+
+    /// The newest executed state.
+    pub fn newest_state(&self) -> State {
+        let states = self.states.lock().expect("no holder panics");
+        states.last_key_value().map(|(_, state)| state.clone()).expect("there is always one")
+    }
+
+    /// The state after a height, if it is kept.
+    pub fn state_at(&self, height: Height) -> Option<State> {
+        self.states.lock().expect("no holder panics").get(&height).cloned()
+    }
+
+    /// The application.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The genesis document.
+    pub fn genesis_json(&self) -> Arc<str> {
+        self.genesis_json.clone()
+    }
+
+    /// The chain before its first block.
+    pub fn genesis_chain(&self) -> &ChainState {
+        &self.genesis_chain
+    }
+
+    /// First block kept; zero before the first.
+    pub fn base(&self) -> Height {
+        let tip = self.tip().chain.height;
+        self.log.base().and_then(Height::new).filter(|base| *base <= tip).unwrap_or(Height::ZERO)
+    }
+
+    /// A decided block at or below the tip.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged.
+    pub fn block(&self, height: Height) -> Result<Option<(BlockId, Block, Bytes, Commit)>, RecoveryError> {
+        if height == Height::ZERO || height > self.tip().chain.height || height < self.base() {
+            return Ok(None);
+        }
+        decided(&self.log, height).map(Some)
+    }
+
+    /// Blocks for a peer who catches up.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged.
+    pub fn blocks(&self, from: Height, count: u32, bytes_max: u64) -> Result<Vec<(Bytes, Commit)>, RecoveryError> {
+        let mut blocks = Vec::new();
+        let mut bytes = 0u64;
+        for offset in 0..u64::from(count) {
+            let Some((_, _, body, commit)) = self.block(from.plus(offset))? else { break };
+            bytes += lockstep_sync::fetched_bytes(body.len(), commit.signatures.len());
+            if !blocks.is_empty() && bytes > bytes_max {
+                break;
+            }
+            blocks.push((body, commit));
+        }
+        Ok(blocks)
+    }
+
+    /// The height of a decided block with this hash.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged.
+    pub fn height_of(&self, hash: &Hash) -> Result<Option<Height>, RecoveryError> {
+        let Some(stored) = self.log.body(&hash.0)? else { return Ok(None) };
+        let Ok(block) = Block::decode(&stored.payload) else { return Ok(None) };
+        let height = block.header.height;
+        let is_decided = self.log.decided_hash(height.get()) == Some(hash.0) && height <= self.tip().chain.height;
+        Ok(is_decided.then_some(height))
+    }
+
+    /// What executing a block gave.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged.
+    pub fn results(&self, height: Height) -> Result<Option<(KeptBlock, Vec<TxResult>)>, String> {
+        let Some(results) = self.raw_results(height)? else { return Ok(None) };
+        let kept = kept_block(&results).map_err(|error| error.to_string())?;
+        let txs = results.txs.iter().map(|tx| kept_tx(&tx.result)).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        Ok(Some((kept, txs)))
+    }
+
+    fn raw_results(&self, height: Height) -> Result<Option<BlockResults>, String> {
+        if height == Height::ZERO || height > self.tip().chain.height {
+            return Ok(None);
+        }
+        self.results.results(height.get()).map_err(|error| error.to_string())
+    }
+
+    /// Where a transaction was executed, and what it gave.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged.
+    pub fn tx(&self, hash: &Hash) -> Result<Option<(Height, u32, TxResult)>, String> {
+        let Some(place) = self.results.lookup(&hash.0).map_err(|error| error.to_string())? else { return Ok(None) };
+        let height = Height::new(place.height).ok_or_else(|| "the index names a height that cannot be".to_owned())?;
+        let Some(results) = self.raw_results(height)? else { return Ok(None) };
+        let Some(tx) = results.txs.get(place.index as usize) else { return Ok(None) };
+        Ok(Some((height, place.index, kept_tx(&tx.result).map_err(|error| error.to_string())?)))
+    }
+
+    pub(crate) fn set_mempool(&self, txs: usize, bytes: usize) {
+        self.mempool_txs.store(txs as u64, Ordering::Relaxed);
+        self.mempool_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Transactions waiting, and their bytes.
+    pub fn mempool(&self) -> (u64, u64) {
+        (self.mempool_txs.load(Ordering::Relaxed), self.mempool_bytes.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Ordering::Relaxed);
+    }
+
+    /// Whether blocks are known to be decided that this node does not have.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn segment_of(&self, height: Height) -> Option<u64> {
+        self.log.segment_of(height.get())
+    }
+}

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -17,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::handshake::{Handshake, Refusal};
 use crate::identity::NodeId;
 use crate::limits::{BULK_EVENT_BYTES_MAX, EVENT_QUEUE_LEN, GOSSIP_EVENT_BYTES_MAX, NOTE_QUEUE_LEN, REQUESTS_MAX, VOTES_EVENT_BYTES_MAX};
+use crate::shared::Link;
 use crate::wire::FrameError;
 
 /// One connection's life with a peer. Never used twice, so nothing meant for an old connection reaches a new one.
@@ -290,17 +292,21 @@ pub(crate) struct Inlets {
 
 impl Inlets {
     /// `Connected`, and then waits until the node has taken it: what follows on other queues cannot overtake it.
-    pub(crate) async fn connected(&self, peer: PeerNo, info: Arc<PeerInfo>) -> Result<(), NobodyListens> {
+    pub(crate) async fn connected(&self, link: &Link) -> Result<(), NobodyListens> {
         let (taken, was_taken) = oneshot::channel();
-        let queued = Queued { event: Event::Connected { peer, info }, bytes: None, taken: Some(taken) };
-        self.lanes[0].queue.send(queued).await.map_err(|_| NobodyListens)?;
+        let event = Event::Connected { peer: link.peer, info: Arc::clone(&link.info) };
+        self.lanes[0].queue.send(Queued { event, bytes: None, taken: Some(taken) }).await.map_err(|_| NobodyListens)?;
+        link.announced.store(true, Ordering::Release);
         was_taken.await.map_err(|_| NobodyListens)
     }
 
-    /// Travels behind the peer's last votes.
-    pub(crate) async fn disconnected(&self, peer: PeerNo, node_id: NodeId, reason: Reason) {
-        // Nobody listens any more: then nobody misses it.
-        let _ = self.lanes[0].queue.send(Event::Disconnected { peer, node_id, reason }.into()).await;
+    /// Travels behind the peer's last votes. A peer that left before the node was told of it is not mentioned.
+    pub(crate) async fn disconnected(&self, link: &Link, reason: Reason) {
+        if link.announced.load(Ordering::Acquire) {
+            let event = Event::Disconnected { peer: link.peer, node_id: link.info.node_id, reason };
+            // Nobody listens any more: then nobody misses it.
+            let _ = self.lanes[0].queue.send(event.into()).await;
+        }
     }
 
     pub(crate) async fn received(&self, peer: PeerNo, lane: Lane, bytes: Bytes) -> Result<(), NobodyListens> {

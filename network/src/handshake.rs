@@ -121,7 +121,7 @@ pub(crate) struct Hello {
 /// connection has nothing to add.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) enum Opening {
-    Votes(Hello),
+    Votes(Box<Hello>),
     Bulk,
 }
 

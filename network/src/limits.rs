@@ -32,6 +32,11 @@ const _: () = assert!(
     "the largest legal handshake fits"
 );
 
+/// By how much the windows of a connection's streams grow together, beyond the 256 KiB that yamux grants each. What is under way
+/// on the bulk lane is in front of the next vote, in buffers of the kernel that nobody can reorder: at most 1 MiB, 8 ms at
+/// 1 Gbit/s. More would buy throughput of one lane beyond 10 MB/s at a round trip of 100 ms.
+pub(crate) const WINDOW_GROWTH_BYTES_MAX: usize = 768 * 1024;
+
 /// Frames waiting for one peer on the votes lane. A peer that is this far behind has its votes re-sent by reconciliation.
 pub const VOTES_QUEUE_FRAMES_MAX: usize = 4096;
 /// Bytes waiting for one peer on the votes lane.

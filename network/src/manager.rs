@@ -39,6 +39,8 @@ const TIDY: Duration = Duration::from_secs(1);
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// What a shutdown waits for peers and for the node to notice.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a peer that dialled us waits for the outcome of our own dial to it: several round trips around the world.
+const CROSSING_WITHIN: Duration = Duration::from_millis(500);
 /// So many connections of a row that end in the handshake without a reason are worth telling.
 const UNEXPLAINED_MAX: u32 = 3;
 /// What a name server may take.
@@ -61,6 +63,14 @@ struct Connection {
     stop: Arc<Stop>,
     /// With its hello: where it counts, and the peer's instance.
     admitted: Option<(Place, u64)>,
+}
+
+/// A connection with a good handshake that waits for the outcome of our own dial. No more of them than connections.
+struct Guest {
+    connection: ConnectionId,
+    hello: Box<Hello>,
+    answer: oneshot::Sender<Result<(), Refusal>>,
+    until: Instant,
 }
 
 /// The connection of a peer that the node knows or is about to know.
@@ -112,6 +122,9 @@ pub(crate) struct Manager {
     reports: mpsc::Receiver<Report>,
     connections: HashMap<ConnectionId, Connection>,
     closing: HashMap<ConnectionId, Instant>,
+    /// Our dials under way.
+    dials: HashMap<ConnectionId, NodeId>,
+    guests: Vec<Guest>,
     active: HashMap<PeerId, Active>,
     successors: HashMap<PeerId, Successor>,
     early: HashMap<PeerId, Vec<Early>>,
@@ -149,6 +162,8 @@ impl Manager {
             reports,
             connections: HashMap::new(),
             closing: HashMap::new(),
+            dials: HashMap::new(),
+            guests: Vec::new(),
             active: HashMap::new(),
             successors: HashMap::new(),
             early: HashMap::new(),
@@ -170,7 +185,8 @@ impl Manager {
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.dial_due(swarm);
-            let due = self.dialer.next_due();
+            self.welcome_guests();
+            let due = self.dialer.next_due().into_iter().chain(self.guests.iter().map(|guest| guest.until)).min();
             let next_dial = async {
                 match due {
                     Some(due) => sleep_until(due.into()).await,
@@ -214,6 +230,7 @@ impl Manager {
         // Sessions that wait for an answer of ours get none: their report is dropped here.
         let (to_us, reports) = mpsc::channel(REPORT_QUEUE_LEN);
         (self.to_us, self.reports) = (to_us, reports);
+        self.guests.clear();
         self.successors.clear();
         self.asked.clear();
         while let Some(ended) = self.sessions.join_next().await {
@@ -223,11 +240,12 @@ impl Manager {
         for link in links {
             // A session that panicked left its link behind.
             self.shared.remove_link(&link);
-            self.inlets.disconnected(link.peer, link.info.node_id, reason.clone()).await;
+            self.inlets.disconnected(&link, reason.clone()).await;
         }
         self.by_task.clear();
         self.connections.clear();
         self.closing.clear();
+        self.dials.clear();
         self.active.clear();
         self.early.clear();
         self.replies.clear();
@@ -318,8 +336,10 @@ impl Manager {
         let connection = options.connection_id();
         swarm.behaviour_mut().door.expect(connection, address.node_id);
         self.dialer.dialling(address.node_id, connection);
+        self.dials.insert(connection, address.node_id);
         count(&self.shared.counters.dials);
         if let Err(error) = swarm.dial(options) {
+            self.dials.remove(&connection);
             self.dial_failed(address.node_id, Some(socket), reason_of_dial(error));
         }
     }
@@ -345,6 +365,7 @@ impl Manager {
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.dials.remove(&connection_id);
                 if let Some(node) = self.dialer.dialled(connection_id) {
                     self.dial_failed(node, None, reason_of_dial(error));
                 }
@@ -368,6 +389,7 @@ impl Manager {
     }
 
     fn on_established(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint, swarm: &mut Swarm<Behaviours>) {
+        self.dials.remove(&connection);
         let streams = swarm.behaviour_mut().door.take_streams(connection);
         let (Some(streams), Some(public_key), Some(remote)) = (streams, public_key_of(&peer), socket_of(endpoint.get_remote_address()))
         else {
@@ -417,15 +439,37 @@ impl Manager {
     fn on_report(&mut self, report: Report, swarm: &mut Swarm<Behaviours>) {
         match report {
             Report::Hello { connection, hello, answer } => {
-                let place = self.admit(connection, &hello);
-                if let (Ok(place), Some(connection)) = (place, self.connections.get_mut(&connection)) {
-                    connection.admitted = Some((place, hello.instance));
-                }
-                // The session may have ended meanwhile.
-                let _ = answer.send(place.map(|_| ()));
+                let guest = Guest { connection, hello, answer, until: Instant::now() + CROSSING_WITHIN };
+                if self.may_cross(connection) { self.guests.push(guest) } else { self.welcome(guest) }
             }
             Report::Ready { connection, link, answer } => self.on_ready(Successor { connection, link, answer }),
             Report::Announced { connection } => self.on_announced(connection, swarm),
+        }
+    }
+
+    /// The peer dialled us while we dial it, and of the two connections ours would stay. Announcing the other one now would
+    /// mean to take it back in a moment.
+    fn may_cross(&self, id: ConnectionId) -> bool {
+        self.connections.get(&id).is_some_and(|connection| {
+            connection.direction != kept_direction(self.shared.node_id, connection.node)
+                && self.dials.values().any(|node| *node == connection.node)
+        })
+    }
+
+    fn welcome(&mut self, guest: Guest) {
+        let place = self.admit(guest.connection, &guest.hello);
+        if let (Ok(place), Some(connection)) = (place, self.connections.get_mut(&guest.connection)) {
+            connection.admitted = Some((place, guest.hello.instance));
+        }
+        // The session may have ended meanwhile.
+        let _ = guest.answer.send(place.map(|_| ()));
+    }
+
+    /// Answers those whose crossing has been decided, and those who waited long enough: our dial may be one that nobody answers.
+    fn welcome_guests(&mut self) {
+        let now = Instant::now();
+        for guest in std::mem::take(&mut self.guests) {
+            if guest.until > now && self.may_cross(guest.connection) { self.guests.push(guest) } else { self.welcome(guest) }
         }
     }
 
@@ -522,9 +566,9 @@ impl Manager {
             if self.shared.link(link.peer).is_some() {
                 // The session panicked, and could not say goodbye itself.
                 self.shared.remove_link(&link);
-                let (inlets, node, reason) = (self.inlets.clone(), link.info.node_id, reason.clone());
+                let (inlets, reason) = (self.inlets.clone(), reason.clone());
                 self.sessions.spawn(async move {
-                    inlets.disconnected(link.peer, node, reason.clone()).await;
+                    inlets.disconnected(&link, reason.clone()).await;
                     reason
                 });
             }

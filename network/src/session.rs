@@ -67,7 +67,7 @@ struct Lanes {
     inbound: [Stream; 2],
     /// By lane.
     outbound: [Stream; 2],
-    hello: Hello,
+    hello: Box<Hello>,
 }
 
 impl Session {
@@ -168,10 +168,8 @@ impl Session {
             handshake: lanes.hello.handshake,
             connected_at: SystemTime::now(),
         };
-        let node_id = info.node_id;
-        let info = Arc::new(info);
         let peer = PeerNo(self.shared.next_peer.fetch_add(1, Ordering::Relaxed));
-        let link = Arc::new(Link::new(peer, Arc::clone(&info), Arc::clone(&self.stop)));
+        let link = Arc::new(Link::new(peer, Arc::new(info), Arc::clone(&self.stop)));
         let (answer, stays) = oneshot::channel();
         let ready = Report::Ready { connection: self.connection, link: Arc::clone(&link), answer };
         if self.reports.send(ready).await.is_err() {
@@ -188,13 +186,15 @@ impl Session {
             tasks.spawn(write_lane(outbound, lane, Arc::clone(&self.shared), Arc::clone(&link)));
         }
         let (announced, wait) = oneshot::channel();
-        tasks.spawn(announce(self.inlets.clone(), self.reports.clone(), self.connection, peer, info, announced));
+        tasks.spawn(announce(self.inlets.clone(), self.reports.clone(), self.connection, Arc::clone(&link), announced));
         // Nothing is read before the node knows who speaks.
         let [votes, bulk] = lanes.inbound;
         let mut inbound = Some((votes, bulk));
         let mut wait = Some(wait);
         let reason = loop {
             tokio::select! {
+                // Why it was stopped says more than what followed from it.
+                biased;
                 reason = self.stop.stopped() => break reason,
                 known = async { wait.as_mut().expect("guarded").await }, if wait.is_some() => {
                     wait = None;
@@ -213,7 +213,7 @@ impl Session {
         };
         self.shared.remove_link(&link);
         tasks.shutdown().await;
-        self.inlets.disconnected(peer, node_id, reason.clone()).await;
+        self.inlets.disconnected(&link, reason.clone()).await;
         reason
     }
 }
@@ -223,11 +223,10 @@ async fn announce(
     inlets: Inlets,
     reports: mpsc::Sender<Report>,
     connection: ConnectionId,
-    peer: PeerNo,
-    info: Arc<PeerInfo>,
+    link: Arc<Link>,
     announced: oneshot::Sender<()>,
 ) -> Option<Reason> {
-    if inlets.connected(peer, info).await.is_err() {
+    if inlets.connected(&link).await.is_err() {
         return Some(Reason::Shutdown);
     }
     if reports.send(Report::Announced { connection }).await.is_err() {
@@ -264,7 +263,7 @@ async fn read_opening<T: AsyncRead + Unpin>(stream: &mut T) -> io::Result<Result
 /// Opens our two lanes: both messages at once, then both answers.
 async fn request_lanes(mut streams: mpsc::Receiver<Stream>, hello: Hello) -> Result<[Stream; 2], Reason> {
     let mut votes = streams.recv().await.ok_or(Reason::Closed)?;
-    write_opening(&mut votes, &Opening::Votes(hello)).await.map_err(broken)?;
+    write_opening(&mut votes, &Opening::Votes(Box::new(hello))).await.map_err(broken)?;
     let mut bulk = streams.recv().await.ok_or(Reason::Closed)?;
     write_opening(&mut bulk, &Opening::Bulk).await.map_err(broken)?;
     for stream in [&mut votes, &mut bulk] {
@@ -284,7 +283,7 @@ async fn accept_lanes(
     public_key: &[u8; 32],
     connection: ConnectionId,
     reports: &mpsc::Sender<Report>,
-) -> Result<([Stream; 2], Hello), Reason> {
+) -> Result<([Stream; 2], Box<Hello>), Reason> {
     let mut votes = None;
     let mut bulk = None;
     while votes.is_none() || bulk.is_none() {
@@ -304,7 +303,7 @@ async fn accept_lanes(
     let (mut votes, hello) = votes.expect("the loop ends with both");
     let mut bulk = bulk.expect("the loop ends with both");
     let (answer, place) = oneshot::channel();
-    let report = Report::Hello { connection, hello: Box::new(hello.clone()), answer };
+    let report = Report::Hello { connection, hello: hello.clone(), answer };
     reports.send(report).await.map_err(|_| swarm_gone())?;
     if let Err(refusal) = place.await.map_err(|_| swarm_gone())? {
         return Err(refuse([Some(votes), Some(bulk)], refusal).await);

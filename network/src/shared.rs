@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,8 @@ pub(crate) struct Link {
     pub(crate) queues: [SendQueue; 2],
     pub(crate) counters: [LaneCounters; 2],
     pub(crate) requests_in_flight: AtomicU64,
+    /// The node has been told, or will be: `Connected` is on its way, so `Disconnected` must follow.
+    pub(crate) announced: AtomicBool,
     since: Instant,
     heard_ms: AtomicU64,
 }
@@ -78,6 +80,7 @@ impl Link {
             ],
             counters: Default::default(),
             requests_in_flight: AtomicU64::new(0),
+            announced: AtomicBool::new(false),
             since: Instant::now(),
             heard_ms: AtomicU64::new(0),
         }

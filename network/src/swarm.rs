@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::door::{Door, multiaddr_of, socket_of};
 use crate::exchange::{self, ExchangeCodec};
 use crate::gossip::{self, Gossip};
+use crate::limits::WINDOW_GROWTH_BYTES_MAX;
 use crate::shared::Shared;
 
 /// Gossip and requests hold no connection open; the door does. So this is only a second line.
@@ -61,10 +62,22 @@ impl ConnectionTasks {
     }
 }
 
+/// What yamux 0.14 grants every stream, and what it grants all streams of a connection together.
+const YAMUX_STREAM_WINDOW: usize = 256 * 1024;
+const YAMUX_CONNECTION_WINDOW: usize = 1024 * 1024 * 1024;
+
+/// libp2p offers no other way to bound how far yamux widens the window of a busy stream: all but this much of the connection's
+/// window is set aside for streams that never come (the handlers take a few hundred at most).
+fn yamux_config() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams((YAMUX_CONNECTION_WINDOW - WINDOW_GROWTH_BYTES_MAX) / YAMUX_STREAM_WINDOW);
+    config
+}
+
 fn transport(keys: &Keypair, dial_within: Duration) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let noise = noise::Config::new(keys).map_err(io::Error::other)?;
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-    let upgraded = tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux::Config::default());
+    let upgraded = tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux_config());
     Ok(upgraded.timeout(dial_within).boxed())
 }
 

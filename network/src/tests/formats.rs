@@ -44,7 +44,7 @@ fn the_opening_messages_are_these_bytes() {
         &"33".repeat(64),   // its signature
         "0807060504030201", // instance
     ];
-    assert_eq!(hex(&Opening::Votes(hello()).encode()), votes.concat());
+    assert_eq!(hex(&Opening::Votes(Box::new(hello())).encode()), votes.concat());
     assert_eq!(hex(&Opening::Bulk.encode()), "0101");
 }
 
@@ -84,7 +84,7 @@ fn check_canonical(bytes: &[u8]) {
 
 #[test]
 fn a_damaged_opening_is_refused_or_is_another_canonical_one() {
-    for good in [Opening::Votes(hello()), Opening::Bulk] {
+    for good in [Opening::Votes(Box::new(hello())), Opening::Bulk] {
         let bytes = good.encode();
         assert_eq!(Opening::decode(&bytes), Ok(good.clone()));
         for cut in 0..bytes.len() {
@@ -124,7 +124,7 @@ fn texts_of_a_handshake_are_bounded_and_printable() {
     for spoil in spoil {
         let mut hello = hello();
         spoil(&mut hello.handshake);
-        assert_eq!(Opening::decode(&Opening::Votes(hello).encode()), Err(Refusal::Malformed));
+        assert_eq!(Opening::decode(&Opening::Votes(Box::new(hello)).encode()), Err(Refusal::Malformed));
     }
     let mut longest = hello();
     longest.handshake.chain_id = "c".repeat(50);
@@ -132,7 +132,7 @@ fn texts_of_a_handshake_are_bounded_and_printable() {
     longest.handshake.node_version = "v".repeat(64);
     longest.handshake.rpc_address = "r".repeat(255);
     longest.handshake.listen_address = "l".repeat(255);
-    let longest = Opening::Votes(longest);
+    let longest = Opening::Votes(Box::new(longest));
     assert!(longest.encode().len() <= OPENING_BYTES_MAX);
     assert_eq!(Opening::decode(&longest.encode()), Ok(longest));
 }
@@ -164,7 +164,7 @@ fn frames_of(wire: &[u8], step: usize) -> (Vec<Frame>, Option<FrameError>) {
 fn frames_come_out_as_they_went_in_however_they_are_cut() {
     let payloads: Vec<Vec<u8>> = [1, 2, 250, FRAME_PAYLOAD_BYTES_MAX, 1, FRAME_PAYLOAD_BYTES_MAX - 1, FRAME_PAYLOAD_BYTES_MAX, 77]
         .iter()
-        .map(|len| vec![(len % 251) as u8; *len])
+        .map(|len| vec![u8::try_from(len % 251).expect("small"); *len])
         .collect();
     let mut wire = HEARTBEAT.to_vec();
     payloads.iter().for_each(|payload| put_frame(payload, &mut wire));

@@ -11,7 +11,7 @@ use crate::score::POINTS_BAD_FRAME;
 use crate::{Event, FrameError, Lane, Reason, Refusal, SendError};
 
 fn hello() -> Opening {
-    Opening::Votes(Hello { handshake: handshake(), instance: 1 })
+    Opening::Votes(Box::new(Hello { handshake: handshake(), instance: 1 }))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::support::{Node, meet, round_trip};
-use crate::limits::{BULK_QUEUE_FRAMES_MAX, EVENT_QUEUE_LEN, PART_BYTES_MAX};
+use crate::limits::{
+    BULK_QUEUE_FRAMES_MAX, EVENT_QUEUE_LEN, PART_BYTES_MAX, READ_BUFFER_BYTES, WINDOW_GROWTH_BYTES_MAX, WRITE_BATCH_BYTES,
+};
 use crate::{Event, Lane, SendError};
 
 fn numbered(number: u32, size: usize) -> Bytes {
@@ -80,6 +82,10 @@ async fn votes_pass_a_jam_of_bulk() {
         tokio::task::yield_now().await;
     }
     assert!(a.network.peers()[0].bulk.queued.bytes > 0, "bulk waits at the sender");
+    // Between the two is no more than the window, a read buffer and a write: what a vote could ever be behind.
+    let under_way = a.network.peers()[0].bulk.frames_out - b.network.peers()[0].bulk.frames_in;
+    let window = (256 * 1024 + WINDOW_GROWTH_BYTES_MAX + READ_BUFFER_BYTES + WRITE_BATCH_BYTES) / PART_BYTES_MAX + 2;
+    assert!(under_way <= window as u64, "{under_way} frames are under way, the window is {window}");
     for number in 0..VOTES {
         a.network.send(to_b, Lane::Votes, numbered(number, 200)).expect("the votes lane is empty");
     }

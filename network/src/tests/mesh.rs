@@ -4,7 +4,7 @@ use bytes::Bytes;
 use libp2p::futures::future::join_all;
 
 use super::support::{Node, config, meet, round_trip};
-use crate::{Direction, Event, Lane, Reason};
+use crate::{Direction, Event, Lane, Reason, SendError};
 
 /// Delivers on both lanes to every other node, and again after every reconnection, until all have heard from all.
 async fn hear_from_all(node: &mut Node, others: usize) {
@@ -14,7 +14,9 @@ async fn hear_from_all(node: &mut Node, others: usize) {
         match node.next().await {
             Event::Connected { peer, .. } => {
                 for lane in Lane::ALL {
-                    node.network.send(peer, lane, me.clone()).expect("just connected");
+                    // If it is gone already, its `Disconnected` follows, and another connection.
+                    let sent = node.network.send(peer, lane, me.clone());
+                    assert!(matches!(sent, Ok(()) | Err(SendError::NotConnected)), "{sent:?}");
                 }
             }
             Event::Received { peer, lane, bytes } => {
@@ -24,7 +26,6 @@ async fn hear_from_all(node: &mut Node, others: usize) {
             }
             // A crossed dial; the other node may have seen it first and hung up.
             Event::Disconnected { reason, .. } => assert!(matches!(reason, Reason::Duplicate | Reason::Closed), "{reason}"),
-
             Event::Refused { reason, .. } => panic!("nobody is refused here: {reason}"),
             other => panic!("nobody sends {other:?}"),
         }
@@ -44,32 +45,51 @@ async fn four_nodes_that_dial_each_other_at_once_all_hear_each_other() {
             for b in a + 1..4 {
                 let (head, tail) = nodes.split_at_mut(b);
                 let (a, b) = (&mut head[a], &mut tail[0]);
-                let (to_b, to_a) = meet(a, b).await;
-                let there = a.network.peers().into_iter().find(|status| status.peer == to_b).expect("connected");
-                let here = b.network.peers().into_iter().find(|status| status.peer == to_a).expect("connected");
-                assert_ne!(there.info.direction, here.info.direction, "both keep the same connection");
+                keep_the_same(a, b).await;
             }
         }
         join_all(nodes.iter().map(|node| node.network.shutdown())).await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_crossed_dials_the_one_of_the_lower_id_is_kept() {
-    let (mut a, mut b) = tokio::join!(Node::seeded(1), Node::seeded(2));
-    a.dial(b.address());
-    b.dial(a.address());
-    hear_from_all_pair(&mut a, &mut b).await;
-    let (to_b, _) = meet(&mut a, &mut b).await;
-    let status = a.network.peers().into_iter().find(|status| status.peer == to_b).expect("connected");
-    // If the dials did not cross, whoever came first was kept; if they did, the rule decided. Both ends agree either way.
-    let other = b.network.peers().into_iter().next().expect("connected");
-    let flipped = if status.info.direction == Direction::Inbound { Direction::Outbound } else { Direction::Inbound };
-    assert_eq!(other.info.direction, flipped);
+/// Waits until both have the same single connection: one end of it dialled, the other did not.
+async fn keep_the_same(a: &mut Node, b: &mut Node) {
+    let direction =
+        |node: &Node, peer| node.network.peers().into_iter().find(|status| status.peer == peer).map(|status| status.info.direction);
+    loop {
+        let (to_b, to_a) = meet(a, b).await;
+        match (direction(a, to_b), direction(b, to_a)) {
+            (Some(Direction::Inbound), Some(Direction::Outbound)) | (Some(Direction::Outbound), Some(Direction::Inbound)) => return,
+            // A crossed dial is being sorted out, and somebody is about to hear of it.
+            _ => tokio::select! {
+                event = a.next() => a.set_aside(event),
+                event = b.next() => b.set_aside(event),
+            },
+        }
+    }
 }
 
-async fn hear_from_all_pair(a: &mut Node, b: &mut Node) {
-    tokio::join!(hear_from_all(a, 1), hear_from_all(b, 1));
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_that_dial_each_other_again_and_again_keep_one_connection() {
+    let impatient = |seed| {
+        let mut impatient = config(seed);
+        impatient.pace.redial_max = std::time::Duration::from_millis(50);
+        impatient
+    };
+    let (mut a, mut b) = tokio::join!(Node::start(impatient(1)), Node::start(impatient(2)));
+    a.dial(b.address());
+    b.dial(a.address());
+    for _ in 0..30 {
+        round_trip(&mut a, &mut b).await;
+        keep_the_same(&mut a, &mut b).await;
+        assert_eq!((a.network.peers().len(), b.network.peers().len()), (1, 1));
+        // Both lose it at once, and both dial again.
+        let (to_b, to_a) = meet(&mut a, &mut b).await;
+        a.network.disconnect(to_b, "once more");
+        b.network.disconnect(to_a, "once more");
+        let (a_id, b_id) = (a.id(), b.id());
+        tokio::join!(a.goodbye(b_id), b.goodbye(a_id));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,8 @@ async fn refused(a: Config, b: Config) -> (Reason, Reason) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_chain_another_genesis_another_version() {
-    let spoil: [(fn(&mut Config), Refusal); 3] = [
+    type Spoil = fn(&mut Config);
+    let spoil: [(Spoil, Refusal); 3] = [
         (|c| c.handshake.chain_id = "other-chain".to_owned(), Refusal::ChainId),
         (|c| c.handshake.genesis_hash[31] ^= 1, Refusal::Genesis),
         (|c| c.handshake.wire_version += 1, Refusal::WireVersion),

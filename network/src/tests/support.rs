@@ -137,6 +137,11 @@ impl Node {
         timeout(DEADLINE, search).await.unwrap_or_else(|_| panic!("no {what} in time"))
     }
 
+    /// Keeps an event for a later `wait`.
+    pub(crate) fn set_aside(&mut self, event: Event) {
+        self.unseen.push_back(event);
+    }
+
     pub(crate) async fn peer(&mut self, node: NodeId) -> PeerNo {
         loop {
             if let Some(peer) = self.connected.get(&node) {
@@ -236,7 +241,7 @@ impl RawPeer {
     /// Opens both lanes both ways as a correct node does. Index 0 of `outbound` is the votes lane then.
     pub(crate) async fn become_peer(&mut self) {
         let hello = Hello { handshake: handshake(), instance: 1 };
-        for (at, opening) in [Opening::Votes(hello), Opening::Bulk].into_iter().enumerate() {
+        for (at, opening) in [Opening::Votes(Box::new(hello)), Opening::Bulk].into_iter().enumerate() {
             self.say(at, &framed(&opening.encode())).await;
         }
         for stream in &mut self.inbound {

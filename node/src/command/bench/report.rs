@@ -93,7 +93,10 @@ impl Report {
         );
         let latencies = self.percentiles().map(|(name, latency)| format!("{name} {}", latency.map_or("-".to_owned(), millis)));
         let _ = writeln!(text, "latency     {}   (due to committed)", latencies.join("   "));
-        let _ = writeln!(text, "errors      {}", if self.errors.is_empty() { "none" } else { "" });
+        let _ = match self.errors.values().sum::<u64>() {
+            0 => writeln!(text, "errors      none"),
+            errors => writeln!(text, "errors      {errors}, by kind:"),
+        };
         for (kind, count) in &self.errors {
             let _ = writeln!(text, "  {count:>9}  {kind}");
         }

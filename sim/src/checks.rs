@@ -1,0 +1,239 @@
+//! What must hold, judged by code of its own: naive, slow, and reading only what left the nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lockstep_replica::seam::Outcome;
+use lockstep_types::{Address, AppHash, Block, BlockId, Commit, CommitSig, Hash, Height};
+
+/// A broken invariant (numbers as in `docs/simulator.md`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+/// A height as the first node that committed it saw it.
+#[derive(Debug)]
+struct Decided {
+    block_id: BlockId,
+    block: Arc<Block>,
+    app_hash: AppHash,
+}
+
+/// What every checker remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    powers: BTreeMap<Address, u64>,
+    chain: BTreeMap<u64, Decided>,
+    /// Sign-bytes of honest keys by (key, type, height, round).
+    signed: BTreeMap<(usize, u64, u64, u64), Vec<u8>>,
+    submitted: BTreeSet<Hash>,
+    /// Transactions reported committed, with their height.
+    acknowledged: BTreeMap<Hash, Height>,
+    /// Highest height that each node told its readers of.
+    told: BTreeMap<usize, u64>,
+    /// The key-value application again, in the simplest way.
+    model: BTreeMap<Vec<u8>, Vec<u8>>,
+    model_height: u64,
+    /// Evidence of two votes in one step, by validator.
+    pub(crate) accused: BTreeSet<usize>,
+}
+
+impl Checks {
+    pub(crate) fn new(powers: BTreeMap<Address, u64>) -> Self {
+        Self { powers, ..Self::default() }
+    }
+
+    pub(crate) fn submitted(&mut self, tx: &[u8]) {
+        self.submitted.insert(Hash::of(tx));
+    }
+
+    /// I4: an honest key signs one thing for a height, round and type, however often its node restarts.
+    pub(crate) fn signed(&mut self, node: usize, bytes: &[u8]) -> Result<(), Violation> {
+        let Some((kind, height, round)) = place_of(bytes) else {
+            return Err(Violation { invariant: "I4", what: format!("node {node} signs bytes that are no vote and no proposal: {bytes:02x?}") });
+        };
+        match self.signed.insert((node, kind, height, round), bytes.to_vec()) {
+            Some(before) if before != bytes => Err(Violation {
+                invariant: "I4",
+                what: format!("node {node} signs two messages of type {kind} at height {height}, round {round}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// I1, I2, I3, I6 for a block that a node tells its readers of.
+    pub(crate) fn committed(&mut self, node: usize, block_id: BlockId, block: &Arc<Block>, commit: &Commit, outcome: &Outcome) -> Result<(), Violation> {
+        let fail = |invariant, what: String| Err(Violation { invariant, what: format!("node {node}, height {}: {what}", block.header.height) });
+        let height = block.header.height.get();
+        let told = self.told.entry(node).or_default();
+        if height != *told + 1 && *told != 0 {
+            return fail("I5", format!("told after height {told}"));
+        }
+        *told = height;
+        if let Some(decided) = self.chain.get(&height) {
+            if decided.block_id != block_id {
+                return fail("I1", format!("{block_id} where another node has {}", decided.block_id));
+            }
+            if decided.app_hash != outcome.app_hash {
+                return fail("I6", format!("root {} where another node has {}", outcome.app_hash, decided.app_hash));
+            }
+            return Ok(());
+        }
+        self.check_links(node, block_id, block, commit)?;
+        for tx in &block.txs {
+            if !self.submitted.contains(&tx.hash()) {
+                return fail("I3", format!("transaction {:?} was never submitted", tx.hash()));
+            }
+        }
+        self.apply(block, outcome).map_err(|what| Violation { invariant: "I3", what: format!("height {height}: {what}") })?;
+        self.chain.insert(height, Decided { block_id, block: block.clone(), app_hash: outcome.app_hash.clone() });
+        Ok(())
+    }
+
+    /// I2: parent, state and certificate, compared one by one.
+    fn check_links(&self, node: usize, block_id: BlockId, block: &Block, commit: &Commit) -> Result<(), Violation> {
+        let fail = |what: String| Err(Violation { invariant: "I2", what: format!("node {node}, height {}: {what}", block.header.height) });
+        let height = block.header.height.get();
+        if let Some(parent) = self.chain.get(&(height - 1)) {
+            if block.header.last_block_id != Some(parent.block_id) {
+                return fail("the parent is another".into());
+            }
+            if block.header.app_hash != parent.app_hash {
+                return fail(format!("the header has root {}, its parent left {}", block.header.app_hash, parent.app_hash));
+            }
+            if block.header.time <= parent.block.header.time {
+                return fail("time does not grow".into());
+            }
+        } else if height > 1 {
+            return fail("nobody committed the height before".into());
+        }
+        let total: u64 = self.powers.values().sum();
+        let mut voted = BTreeSet::new();
+        let mut power = 0;
+        for sig in &commit.signatures {
+            if let CommitSig::Commit(slot) = sig
+                && voted.insert(slot.address)
+            {
+                power += self.powers.get(&slot.address).copied().unwrap_or(0);
+            }
+        }
+        if commit.block_id != block_id || commit.height.get() != height || 3 * power <= 2 * total {
+            return fail(format!("a commit of power {power} of {total} for {}", commit.block_id));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, block: &Block, outcome: &Outcome) -> Result<(), String> {
+        if block.header.height.get() != self.model_height + 1 {
+            return Err(format!("the model is at height {}", self.model_height));
+        }
+        self.model_height += 1;
+        if outcome.results.len() != block.txs.len() {
+            return Err("not one result for each transaction".into());
+        }
+        for (tx, result) in block.txs.iter().zip(outcome.results.iter()) {
+            let split: Vec<&[u8]> = tx.0.splitn(2, |byte| *byte == b'=').collect();
+            match split[..] {
+                [key, value] if result.code == 0 => drop(self.model.insert(key.to_vec(), value.to_vec())),
+                _ => return Err(format!("{:?} has code {}", String::from_utf8_lossy(&tx.0), result.code)),
+            }
+        }
+        Ok(())
+    }
+
+    /// I5: what was reported committed is in the chain where it was said to be.
+    pub(crate) fn acknowledged(&mut self, hash: Hash, height: Height) -> Result<(), Violation> {
+        let before = self.acknowledged.insert(hash, height);
+        if before.is_some_and(|before| before != height) {
+            return Err(Violation { invariant: "I5", what: format!("{hash:?} was acknowledged at {before:?} and at {height}") });
+        }
+        Ok(())
+    }
+
+    /// I5: a node that restarts holds at least what it told its readers of.
+    pub(crate) fn restarted(&mut self, node: usize, height: Height) -> Result<(), Violation> {
+        let told = self.told.get(&node).copied().unwrap_or(0);
+        if height.get() < told {
+            return Err(Violation { invariant: "I5", what: format!("node {node} told height {told} and restarts at {height}") });
+        }
+        if height.get() > 0 {
+            self.told.insert(node, height.get());
+        }
+        Ok(())
+    }
+
+    /// At the end: every acknowledgement is kept, and a node's state is the model's.
+    pub(crate) fn settled(&self) -> Result<(), Violation> {
+        for (hash, height) in &self.acknowledged {
+            let block = self.chain.get(&height.get()).map(|decided| &decided.block);
+            if !block.is_some_and(|block| block.txs.iter().any(|tx| tx.hash() == *hash)) {
+                return Err(Violation { invariant: "I5", what: format!("{hash:?}, acknowledged at height {height}, is not there") });
+            }
+        }
+        Ok(())
+    }
+
+    /// I3 at the end: the application's own answers are the model's, for a node that is at the model's height.
+    pub(crate) fn model(&self, height: u64, get: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Result<(), Violation> {
+        if height != self.model_height {
+            return Ok(());
+        }
+        for (key, value) in &self.model {
+            if get(key).as_ref() != Some(value) {
+                return Err(Violation { invariant: "I3", what: format!("key {:?} is not what the model says", String::from_utf8_lossy(key)) });
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn height(&self) -> u64 {
+        self.model_height
+    }
+
+    pub(crate) fn told(&self, node: usize) -> u64 {
+        self.told.get(&node).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn acknowledgements(&self) -> usize {
+        self.acknowledged.len()
+    }
+}
+
+/// Type, height and round of canonical sign-bytes, read with nothing of the code that wrote them.
+fn place_of(bytes: &[u8]) -> Option<(u64, u64, u64)> {
+    let mut at = 0;
+    let length = varint(bytes, &mut at)?;
+    if bytes.len() as u64 - at as u64 != length || bytes.get(at) != Some(&0x08) {
+        return None;
+    }
+    at += 1;
+    let kind = varint(bytes, &mut at)?;
+    let mut fixed = |tag: u8| -> Option<u64> {
+        if bytes.get(at) != Some(&tag) {
+            return Some(0);
+        }
+        let value = bytes.get(at + 1..at + 9)?;
+        at += 9;
+        Some(u64::from_le_bytes(value.try_into().ok()?))
+    };
+    let height = fixed(0x11)?;
+    let round = fixed(0x19)?;
+    Some((kind, height, round))
+}
+
+fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}

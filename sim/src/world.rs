@@ -1,0 +1,897 @@
+//! The simulated world: an event heap, links, clocks, crashes, and a liar. Everything is drawn from the seed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_app::CheckKind;
+use lockstep_genesis::Genesis;
+use lockstep_replica::check::{build, check};
+use lockstep_replica::planted::Planted;
+use lockstep_replica::recovery::decided;
+use lockstep_replica::seam::{AskId, JobId, Lane, Mono, Peer, ReadAnswer, ReadQuestion, Reply, Report, RequestId, Target, Wait, Write};
+use lockstep_replica::wire::Message;
+use lockstep_replica::{Effect, Input, Now};
+use lockstep_types::block::PartSetHeader;
+use lockstep_types::crypto::verify_batch;
+use lockstep_types::{BlockId, Hash, Height, PublicKey, Round, Time, Vote};
+use sha2::{Digest as _, Sha256};
+
+use crate::checks::{Checks, Violation};
+use crate::disk::Survival;
+use crate::node::{Machine, Running};
+use crate::plan::{Lie, MS, Plan};
+use crate::random::Stream;
+
+/// How long a request waits for its answer.
+const REQUEST_NS: u64 = 2_000 * MS;
+/// Events of one run: far above what any plan needs. A run that reaches it spins (I19).
+const EVENTS_MAX: u64 = 4_000_000;
+/// Blocks after which a chain is long enough for chaos to end.
+const CHAOS_BLOCKS: u64 = 60;
+
+/// Where a crash is forced, for the sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ForcedCrash {
+    /// The node whose effects are counted.
+    pub(crate) node: usize,
+    /// After this many of its effects.
+    pub(crate) effect: u64,
+    /// All nodes at once, as in a power cut.
+    pub(crate) all: bool,
+    /// What unsynced writes become.
+    pub(crate) survival: Survival,
+}
+
+enum What {
+    Input { node: usize, life: u64, input: Box<Input> },
+    LogSync { node: usize, life: u64 },
+    GuardSync { node: usize, life: u64 },
+    Job { node: usize, life: u64, effect: Box<Effect> },
+    Frame { from: usize, to: usize, connection: u64, bytes: Bytes, gossip: bool },
+    Ask { from: usize, from_life: u64, to: usize, job: JobId, connection: u64, bytes: Bytes },
+    Connect { a: usize, b: usize },
+    Reset,
+    Partition,
+    Crash,
+    Restart { node: usize, life: u64 },
+    Clock,
+    Submit,
+    Heal,
+}
+
+struct Event {
+    at: u64,
+    tie: u64,
+    sequence: u64,
+    what: What,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.tie, self.sequence) == (other.at, other.tie, other.sequence)
+    }
+}
+impl Eq for Event {}
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.tie, self.sequence).cmp(&(other.at, other.tie, other.sequence))
+    }
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Report1 {
+    pub(crate) simulated_ns: u64,
+    pub(crate) events: u64,
+    pub(crate) height: u64,
+    pub(crate) acknowledged: usize,
+    pub(crate) crashes: u64,
+    /// Effects that the first node performed: the boundaries of a sweep.
+    pub(crate) effects: u64,
+    /// Rolling hash over every input.
+    pub(crate) digest: Vec<u8>,
+}
+
+/// A run that broke something.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) violation: Violation,
+    pub(crate) at: u64,
+    pub(crate) height: u64,
+}
+
+pub(crate) struct World {
+    plan: Plan,
+    seed: u64,
+    genesis: Genesis,
+    planted: Planted,
+    forced: Option<ForcedCrash>,
+    now: u64,
+    events: BinaryHeap<Reverse<Event>>,
+    sequence: u64,
+    machines: Vec<Machine>,
+    /// By pair, lower first: the number of their connection.
+    connections: BTreeMap<(usize, usize), u64>,
+    connection_count: u64,
+    /// Who hears whom not at all.
+    cut: BTreeSet<(usize, usize)>,
+    checks: Checks,
+    digest: Sha256,
+    processed: u64,
+    crashes: u64,
+    healed: bool,
+    core: BTreeSet<usize>,
+    deadline: u64,
+    goal: u64,
+    txs: u64,
+    requests: u64,
+    network: Stream,
+    schedule: Stream,
+    disks: Stream,
+    faults: Stream,
+    work: Stream,
+    liar: Stream,
+}
+
+type Outcome = Result<(), Violation>;
+
+impl World {
+    pub(crate) fn new(seed: u64, plan: Plan, planted: Planted, forced: Option<ForcedCrash>) -> Self {
+        let (genesis, keys) = crate::keys::genesis(&plan);
+        let mut clocks = Stream::new(seed, "clocks");
+        let mut offset = |plan: &Plan| {
+            let most = plan.clock_offset.max(plan.honest_offset());
+            i64::try_from(clocks.below(2 * most + 1)).expect("offsets are small") - i64::try_from(most).expect("offsets are small")
+        };
+        let hash = genesis.hash();
+        let powers = keys.iter().zip(&plan.powers).map(|(key, power)| (key.public_key().address(), *power)).collect();
+        let mut machines: Vec<Machine> = keys.into_iter().map(|key| (Some(key), offset(&plan))).map(|(key, clock)| Machine::new(key, clock, hash)).collect();
+        machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash)));
+        Self {
+            seed,
+            genesis,
+            planted,
+            forced,
+            now: 0,
+            events: BinaryHeap::new(),
+            sequence: 0,
+            machines,
+            connections: BTreeMap::new(),
+            connection_count: 0,
+            cut: BTreeSet::new(),
+            checks: Checks::new(powers),
+            digest: Sha256::new(),
+            processed: 0,
+            crashes: 0,
+            healed: false,
+            core: BTreeSet::new(),
+            deadline: u64::MAX,
+            goal: u64::MAX,
+            txs: 0,
+            requests: 0,
+            network: Stream::new(seed, "network"),
+            schedule: Stream::new(seed, "schedule"),
+            disks: Stream::new(seed, "disks"),
+            faults: Stream::new(seed, "faults"),
+            work: Stream::new(seed, "work"),
+            liar: Stream::new(seed, "liar"),
+            plan,
+        }
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(mut self) -> Result<Report1, Failure> {
+        let outcome = self.live();
+        let height = self.checks.height();
+        outcome.map_err(|violation| Failure { violation, at: self.now, height })?;
+        Ok(Report1 {
+            simulated_ns: self.now,
+            events: self.processed,
+            height,
+            acknowledged: self.checks.acknowledgements(),
+            crashes: self.crashes,
+            effects: self.machines[0].effects,
+            digest: self.digest.finalize().to_vec(),
+        })
+    }
+
+    fn live(&mut self) -> Outcome {
+        for node in 0..self.machines.len() {
+            self.start(node)?;
+        }
+        self.at(0, What::Submit);
+        self.at(self.plan.chaos, What::Heal);
+        if self.plan.resets {
+            self.after_between(100, 2_000, What::Reset);
+        }
+        if self.plan.partitions {
+            self.after_between(100, 2_500, What::Partition);
+        }
+        if self.plan.crashes || self.plan.crash_all {
+            self.after_between(50, 2_500, What::Crash);
+        }
+        if self.plan.clock_steps {
+            self.after_between(100, 2_000, What::Clock);
+        }
+        while let Some(Reverse(event)) = self.events.pop() {
+            self.now = event.at;
+            self.processed += 1;
+            if self.processed > EVENTS_MAX {
+                return violation("I19", format!("{EVENTS_MAX} events in {} ms", self.now / MS));
+            }
+            self.happen(event.what)?;
+            if self.healed && self.has_settled() {
+                return self.finish();
+            }
+            if self.now > self.deadline {
+                return self.late();
+            }
+        }
+        violation("I7", "nothing happens any more".into())
+    }
+
+    /// I7: the core did not reach its goal within the bound.
+    fn late(&self) -> Outcome {
+        let at = |node: &usize| {
+            let running = self.machines[*node].running.as_ref();
+            let state = running.map(|running| {
+                let consensus = running.replica.consensus();
+                format!("height {} round {} {:?}", running.replica.height(), consensus.round(), consensus.current_step())
+            });
+            format!("node {node}: {}", state.unwrap_or_else(|| "down".into()))
+        };
+        let core: Vec<String> = self.core.iter().map(at).collect();
+        violation("I7", format!("goal {} not reached within the bound; {}", self.goal, core.join(", ")))
+    }
+
+    fn finish(&self) -> Outcome {
+        self.checks.settled()?;
+        for node in &self.core {
+            if let Some(running) = &self.machines[*node].running {
+                let state = running.executor.state();
+                let get = |key: &[u8]| state.tree().get(&lockstep_app::kv::data_key(key)).map(|value| value.to_vec());
+                self.checks.model(state.height().get(), get)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_settled(&self) -> bool {
+        self.core.iter().all(|node| self.checks.told(*node) >= self.goal)
+    }
+
+    // --- events ------------------------------------------------------------------------------------------------
+
+    fn at(&mut self, at: u64, what: What) {
+        self.sequence += 1;
+        let tie = self.schedule.bits();
+        self.events.push(Reverse(Event { at, tie, sequence: self.sequence, what }));
+    }
+
+    fn after(&mut self, delay: u64, what: What) {
+        self.at(self.now + delay, what);
+    }
+
+    fn after_between(&mut self, low_ms: u64, high_ms: u64, what: What) {
+        let delay = self.faults.between(low_ms * MS, high_ms * MS);
+        self.after(delay, what);
+    }
+
+    fn happen(&mut self, what: What) -> Outcome {
+        match what {
+            What::Input { node, life, input } => self.input(node, life, *input),
+            What::LogSync { node, life } => self.log_sync(node, life),
+            What::GuardSync { node, life } => self.guard_sync(node, life),
+            What::Job { node, life, effect } => self.job(node, life, *effect),
+            What::Frame { from, to, connection, bytes, gossip } => self.frame(from, to, connection, bytes, gossip),
+            What::Ask { from, from_life, to, job, connection, bytes } => self.ask(from, from_life, to, job, connection, bytes),
+            What::Connect { a, b } => self.connect(a, b),
+            What::Reset => {
+                let pairs: Vec<(usize, usize)> = self.connections.keys().copied().collect();
+                if !self.healed {
+                    if !pairs.is_empty() {
+                        let (a, b) = *self.faults.pick(&pairs);
+                        self.disconnect(a, b)?;
+                    }
+                    self.after_between(50, 2_000, What::Reset);
+                }
+                Ok(())
+            }
+            What::Partition => {
+                self.partition();
+                Ok(())
+            }
+            What::Crash => self.crash_some(),
+            What::Restart { node, life } => {
+                if self.machines[node].life == life && self.machines[node].running.is_none() && !self.machines[node].retired {
+                    self.start(node)?;
+                }
+                Ok(())
+            }
+            What::Clock => {
+                if !self.healed {
+                    let node = self.faults.place(self.machines.len());
+                    let most = i64::try_from(self.plan.clock_offset.max(self.plan.honest_offset())).expect("offsets are small");
+                    self.machines[node].clock = i64::try_from(self.faults.below(2 * most.unsigned_abs() + 1)).expect("offsets are small") - most;
+                    self.after_between(100, 2_000, What::Clock);
+                }
+                Ok(())
+            }
+            What::Submit => self.submit(),
+            What::Heal => self.heal(),
+        }
+    }
+
+    // --- nodes -------------------------------------------------------------------------------------------------
+
+    fn start(&mut self, node: usize) -> Outcome {
+        let machine = &self.machines[node];
+        let started = catch_unwind(AssertUnwindSafe(|| machine.start(&self.genesis, self.plan.flush_blocks, self.planted)));
+        let started = match started {
+            Err(panic) => return violation("I18", format!("node {node} panicked while starting: {}", crate::panic_text(&*panic))),
+            Ok(Err(reason)) => {
+                if machine.disk.is_stopped() {
+                    return self.crash(node, Survival::Random);
+                }
+                return violation("I5", format!("node {node} does not start from its disk: {reason}"));
+            }
+            Ok(Ok(started)) => started,
+        };
+        for block in &started.replayed {
+            if block.outcome.height.get() > self.checks.told(node) {
+                self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome)?;
+            }
+        }
+        self.checks.restarted(node, started.height)?;
+        self.machines[node].life += 1;
+        self.machines[node].running = Some(started.running);
+        let now = self.clocks(node);
+        let effects = self.machines[node].running.as_mut().expect("just started").replica.start(now);
+        self.effects(node, effects)?;
+        for other in 0..self.machines.len() {
+            if other != node {
+                let delay = self.network.between(MS, 300 * MS);
+                self.after(delay, What::Connect { a: node.min(other), b: node.max(other) });
+            }
+        }
+        Ok(())
+    }
+
+    fn clocks(&self, node: usize) -> Now {
+        // True time starts a day after genesis.
+        let wall = i128::from(self.now) + i128::from(self.machines[node].clock) + crate::keys::START_UNIX_NS;
+        Now { mono: Mono(self.now), wall: Time::from_unix_nanos(wall) }
+    }
+
+    fn input(&mut self, node: usize, life: u64, input: Input) -> Outcome {
+        if self.machines[node].life != life {
+            return Ok(());
+        }
+        let now = self.clocks(node);
+        let Some(running) = self.machines[node].running.as_mut() else { return Ok(()) };
+        self.digest.update((node as u64).to_le_bytes());
+        self.digest.update(self.now.to_le_bytes());
+        self.digest.update(format!("{input:?}"));
+        if let Input::Durable { ticket } = &input {
+            let released = running.fence.durable(*ticket);
+            for effect in released {
+                self.perform(node, effect)?;
+                if self.machines[node].life != life || self.machines[node].running.is_none() {
+                    return Ok(());
+                }
+            }
+        }
+        let Some(running) = self.machines[node].running.as_mut() else { return Ok(()) };
+        let replica = &mut running.replica;
+        match catch_unwind(AssertUnwindSafe(|| replica.step(now, input))) {
+            Ok(effects) => self.effects(node, effects),
+            Err(panic) => violation("I18", format!("node {node} panicked: {}", crate::panic_text(&*panic))),
+        }
+    }
+
+    fn effects(&mut self, node: usize, effects: Vec<Effect>) -> Outcome {
+        let life = self.machines[node].life;
+        for effect in effects {
+            let Some(running) = self.alive(node, life) else { return Ok(()) };
+            if let Some(effect) = running.fence.admit(effect) {
+                self.perform(node, effect)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn job_delay(&mut self) -> u64 {
+        self.schedule.between(1_000, self.plan.job_delay.max(2_000))
+    }
+
+    fn answer(&mut self, node: usize, input: Input) {
+        let delay = self.job_delay();
+        let life = self.machines[node].life;
+        self.after(delay, What::Input { node, life, input: Box::new(input) });
+    }
+
+    fn perform(&mut self, node: usize, effect: Effect) -> Outcome {
+        let life = self.machines[node].life;
+        match effect {
+            Effect::Verify { job, checks } => {
+                let verdicts = verify_batch(&checks);
+                self.answer(node, Input::Verified { job, verdicts });
+            }
+            Effect::Sign { job, bytes, .. } => {
+                if self.is_honest(node) {
+                    self.checks.signed(node, &bytes)?;
+                }
+                let signature = self.machines[node].key.as_ref().map(|key| key.sign(&bytes));
+                self.answer(node, Input::Signed { job, signature });
+            }
+            Effect::Persist { ticket, write: Write::Log(records), .. } => {
+                let running = self.machines[node].running.as_mut().expect("it performs");
+                if let Err(reason) = running.append(&records) {
+                    return self.disk_failed(node, reason);
+                }
+                running.unsynced.push(ticket);
+                let delay = self.disks.between(100_000, self.plan.disk_delay);
+                self.after(delay, What::LogSync { node, life });
+            }
+            Effect::Persist { ticket, write, .. } => {
+                self.machines[node].running.as_mut().expect("it performs").guard_queue.push_back((ticket, write));
+                let delay = self.disks.between(100_000, self.plan.disk_delay);
+                self.after(delay, What::GuardSync { node, life });
+            }
+            Effect::Build { .. } | Effect::Check { .. } | Effect::Execute { .. } | Effect::CheckTxs { .. } | Effect::Flush { .. } | Effect::Read { .. } => {
+                let delay = self.job_delay();
+                self.after(delay, What::Job { node, life, effect: Box::new(effect) });
+            }
+            Effect::Send { to, lane, bytes } => self.send(node, to, lane, &bytes),
+            Effect::Request { job, peer, bytes } => {
+                let to = self.machines[node].running.as_ref().and_then(|running| running.peers.get(&peer)).copied();
+                match to.and_then(|to| Some((to, *self.connections.get(&pair(node, to))?))) {
+                    Some((to, connection)) => {
+                        self.after(REQUEST_NS, What::Input { node, life, input: Box::new(Input::Response { job, bytes: None }) });
+                        if let Some(delay) = self.hop(node, to) {
+                            self.after(delay, What::Ask { from: node, from_life: life, to, job, connection, bytes });
+                        }
+                    }
+                    None => self.answer(node, Input::Response { job, bytes: None }),
+                }
+            }
+            Effect::Respond { ask, bytes } => {
+                let asked = self.machines[node].running.as_mut().and_then(|running| running.asks.remove(&ask));
+                if let Some((to, to_life, job)) = asked
+                    && let Some(delay) = self.hop(node, to)
+                {
+                    let input = Box::new(Input::Response { job, bytes: Some(bytes) });
+                    self.after(delay, What::Input { node: to, life: to_life, input });
+                }
+            }
+            Effect::SetTimer { at, timer } => {
+                self.at(at.0.max(self.now), What::Input { node, life, input: Box::new(Input::TimedOut(timer)) });
+            }
+            Effect::Reply { reply, .. } => {
+                if let Reply::Committed { hash, height, .. } = reply {
+                    self.checks.acknowledged(hash, height)?;
+                }
+            }
+            Effect::Disconnect { peer, .. } => {
+                let other = self.machines[node].running.as_ref().and_then(|running| running.peers.get(&peer)).copied();
+                if let Some(other) = other {
+                    self.disconnect(node.min(other), node.max(other))?;
+                }
+            }
+            Effect::Report { report, .. } => self.report(node, &report)?,
+            Effect::Halt { reason } => {
+                if self.is_honest(node) {
+                    return violation("I18", format!("node {node} halts: {reason}"));
+                }
+            }
+        }
+        self.machines[node].effects += 1;
+        self.force_crash(node)
+    }
+
+    fn report(&mut self, node: usize, report: &Report) -> Outcome {
+        match report {
+            Report::Committed { block_id, block, commit, outcome, .. } => {
+                self.checks.committed(node, *block_id, block, commit.get(), outcome)?;
+                if self.checks.height() > CHAOS_BLOCKS && !self.healed {
+                    return self.heal();
+                }
+                Ok(())
+            }
+            Report::Equivocation { first, .. } => {
+                // Set order is by power and address; the accused is found by its key.
+                let running = self.machines[node].running.as_ref().expect("it reports");
+                let address = running.replica.chain().validators.get(first.validator).map(|validator| validator.address);
+                let accused = (0..self.plan.powers.len())
+                    .find(|i| self.machines[*i].key.as_ref().map(|key| key.public_key().address()) == address);
+                match accused {
+                    Some(accused) if self.is_honest(accused) => violation("I9", format!("node {accused} is honest and accused by node {node}")),
+                    Some(accused) => {
+                        self.checks.accused.insert(accused);
+                        Ok(())
+                    }
+                    None => violation("I9", "somebody unknown is accused".into()),
+                }
+            }
+            // Only a liar is ever refused.
+            Report::Refused { peer, reason, .. } => {
+                let from = self.machines[node].running.as_ref().and_then(|running| running.peers.get(peer)).copied();
+                match from {
+                    Some(from) if self.is_honest(from) && self.plan.byzantine.is_none() => {
+                        violation("I13", format!("node {node} refuses honest node {from}: {reason}"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Report::Note(note) if self.is_honest(node) && note.contains("Nothing is signed any more") => {
+                violation("I4", format!("node {node} takes itself for a clone: {note}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_honest(&self, node: usize) -> bool {
+        self.plan.byzantine.is_none_or(|(liar, _)| liar != node)
+    }
+
+    fn disk_failed(&mut self, node: usize, reason: String) -> Outcome {
+        if self.machines[node].disk.is_stopped() {
+            return self.crash(node, Survival::Random);
+        }
+        violation("I18", format!("node {node}: the disk refuses: {reason}"))
+    }
+
+    fn log_sync(&mut self, node: usize, life: u64) -> Outcome {
+        let Some(running) = self.alive(node, life).filter(|running| !running.unsynced.is_empty()) else { return Ok(()) };
+        match running.sync() {
+            Ok(tickets) => tickets.into_iter().try_for_each(|ticket| self.input(node, life, Input::Durable { ticket })),
+            Err(reason) => self.disk_failed(node, reason),
+        }
+    }
+
+    fn guard_sync(&mut self, node: usize, life: u64) -> Outcome {
+        let Some(running) = self.alive(node, life) else { return Ok(()) };
+        match running.write_guard() {
+            Ok(Some(ticket)) => self.input(node, life, Input::Durable { ticket }),
+            Ok(None) => Ok(()),
+            Err(reason) => self.disk_failed(node, reason),
+        }
+    }
+
+    fn alive(&mut self, node: usize, life: u64) -> Option<&mut Running> {
+        let machine = &mut self.machines[node];
+        if machine.life == life { machine.running.as_mut() } else { None }
+    }
+
+    /// Does what a thread beside the replica does, and hands the answer over.
+    fn job(&mut self, node: usize, life: u64, effect: Effect) -> Outcome {
+        let Some(running) = self.alive(node, life) else { return Ok(()) };
+        let executor = &mut running.executor;
+        let input = match effect {
+            Effect::Build { job, build: request } => {
+                let built = build(executor.host(), executor.state(), &request);
+                Input::Built { job, built: Box::new(built) }
+            }
+            Effect::Check { job, check: request } => Input::Checked { job, verdict: check(executor.host(), executor.state(), &request) },
+            Effect::Execute { job, execute } => {
+                Input::Executed { job, outcome: executor.execute(&execute).map(Box::new).map_err(|error| error.to_string()) }
+            }
+            Effect::CheckTxs { job, txs, recheck } => {
+                let kind = if recheck { CheckKind::Recheck } else { CheckKind::New };
+                let verdicts = txs.iter().map(|tx| executor.host().check_tx(executor.state(), tx, kind)).collect();
+                Input::TxsChecked { job, verdicts }
+            }
+            Effect::Flush { height, chain, .. } => match running.flush(height, &chain.encode()) {
+                Ok(()) => Input::Flushed { height },
+                Err(reason) => return self.disk_failed(node, reason),
+            },
+            Effect::Read { job, what: ReadQuestion::Blocks { from, count, .. } } => {
+                let mut blocks = Vec::new();
+                for offset in 0..u64::from(count.min(16)) {
+                    let Ok((_, _, body, commit)) = decided(&running.reader, from.plus(offset)) else { break };
+                    blocks.push((body, commit));
+                }
+                Input::ReadDone { job, answer: ReadAnswer::Blocks(blocks) }
+            }
+            _ => return Ok(()),
+        };
+        self.input(node, life, input)
+    }
+
+    // --- the network ---------------------------------------------------------------------------------------------
+
+    /// How long a frame takes, if it arrives.
+    fn hop(&mut self, from: usize, to: usize) -> Option<u64> {
+        if self.cut.contains(&(from, to)) || (!self.healed && self.network.chance(self.plan.loss)) {
+            return None;
+        }
+        let (low, high) = if self.healed { (MS / 10, 5 * MS) } else { self.plan.latency };
+        Some(self.network.between(low, high))
+    }
+
+    fn send(&mut self, from: usize, to: Target, lane: Lane, bytes: &Bytes) {
+        let peers: Vec<usize> = match (&to, self.machines[from].running.as_ref()) {
+            (_, None) => return,
+            (Target::All, Some(running)) => running.peers.values().copied().collect(),
+            (Target::One(peer), Some(running)) => running.peers.get(peer).copied().into_iter().collect(),
+        };
+        for (place, to) in peers.into_iter().enumerate() {
+            let Some(bytes) = self.lie(from, place, bytes) else { continue };
+            let Some(connection) = self.connections.get(&pair(from, to)).copied() else { continue };
+            let copies = if !self.healed && self.network.chance(self.plan.duplication) { 2 } else { 1 };
+            for _ in 0..copies {
+                if let Some(delay) = self.hop(from, to) {
+                    self.after(delay, What::Frame { from, to, connection, bytes: bytes.clone(), gossip: lane == Lane::Gossip });
+                }
+            }
+        }
+    }
+
+    /// What a liar sends instead, to the peer at this place of its list; none for nothing.
+    fn lie(&mut self, from: usize, place: usize, bytes: &Bytes) -> Option<Bytes> {
+        let Some((_, lie)) = self.plan.byzantine.filter(|(liar, _)| *liar == from) else { return Some(bytes.clone()) };
+        let Ok(message) = Message::decode(bytes) else { return Some(bytes.clone()) };
+        let second_half = place % 2 == 1;
+        let key = self.machines[from].key.as_ref().expect("the liar is a validator");
+        let resigned = |mut vote: Vote| {
+            vote.signature = key.sign(&vote.sign_bytes(&self.genesis.chain_id));
+            Some(Message::Vote(vote).encode())
+        };
+        match (lie, message) {
+            (Lie::Withhold, Message::Vote(_) | Message::Proposal { .. }) if second_half => None,
+            (Lie::Equivocate, Message::Vote(vote)) if second_half => {
+                let block_id = if vote.block_id.is_some() { None } else { Some(invented(self.liar.bits())) };
+                resigned(Vote { block_id, valid_round: None, ..vote })
+            }
+            (Lie::ForgeValidRound, Message::Vote(vote)) if second_half && vote.block_id.is_some() && vote.round > Round::ZERO => {
+                let valid_round = if vote.valid_round.is_some() { None } else { Round::new(vote.round.get() - 1) };
+                match vote.kind {
+                    lockstep_types::VoteType::Prevote => resigned(Vote { valid_round, ..vote }),
+                    lockstep_types::VoteType::Precommit => Some(bytes.clone()),
+                }
+            }
+            (Lie::Invent, Message::Vote(vote)) => resigned(Vote { block_id: Some(invented(self.liar.bits())), valid_round: None, ..vote }),
+            (Lie::TwoProposals, Message::Proposal { mut proposal, .. }) if second_half => {
+                proposal.block_id = invented(u64::from(proposal.round.get()) + proposal.height.get() * 1_000);
+                proposal.signature = key.sign(&proposal.sign_bytes(&self.genesis.chain_id));
+                Some(Message::Proposal { proposal, first: None }.encode())
+            }
+            _ => Some(bytes.clone()),
+        }
+    }
+
+    fn frame(&mut self, from: usize, to: usize, connection: u64, bytes: Bytes, gossip: bool) -> Outcome {
+        if self.connections.get(&pair(from, to)) != Some(&connection) {
+            return Ok(());
+        }
+        let life = self.machines[to].life;
+        let peer = peer_number(connection, from, to);
+        let input = if gossip { Input::Gossiped { peer, bytes } } else { Input::Received { peer, bytes } };
+        self.input(to, life, input)
+    }
+
+    fn ask(&mut self, from: usize, from_life: u64, to: usize, job: JobId, connection: u64, bytes: Bytes) -> Outcome {
+        if self.connections.get(&pair(from, to)) != Some(&connection) {
+            return Ok(());
+        }
+        let life = self.machines[to].life;
+        let Some(running) = self.alive(to, life) else { return Ok(()) };
+        running.ask_count += 1;
+        let ask = AskId(running.ask_count);
+        running.asks.insert(ask, (from, from_life, job));
+        self.input(to, life, Input::Asked { peer: peer_number(connection, from, to), ask, bytes })
+    }
+
+    fn connect(&mut self, a: usize, b: usize) -> Outcome {
+        let both = self.machines[a].running.is_some() && self.machines[b].running.is_some();
+        if !both || self.connections.contains_key(&(a, b)) {
+            return Ok(());
+        }
+        self.connection_count += 1;
+        let connection = self.connection_count;
+        self.connections.insert((a, b), connection);
+        for (node, other) in [(a, b), (b, a)] {
+            let life = self.machines[node].life;
+            let validator: Option<PublicKey> = self.machines[other].key.as_ref().map(lockstep_types::PrivateKey::public_key);
+            let peer = peer_number(connection, other, node);
+            if let Some(running) = self.machines[node].running.as_mut() {
+                running.peers.insert(peer, other);
+            }
+            self.input(node, life, Input::PeerUp { peer, validator })?;
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self, a: usize, b: usize) -> Outcome {
+        let Some(connection) = self.connections.remove(&(a, b)) else { return Ok(()) };
+        for (node, other) in [(a, b), (b, a)] {
+            let peer = peer_number(connection, other, node);
+            let life = self.machines[node].life;
+            if let Some(running) = self.machines[node].running.as_mut() {
+                running.peers.remove(&peer);
+                self.input(node, life, Input::PeerDown { peer })?;
+            }
+        }
+        let delay = self.network.between(20 * MS, 600 * MS);
+        self.after(delay, What::Connect { a, b });
+        Ok(())
+    }
+
+    fn partition(&mut self) {
+        self.cut.clear();
+        if self.healed {
+            return;
+        }
+        let n = self.machines.len();
+        match self.faults.below(4) {
+            0 => {}
+            1 => {
+                let alone = self.faults.place(n);
+                for other in 0..n {
+                    self.cut.extend([(alone, other), (other, alone)]);
+                }
+            }
+            2 => {
+                let sides: Vec<bool> = (0..n).map(|_| self.faults.chance(500)).collect();
+                for a in 0..n {
+                    self.cut.extend((0..n).filter(|b| sides[a] != sides[*b]).map(|b| (a, b)));
+                }
+            }
+            _ => {
+                // One direction only.
+                let (a, b) = (self.faults.place(n), self.faults.place(n));
+                self.cut.insert((a, b));
+            }
+        }
+        self.after_between(100, 2_500, What::Partition);
+    }
+
+    // --- faults ----------------------------------------------------------------------------------------------------
+
+    fn crash_some(&mut self) -> Outcome {
+        if self.healed {
+            return Ok(());
+        }
+        let survivals = [Survival::All, Survival::None, Survival::Random, Survival::TornSectors, Survival::TornPages, Survival::Prefix];
+        let survival = *self.faults.pick(&survivals);
+        if self.plan.crash_all && (!self.plan.crashes || self.faults.chance(300)) {
+            for node in 0..self.machines.len() {
+                self.crash(node, survival)?;
+            }
+        } else {
+            let node = self.faults.place(self.machines.len());
+            self.crash(node, survival)?;
+        }
+        self.after_between(50, 2_500, What::Crash);
+        Ok(())
+    }
+
+    fn force_crash(&mut self, node: usize) -> Outcome {
+        let Some(forced) = self.forced.filter(|forced| forced.node == node && forced.effect == self.machines[node].effects) else {
+            return Ok(());
+        };
+        self.forced = None;
+        if forced.all {
+            (0..self.machines.len()).try_for_each(|node| self.crash(node, forced.survival))
+        } else {
+            self.crash(node, forced.survival)
+        }
+    }
+
+    fn crash(&mut self, node: usize, survival: Survival) -> Outcome {
+        self.machines[node].life += 1;
+        self.machines[node].running = None;
+        self.crashes += 1;
+        let seed = self.disks.bits();
+        self.machines[node].disk.crash(survival, seed);
+        for other in 0..self.machines.len() {
+            if other != node {
+                self.disconnect(node.min(other), node.max(other))?;
+            }
+        }
+        let life = self.machines[node].life;
+        let delay = self.faults.between(10 * MS, 1_500 * MS);
+        self.after(delay, What::Restart { node, life });
+        Ok(())
+    }
+
+    /// The end of chaos: a core of more than two thirds is made whole, and must now make progress.
+    fn heal(&mut self) -> Outcome {
+        if self.healed {
+            return Ok(());
+        }
+        self.healed = true;
+        self.cut.clear();
+        self.core = self.choose_core();
+        for node in 0..self.machines.len() {
+            if !self.core.contains(&node) {
+                if self.plan.leave_rest_broken && self.machines[node].running.is_some() {
+                    self.crash(node, Survival::Random)?;
+                }
+                self.machines[node].retired = self.plan.leave_rest_broken;
+                continue;
+            }
+            let most = self.plan.honest_offset();
+            self.machines[node].clock = i64::try_from(self.faults.below(most + 1)).expect("offsets are small");
+            if self.machines[node].running.is_none() {
+                self.start(node)?;
+            }
+        }
+        let running = || self.core.iter().filter_map(|node| self.machines[*node].running.as_ref());
+        let highest_round = running().map(|running| running.replica.consensus().round().get()).max().unwrap_or(0);
+        let heights: Vec<u64> = running().map(|running| running.replica.chain().height.get()).collect();
+        let highest = heights.iter().max().copied().unwrap_or(0).max(self.checks.height());
+        let lag = highest - heights.iter().min().copied().unwrap_or(0);
+        self.goal = highest + self.plan.settle_blocks;
+        // Clocks that ran ahead left blocks from the future: honest proposers wait for them.
+        let ahead = 2 * self.plan.clock_offset;
+        self.deadline = self.now + self.plan.liveness_bound(highest_round, lag) + ahead;
+        Ok(())
+    }
+
+    fn choose_core(&mut self) -> BTreeSet<usize> {
+        let honest: Vec<usize> = (0..self.plan.powers.len()).filter(|node| self.is_honest(*node)).collect();
+        if !self.plan.leave_rest_broken {
+            return honest.into_iter().collect();
+        }
+        let total: u64 = self.plan.powers.iter().sum();
+        let mut core: BTreeSet<usize> = BTreeSet::new();
+        let mut left = honest;
+        while core.iter().map(|node| self.plan.powers[*node]).sum::<u64>() * 3 <= total * 2 {
+            let Some(place) = (!left.is_empty()).then(|| self.faults.place(left.len())) else { break };
+            core.insert(left.swap_remove(place));
+        }
+        core
+    }
+
+    fn submit(&mut self) -> Outcome {
+        if self.healed && self.now > self.deadline {
+            return Ok(());
+        }
+        let node = self.work.place(self.machines.len());
+        self.txs += 1;
+        self.requests += 1;
+        let tx = format!("key{}={}-{}", self.work.below(40), self.seed, self.txs).into_bytes();
+        if self.machines[node].running.is_some() {
+            self.checks.submitted(&tx);
+            let life = self.machines[node].life;
+            let request = RequestId(self.requests);
+            self.input(node, life, Input::Submit { request, tx: Arc::from(tx), wait: Wait::Commit })?;
+        }
+        let delay = self.work.between(MS, 2 * self.plan.tx_interval);
+        self.after(delay, What::Submit);
+        Ok(())
+    }
+}
+
+fn violation(invariant: &'static str, what: String) -> Outcome {
+    Err(Violation { invariant, what })
+}
+
+fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
+
+/// The number that `to` knows its connection with `from` by.
+fn peer_number(connection: u64, from: usize, to: usize) -> Peer {
+    Peer(2 * connection + u64::from(from > to))
+}
+
+/// The name of a block that does not exist.
+fn invented(bits: u64) -> BlockId {
+    let hash = Hash::of(bits.to_le_bytes());
+    BlockId { hash, parts: PartSetHeader { total: 1, hash: Hash::of(hash.0) } }
+}
+
+/// A height that is written in failures.
+pub(crate) fn height_text(height: u64) -> String {
+    Height::new(height).map_or_else(|| "?".to_owned(), |height| height.to_string())
+}

@@ -1,0 +1,138 @@
+//! One example of every message, question and answer, each with its bytes written by hand.
+
+use bytes::Bytes;
+use lockstep_mempool::TxBytes;
+use lockstep_replica::wire::{Answer, Bits, Have, Message, Question, Status, TxBatch, VoteBatch};
+use lockstep_types::Address;
+use lockstep_types::commit::{Commit, CommitSig, SlotSignature};
+
+use crate::support::*;
+
+/// `n` times the byte written as two digits.
+fn times(n: usize, byte: &str) -> String {
+    byte.repeat(n)
+}
+
+/// The block id of every example: hash, number of parts, hash of the parts.
+fn id() -> String {
+    times(32, "11") + "02000000" + &times(32, "22")
+}
+
+/// Second 2, nanosecond 7.
+const TIME: &str = "020000000000000007000000";
+/// Height 5 and round 3.
+const HEIGHT_ROUND: &str = "050000000000000003000000";
+/// Keeps 3, decided 9.
+const STATUS: &str = "03000000000000000900000000000000";
+
+fn vote_hex() -> String {
+    "01".to_owned() + HEIGHT_ROUND + "01" + &id() + "0101000000" + TIME + "01000000" + &times(64, "5a")
+}
+
+fn nil_precommit_hex() -> String {
+    "02".to_owned() + HEIGHT_ROUND + "00" + "00" + TIME + "01000000" + &times(64, "5a")
+}
+
+fn proposal_hex() -> String {
+    HEIGHT_ROUND.to_owned() + "0102000000" + &id() + TIME + &times(64, "6b")
+}
+
+fn part_hex() -> String {
+    "01000000".to_owned() + "03000000eeeeee" + "01000000" + &times(32, "33")
+}
+
+fn commit() -> Commit {
+    let slot = SlotSignature { address: Address([0x44; 20]), timestamp: at(2, 7), signature: lockstep_types::Signature([0x5a; 64]) };
+    Commit {
+        height: height(5),
+        round: round(3),
+        block_id: block_id(),
+        signatures: vec![CommitSig::Commit(slot.clone()), CommitSig::Absent, CommitSig::Nil(slot)],
+    }
+}
+
+fn commit_hex() -> String {
+    let slot = times(20, "44") + TIME + &times(64, "5a");
+    HEIGHT_ROUND.to_owned() + &id() + "03000000" + "02" + &slot + "01" + "03" + &slot
+}
+
+pub(crate) fn status() -> Status {
+    Status { base: height(3), tip: height(9) }
+}
+
+pub(crate) fn messages() -> Vec<(&'static str, Message, String)> {
+    let have = Have {
+        status: status(),
+        height: height(10),
+        round: round(1),
+        step: 1,
+        proposal: true,
+        polka: false,
+        parts: Bits::of([0, 9]),
+        prevotes: Bits::of([1]),
+        precommits: Bits::default(),
+        missing_polka: None,
+    };
+    let signed = |place: &str| place.to_owned() + TIME + &times(64, "5a");
+    let polka_hex = HEIGHT_ROUND.to_owned() + &id() + "00" + "02000000" + &signed("00000000") + &signed("02000000");
+    let have_start = "08".to_owned() + STATUS + "0a00000000000000" + "01000000";
+    vec![
+        ("status", Message::Status(status()), "01".to_owned() + STATUS),
+        (
+            "proposal",
+            Message::Proposal { proposal: proposal(), first: Some(part()) },
+            "02".to_owned() + &proposal_hex() + "01" + &part_hex(),
+        ),
+        ("bare proposal", Message::Proposal { proposal: proposal(), first: None }, "02".to_owned() + &proposal_hex() + "00"),
+        (
+            "part",
+            Message::Part { height: height(5), header: block_id().parts, part: part() },
+            "03".to_owned() + "0500000000000000" + "02000000" + &times(32, "22") + &part_hex(),
+        ),
+        ("vote", Message::Vote(vote()), "04".to_owned() + &vote_hex()),
+        (
+            "votes",
+            Message::Votes(VoteBatch(vec![vote(), nil_precommit()])),
+            "05".to_owned() + "02000000" + &vote_hex() + &nil_precommit_hex(),
+        ),
+        ("polka", Message::Polka(polka()), "06".to_owned() + &polka_hex),
+        ("commit", Message::Commit(commit()), "07".to_owned() + &commit_hex()),
+        ("have", Message::Have(have.clone()), have_start.clone() + "01" + "01" + "00" + "020000000102" + "0100000002" + "00000000" + "00"),
+        (
+            "have, and lacks a polka",
+            Message::Have(Have { missing_polka: Some(round(0)), ..have }),
+            have_start + "01" + "01" + "00" + "020000000102" + "0100000002" + "00000000" + "0100000000",
+        ),
+        (
+            "transactions",
+            Message::Txs(TxBatch(vec![TxBytes::from(&b"a=1"[..]), TxBytes::from(&b""[..])])),
+            "09".to_owned() + "02000000" + "03000000613d31" + "00000000",
+        ),
+    ]
+}
+
+pub(crate) fn questions() -> Vec<(&'static str, Question, String)> {
+    vec![
+        ("blocks", Question::Blocks { from: height(7), count: 64 }, "01".to_owned() + "0700000000000000" + "40000000"),
+        ("body", Question::Body { height: height(5), block_id: block_id() }, "02".to_owned() + "0500000000000000" + &id()),
+        (
+            "signed",
+            Question::Signed { address: Address([0x44; 20]), from: height(5) },
+            "03".to_owned() + &times(20, "44") + "0500000000000000",
+        ),
+    ]
+}
+
+pub(crate) fn answers() -> Vec<(&'static str, Answer, String)> {
+    let body = || Bytes::from_static(b"body");
+    vec![
+        ("blocks", Answer::Blocks(vec![(body(), commit())]), "01".to_owned() + "01000000" + "04000000626f6479" + &commit_hex()),
+        ("unavailable", Answer::Unavailable(status()), "02".to_owned() + STATUS),
+        ("body", Answer::Body(body()), "03".to_owned() + "04000000626f6479"),
+        (
+            "signed",
+            Answer::Signed(vec![vote()], vec![proposal()]),
+            "04".to_owned() + "01000000" + &vote_hex() + "01000000" + &proposal_hex(),
+        ),
+    ]
+}

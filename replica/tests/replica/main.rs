@@ -1,0 +1,6 @@
+//! The replica: bytes on the wire, the fence, what is signed, bodies, blocks built and judged, the pool, and a replica
+//! driven by hand.
+
+mod examples;
+mod support;
+mod wire;

@@ -1,3 +1,10 @@
-//! Tests that no single crate can hold. They stand in `tests/`; there is nothing to call here.
+//! What tests of whole networks share: the program as processes ([`program`]), networks of it ([`net`]), a client that
+//! shares no code with it ([`rpc`]), and load ([`load`]). Tests of the workspace itself are in `tests/`.
 //!
-//! - `edges` reads the manifests of the workspace and refuses an edge that the crate graph does not have.
+//! Nothing here waits for a time to pass: it waits for an event, by looking again and again until [`program::PATIENCE`] is
+//! over. Figures are printed in lines that begin with `measured:` and never decide whether a test passes.
+
+pub mod load;
+pub mod net;
+pub mod program;
+pub mod rpc;

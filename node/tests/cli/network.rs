@@ -54,7 +54,7 @@ fn a_localnet_commits_proves_survives_and_resumes() {
     drop(taken);
 
     let network = Running::start(lockstep(&args));
-    wait_until("the network answers", || (run(&["status", "--node", &url(3)]).code == Some(0)).then_some(()));
+    network.hear("all up; clients are served at");
     run(&args).refused(4, &["in use by process"]);
     run(&["tx", "hello=world", "--node", &url(0)]).done();
     run(&["tx", "no transaction", "--node", &url(0)]).refused(8, &["code 2"]);
@@ -76,7 +76,9 @@ fn a_localnet_commits_proves_survives_and_resumes() {
     let killed = pid_of(&home(2)).expect("it runs");
     signal_to(killed, Signal::KILL);
     run(&["tx", "without=two", "--node", &url(0)]).done();
+    network.hear(&format!("node2 (process {killed}) was killed by signal 9 (SIGKILL); bring it back:"));
     let back = Running::start(lockstep(&["start", "--home", text(&home(2))]));
+    network.hear(&format!("node2 is back, as process {}", back.pid()));
     wait_until("it votes along", || {
         let out = run(&["query", "without", "--node", &url(2), "--home", text(&home1)]).out;
         out.starts_with("two\nVERIFIED").then_some(())
@@ -84,18 +86,12 @@ fn a_localnet_commits_proves_survives_and_resumes() {
 
     network.signal(Signal::INT);
     let ended = network.wait();
-    let back_pid = back.pid().to_string();
     back.signal(Signal::TERM);
     assert_eq!(back.wait().code, Some(0));
     assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
-    for says in [
-        &format!("node2 (process {killed}) was killed by signal 9 (SIGKILL); bring it back:"),
-        &format!("start --home {}", text(&home(2))),
-        &format!("node2 is back, as process {back_pid}"),
-        "tx hello=world --node",
-        "query hello --node",
-        "3 validators stopped cleanly",
-    ] {
+    for says in
+        [format!("start --home {}", text(&home(2))).as_str(), "tx hello=world --node", "query hello --node", "3 validators stopped cleanly"]
+    {
         assert!(ended.out.contains(says), "{says:?} is missing in:\n{}", ended.out);
     }
     for index in 0..4 {
@@ -118,8 +114,8 @@ fn bench_measures_a_network() {
     let net = folder.path().join("net");
     let port = free_ports(1);
     let url = format!("http://127.0.0.1:{port}");
-    let _network = Running::start(lockstep(&["localnet", "--validators", "1", "--home", text(&net), "--rpc-port", &port.to_string()]));
-    wait_until("the network answers", || (run(&["status", "--node", &url]).code == Some(0)).then_some(()));
+    let network = Running::start(lockstep(&["localnet", "--validators", "1", "--home", text(&net), "--rpc-port", &port.to_string()]));
+    network.hear("all up; clients are served at");
     let common = ["bench", "--endpoints", &url, "--for", "1s", "--warmup", "200ms", "--json", "--disk", text(folder.path())];
     for (more, via) in
         [(&["--rate", "40"][..], "commit"), (&["--rate", "2000", "--batch", "20"], "sync"), (&["--rate", "100", "--via", "async"], "async")]

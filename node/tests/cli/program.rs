@@ -1,11 +1,13 @@
 //! Running the program.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -81,11 +83,45 @@ pub(crate) fn free_ports(count: u16) -> u16 {
 /// A process that is killed when the test ends, however it ends.
 pub(crate) struct Running {
     child: Child,
+    out: Heard,
+    err: Heard,
+}
+
+/// What a process has written so far; a thread collects it until the process ends.
+struct Heard {
+    text: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Heard {
+    fn listen(mut pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&text);
+        let listener = std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut bytes) {
+                heard.lock().expect("no panic").push_str(&String::from_utf8_lossy(&bytes[..length]));
+            }
+        });
+        Self { text, listener: Some(listener) }
+    }
+
+    fn so_far(&self) -> String {
+        self.text.lock().expect("no panic").clone()
+    }
+
+    fn all(&mut self) -> String {
+        self.listener.take().into_iter().for_each(|listener| listener.join().expect("no panic"));
+        self.so_far()
+    }
 }
 
 impl Running {
     pub(crate) fn start(mut command: Command) -> Self {
-        Self { child: command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts") }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let out = Heard::listen(child.stdout.take().expect("piped"));
+        let err = Heard::listen(child.stderr.take().expect("piped"));
+        Self { child, out, err }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -96,17 +132,17 @@ impl Running {
         signal_to(self.pid(), signal);
     }
 
+    /// Waits until it has written this to stdout.
+    #[track_caller]
+    pub(crate) fn hear(&self, says: &str) {
+        wait_until(says, || self.out.so_far().contains(says).then_some(()));
+    }
+
     /// Waits until it ends by itself.
+    #[track_caller]
     pub(crate) fn wait(mut self) -> Ended {
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait().expect("a child of ours").is_none() {
-            assert!(Instant::now() < deadline, "the program did not end");
-            std::thread::sleep(LOOK);
-        }
-        let (mut out, mut err) = (String::new(), String::new());
-        self.child.stdout.take().expect("piped").read_to_string(&mut out).expect("text");
-        self.child.stderr.take().expect("piped").read_to_string(&mut err).expect("text");
-        Ended { code: self.child.wait().expect("ended").code(), out, err }
+        let code = wait_until("the program ends", || self.child.try_wait().expect("a child of ours")).code();
+        Ended { code, out: self.out.all(), err: self.err.all() }
     }
 }
 

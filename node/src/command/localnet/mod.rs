@@ -65,7 +65,7 @@ pub(super) fn run(args: &LocalnetArgs) -> Result<(), NodeError> {
     let chain = nodes[0].home.read_genesis()?.chain_id.to_string();
 
     let mut screen = Screen::new();
-    screen.line(&format!("chain {chain}: {} validators in {}", nodes.len(), args.home.display()));
+    screen.line(&format!("chain {chain}: {} in {}", validators::number(nodes.len()), args.home.display()));
     let mut validators = Validators::start(&nodes)?;
     let mut network = Network { args, nodes: &nodes, chain, screen };
     let ran = runtime()?.block_on(network.run(&mut validators, &mut stop));
@@ -79,7 +79,7 @@ pub(super) fn run(args: &LocalnetArgs) -> Result<(), NodeError> {
     if unclean == 0 {
         return Ok(());
     }
-    Err(NodeError::new(Exit::Failed, format!("{unclean} of {} validators did not stop cleanly", nodes.len()))
+    Err(NodeError::new(Exit::Failed, format!("{unclean} of {} did not stop cleanly", validators::number(nodes.len())))
         .means("nothing is lost: what was committed is on the disk")
         .next("see DIR/node<i>/node.log"))
 }
@@ -274,7 +274,7 @@ impl Network<'_> {
     fn introduce(&mut self) {
         let program = shell_word(program());
         let (writer, reader) = (&self.nodes[0], &self.nodes[1 % self.nodes.len()]);
-        self.screen.line(&format!("all {} validators are up; clients at {} and following", self.nodes.len(), writer.url()));
+        self.screen.line(&format!("all up; clients are served at {} and following", writer.url()));
         self.screen.line(&format!("send a transaction:       {program} tx hello=world --node {}", writer.url()));
         let home = shell_word(reader.home.root().display());
         self.screen.line(&format!("read it, proof verified:  {program} query hello --node {} --home {home}", reader.url()));

@@ -148,7 +148,7 @@ impl Validators {
             *state = State::Down;
         }
         if stopped > 0 {
-            say(&format!("{stopped} validators stopped cleanly"));
+            say(&format!("{} stopped cleanly", number(stopped)));
         }
         unclean
     }
@@ -182,6 +182,11 @@ impl Drop for Validators {
             self.stop(&mut |_| {});
         }
     }
+}
+
+/// So many validators, in words.
+pub(super) fn number(count: usize) -> String {
+    format!("{count} validator{}", if count == 1 { "" } else { "s" })
 }
 
 fn spawn(node: &Node) -> Result<Child, NodeError> {

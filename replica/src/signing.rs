@@ -115,6 +115,8 @@ pub fn guard_record(
 pub struct Remembered {
     /// What was signed, without its signature.
     pub message: OwnMessage,
+    /// What was signed before it at the same height, in order.
+    pub earlier: Vec<OwnMessage>,
     /// The exact bytes.
     pub sign_bytes: Vec<u8>,
     /// The lock at that time, with its polka.
@@ -133,11 +135,22 @@ impl Remembered {
             return Ok(None);
         }
         let polka = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| codec::decode(VERSION, bytes, BYTES_MAX)).transpose();
-        let message: OwnMessage = codec::decode(VERSION, &record.message, BYTES_MAX)?;
+        let Recorded { message, earlier } = codec::decode(VERSION, &record.message, BYTES_MAX)?;
+        let in_order = earlier.iter().chain([&message]).is_sorted_by(|a, b| a.position() < b.position());
+        if !in_order || earlier.iter().any(|before| before.height() != message.height()) {
+            return Err(DecodeError::Malformed("the earlier messages are not of this height, in order".into()));
+        }
         if message.sign_bytes(chain_id) != record.sign_bytes || message.position() != (record.height, record.round, record.step) {
             return Err(DecodeError::Malformed("the message is not what the sign-bytes say".into()));
         }
-        Ok(Some(Self { message, sign_bytes: record.sign_bytes.clone(), lock: polka(&record.lock)?, valid: polka(&record.valid)? }))
+        Ok(Some(Self { message, earlier, sign_bytes: record.sign_bytes.clone(), lock: polka(&record.lock)?, valid: polka(&record.valid)? }))
+    }
+}
+
+impl Remembered {
+    /// Everything that was signed at this height, in order.
+    pub fn said(&self) -> impl Iterator<Item = &OwnMessage> {
+        self.earlier.iter().chain([&self.message])
     }
 }
 
@@ -157,8 +170,8 @@ pub struct GuardView {
 pub struct Signing {
     /// None on a node without a key.
     me: Option<Me>,
-    /// The last two messages, the older first: what the guard holds, and what is told apart from a clone's.
-    last: Vec<Remembered>,
+    /// What the newest record holds.
+    newest: Option<Remembered>,
     /// Nothing is signed below this height.
     from: Height,
     /// No guard was readable: `from` is still to be found.
@@ -170,10 +183,10 @@ pub struct Signing {
 impl Signing {
     /// At start.
     pub fn new(me: Option<Me>, guard: GuardView) -> Self {
-        let recorded = guard.records.iter().map(|record| record.message.height()).max().unwrap_or(Height::ZERO);
+        let newest = guard.records.into_iter().max_by_key(|record| record.message.position());
+        let recorded = newest.as_ref().map_or(Height::ZERO, |record| record.message.height());
         let above_floor = if guard.floor == Height::ZERO { Height::ZERO } else { guard.floor.next() };
-        let from = recorded.max(above_floor);
-        Self { me, last: guard.records, from, unreadable: guard.unreadable, stopped: None }
+        Self { me, newest, from: recorded.max(above_floor), unreadable: guard.unreadable, stopped: None }
     }
 
     /// The key, if there is one.
@@ -206,32 +219,35 @@ impl Signing {
         self.me.is_some() && self.stopped.is_none() && !self.unreadable && height >= self.from
     }
 
-    /// What was signed at this height, the older first.
-    pub fn at(&self, height: Height) -> impl Iterator<Item = &Remembered> {
-        self.last.iter().filter(move |record| record.message.height() == height)
+    /// The newest record, if it is of this height.
+    pub fn newest_at(&self, height: Height) -> Option<&Remembered> {
+        self.newest.as_ref().filter(|record| record.message.height() == height)
     }
 
-    /// A message is about to be signed. The guard holds the last two.
+    /// What the next record of this height repeats.
+    pub fn earlier_at(&self, height: Height) -> Vec<OwnMessage> {
+        let said: Vec<OwnMessage> = self.newest_at(height).into_iter().flat_map(Remembered::said).cloned().collect();
+        said[said.len().saturating_sub(EARLIER_MAX)..].to_vec()
+    }
+
+    /// A message is about to be signed.
     ///
     /// # Panics
     /// When it does not come after everything signed before: consensus casts in order, once for each step.
     pub fn remember(&mut self, record: Remembered) {
-        if let Some(last) = self.last.last() {
-            assert!(record.message.position() > last.message.position(), "a validator signs each step once, in order");
+        if let Some(newest) = &self.newest {
+            assert!(record.message.position() > newest.message.position(), "a validator signs each step once, in order");
         }
-        if self.last.len() == 2 {
-            self.last.remove(0);
-        }
-        self.last.push(record);
+        self.newest = Some(record);
     }
 
     /// Whether a message that carries our key's valid signature is one that we did not sign: later than all that we signed,
-    /// or for the same place with other bytes. An earlier one is ignored, since the guard holds only the last two.
+    /// or for the same place with other bytes. An earlier one that is not recorded any more is ignored.
     pub fn is_foreign(&self, message: &OwnMessage, chain_id: &ChainId) -> bool {
-        let position = message.position();
-        match self.last.iter().find(|record| record.message.position() == position) {
-            Some(record) => record.sign_bytes != message.sign_bytes(chain_id),
-            None => self.last.last().is_none_or(|last| position > last.message.position()),
+        let Some(newest) = &self.newest else { return true };
+        match newest.said().find(|said| said.position() == message.position()) {
+            Some(said) => said.sign_bytes(chain_id) != message.sign_bytes(chain_id),
+            None => message.position() > newest.message.position(),
         }
     }
 }

@@ -2,5 +2,7 @@
 //! driven by hand.
 
 mod examples;
+mod fence;
+mod signing;
 mod support;
 mod wire;

@@ -70,7 +70,7 @@ impl Replica {
 
     /// Where the guard says that we were in this height.
     fn restored(&self, height: Height) -> Option<consensus::Restored> {
-        let last = self.signing.at(height).last()?;
+        let last = self.signing.newest_at(height)?;
         let (round, step) = match &last.message {
             OwnMessage::Proposal(proposal) => (proposal.round, consensus::Step::Propose),
             OwnMessage::Vote(vote) if vote.kind == VoteType::Prevote => (vote.round, consensus::Step::Prevote),
@@ -92,24 +92,22 @@ impl Replica {
     /// After a restart: signs the recorded bytes of this height again, sends them, and counts them; and hands consensus the
     /// polkas it was locked by.
     fn say_again(&mut self, now: Now, height: Height) {
-        let mut recorded: Vec<Remembered> = self.signing.at(height).cloned().collect();
-        if self.planted.has(Bug::OnlyNewestResent) {
-            recorded.drain(..recorded.len().saturating_sub(1));
-        }
-        for record in &recorded {
-            for polka in record.lock.iter().chain(&record.valid) {
-                if let Some(polka) = self.trusted_polka(polka.clone()) {
-                    self.on_verified_polka(now, polka);
-                }
+        let Some(newest) = self.signing.newest_at(height).cloned() else { return };
+        for polka in newest.lock.iter().chain(&newest.valid) {
+            if let Some(polka) = self.trusted_polka(polka.clone()) {
+                self.on_verified_polka(now, polka);
             }
         }
         if self.signing.stopped().is_some() {
             return;
         }
-        for record in recorded {
+        let said: Vec<OwnMessage> = newest.said().cloned().collect();
+        let forgotten = if self.planted.has(Bug::OnlyNewestResent) { said.len() - 1 } else { 0 };
+        for message in said.into_iter().skip(forgotten) {
+            let bytes = message.sign_bytes(&self.chain_id);
             let job = self.fx.job();
-            self.jobs.insert(job, Job::Sign { message: record.message });
-            self.fx.push(Effect::Sign { job, after: Vec::new(), bytes: record.sign_bytes });
+            self.jobs.insert(job, Job::Sign { message });
+            self.fx.push(Effect::Sign { job, after: Vec::new(), bytes });
         }
     }
 
@@ -345,10 +343,13 @@ impl Replica {
             return;
         }
         self.keep_polkas(&cast);
-        let record = guard_record(&cast.message, cast.lock.as_ref(), cast.valid.as_ref(), &self.chain_id, &self.config.genesis_hash);
+        let earlier = self.signing.earlier_at(cast.message.height());
+        let record =
+            guard_record(&cast.message, &earlier, cast.lock.as_ref(), cast.valid.as_ref(), &self.chain_id, &self.config.genesis_hash);
         let sign_bytes = record.sign_bytes.clone();
         self.signing.remember(Remembered {
             message: cast.message.clone(),
+            earlier,
             sign_bytes: sign_bytes.clone(),
             lock: cast.lock,
             valid: cast.valid,

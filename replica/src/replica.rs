@@ -23,7 +23,7 @@ use crate::seam::{AskId, Effect, Input, JobId, Mono, Now, Peer, Report, Ticket, 
 use crate::signing::{GuardView, Me, OwnMessage, Signing};
 use crate::wire::{Message, Status};
 
-/// Signature checks in flight. What comes beyond is dropped and comes again with the next exchange.
+/// Signature checks in flight, each of one message. What comes beyond is dropped and comes again with the next exchange.
 const VERIFYING_MAX: usize = 8_192;
 /// Messages of the next height kept until it begins, for each validator, and for all together.
 const EARLY_PER_VALIDATOR: usize = 8;
@@ -142,6 +142,9 @@ pub struct Replica {
     pub(crate) jobs: BTreeMap<JobId, Job>,
     /// Votes whose signatures are being checked, so that one vote from many peers is checked once.
     pub(crate) verifying: BTreeSet<Vote>,
+    /// Signature checks in flight. Counted apart from the other jobs: the checks of many clients' transactions leave votes
+    /// their room.
+    pub(crate) checks_out: usize,
     pub(crate) fx: Effects,
     /// Own decision of the height before, or the start.
     pub(crate) decided_at: Mono,
@@ -173,11 +176,14 @@ impl Replica {
     pub fn new(config: Config, restored: Restored) -> Self {
         let chain = restored.chain;
         let mut bodies = Bodies::default();
+        // There may be more on disk than are held. What a lock names is never the one to go: after a crash of all, nobody
+        // else may have it either.
+        let polkas = restored.guard.records.iter().flat_map(|record| record.lock.iter().chain(&record.valid));
+        let locked: BTreeSet<BlockId> = polkas.map(|polka| polka.block_id).collect();
         for (block_id, body) in restored.bodies {
+            bodies.name(block_id, Round::ZERO, locked.contains(&block_id));
             bodies.put(block_id, Round::ZERO, body, None);
-            let held = bodies.get_mut(&block_id).expect("just put");
-            held.durable = true;
-            held.named_by_quorum = true;
+            bodies.get_mut(&block_id).expect("just put").durable = true;
         }
         let last =
             restored.last_commit.zip(restored.last_body).map(|(commit, (block_id, body))| Last { commit, block_id, body, ticket: None });
@@ -205,6 +211,7 @@ impl Replica {
             catch_up: CatchUp::new(chain.height),
             jobs: BTreeMap::new(),
             verifying: BTreeSet::new(),
+            checks_out: 0,
             fx: Effects::default(),
             decided_at: Mono(0),
             ready: false,
@@ -381,14 +388,16 @@ impl Replica {
         }
     }
 
-    /// Asks for signature checks; what is beyond the bound is dropped, and comes again.
+    /// Asks for signature checks; what is beyond the bound is dropped, and comes again. Not so the certificate that block
+    /// sync waits for: there is one at a time, and nothing would ask for it again.
     pub(crate) fn verify(&mut self, checks: Vec<lockstep_types::crypto::SignatureCheck>, job: Job) {
-        if self.jobs.len() >= VERIFYING_MAX {
+        if self.checks_out >= VERIFYING_MAX && !matches!(job, Job::Commit { synced: true, .. }) {
             if let Job::Vote { key, .. } = &job {
                 self.verifying.remove(key);
             }
             return;
         }
+        self.checks_out += 1;
         let id = self.fx.job();
         self.jobs.insert(id, job);
         self.fx.push(Effect::Verify { job: id, checks });
@@ -422,7 +431,9 @@ impl Replica {
     }
 
     fn on_verified(&mut self, now: Now, id: JobId, verdicts: &[bool]) {
-        match self.jobs.remove(&id) {
+        let job = self.jobs.remove(&id);
+        self.checks_out -= usize::from(job.is_some());
+        match job {
             Some(Job::Vote { peer, claim, key }) => {
                 self.verifying.remove(&key);
                 match claim.settle(verdicts) {
@@ -458,16 +469,14 @@ impl Replica {
                     self.blame(peer, POINTS_LIE, format!("a commit: {error}"));
                 }
             },
-            Some(Job::OwnProof { peer, claim, message }) => {
-                if claim.settle(verdicts).is_ok() {
-                    self.on_foreign(peer, &message);
-                }
-            }
-            Some(Job::OwnProposal { peer, claim, message }) => {
-                if claim.settle(verdicts).is_ok() {
-                    self.on_foreign(peer, &message);
-                }
-            }
+            Some(Job::OwnProof { peer, claim, message }) => match claim.settle(verdicts) {
+                Ok(_) => self.on_foreign(peer, &message),
+                Err(error) => self.blame(peer, POINTS_LIE, format!("a vote in our name: {error}")),
+            },
+            Some(Job::OwnProposal { peer, claim, message }) => match claim.settle(verdicts) {
+                Ok(_) => self.on_foreign(peer, &message),
+                Err(error) => self.blame(peer, POINTS_LIE, format!("a proposal in our name: {error}")),
+            },
             _ => {}
         }
     }

@@ -88,9 +88,32 @@ fn step_of(kind: VoteType) -> u8 {
     }
 }
 
-/// The guard record of a message, with the lock and the valid value that it was cast under.
+/// Earlier messages of one height that a record repeats: of the last 80 rounds and more.
+pub const EARLIER_MAX: usize = 256;
+
+/// What the guard's `message` holds: the message of the record, and behind it what was said before at this height.
+///
+/// The paper's processes send every message until it arrives; one that crashed must still have it. Others may wait for our
+/// vote of an earlier round (L47 waits for more than two thirds of that round), and once the guard's slots hold two later
+/// messages nobody else may have it: a third of the power is too little to let them skip (L55). So each record repeats what
+/// the ones before it held.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize)]
+struct Recorded {
+    message: OwnMessage,
+    earlier: Vec<OwnMessage>,
+}
+
+impl BorshDeserialize for Recorded {
+    fn deserialize_reader<R: std::io::Read>(reader: &mut R) -> std::io::Result<Self> {
+        Ok(Self { message: OwnMessage::deserialize_reader(reader)?, earlier: codec::read_list(reader, EARLIER_MAX)? })
+    }
+}
+
+/// The guard record of a message, with the lock and the valid value that it was cast under, and what was said before it at
+/// its height.
 pub fn guard_record(
     message: &OwnMessage,
+    earlier: &[OwnMessage],
     lock: Option<&Polka>,
     valid: Option<&Polka>,
     chain_id: &ChainId,
@@ -102,7 +125,7 @@ pub fn guard_record(
         round,
         step,
         sign_bytes: message.sign_bytes(chain_id),
-        message: codec::encode(VERSION, message),
+        message: codec::encode(VERSION, &Recorded { message: message.clone(), earlier: earlier.to_vec() }),
         lock: lock.map(|polka| codec::encode(VERSION, polka)),
         valid: valid.map(|polka| codec::encode(VERSION, polka)),
         genesis_hash: genesis_hash.0,

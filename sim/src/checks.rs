@@ -54,7 +54,10 @@ impl Checks {
     /// I4: an honest key signs one thing for a height, round and type, however often its node restarts.
     pub(crate) fn signed(&mut self, node: usize, bytes: &[u8]) -> Result<(), Violation> {
         let Some((kind, height, round)) = place_of(bytes) else {
-            return Err(Violation { invariant: "I4", what: format!("node {node} signs bytes that are no vote and no proposal: {bytes:02x?}") });
+            return Err(Violation {
+                invariant: "I4",
+                what: format!("node {node} signs bytes that are no vote and no proposal: {bytes:02x?}"),
+            });
         };
         match self.signed.insert((node, kind, height, round), bytes.to_vec()) {
             Some(before) if before != bytes => Err(Violation {
@@ -66,8 +69,16 @@ impl Checks {
     }
 
     /// I1, I2, I3, I6 for a block that a node tells its readers of.
-    pub(crate) fn committed(&mut self, node: usize, block_id: BlockId, block: &Arc<Block>, commit: &Commit, outcome: &Outcome) -> Result<(), Violation> {
-        let fail = |invariant, what: String| Err(Violation { invariant, what: format!("node {node}, height {}: {what}", block.header.height) });
+    pub(crate) fn committed(
+        &mut self,
+        node: usize,
+        block_id: BlockId,
+        block: &Arc<Block>,
+        commit: &Commit,
+        outcome: &Outcome,
+    ) -> Result<(), Violation> {
+        let fail =
+            |invariant, what: String| Err(Violation { invariant, what: format!("node {node}, height {}: {what}", block.header.height) });
         let height = block.header.height.get();
         let told = self.told.entry(node).or_default();
         if height != *told + 1 && *told != 0 {
@@ -184,7 +195,10 @@ impl Checks {
         }
         for (key, value) in &self.model {
             if get(key).as_ref() != Some(value) {
-                return Err(Violation { invariant: "I3", what: format!("key {:?} is not what the model says", String::from_utf8_lossy(key)) });
+                return Err(Violation {
+                    invariant: "I3",
+                    what: format!("key {:?} is not what the model says", String::from_utf8_lossy(key)),
+                });
             }
         }
         Ok(())

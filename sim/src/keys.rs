@@ -1,7 +1,7 @@
 //! The keys and the genesis of simulated chains. Real keys: what is signed and verified is what a network signs.
 
-use lockstep_genesis::home::{Member, genesis as genesis_of};
 use lockstep_genesis::Genesis;
+use lockstep_genesis::home::{Member, genesis as genesis_of};
 use lockstep_types::{ChainId, Power, PrivateKey, Time};
 use zeroize::Zeroizing;
 

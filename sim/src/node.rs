@@ -111,14 +111,8 @@ impl Machine {
         }
         let height = recovered.restored.chain.height;
         let me = self.key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
-        let config = Config {
-            genesis_hash,
-            me,
-            mempool: lockstep_mempool::Limits::default(),
-            flush_keys: 1_000_000,
-            flush_blocks,
-            planted,
-        };
+        let config =
+            Config { genesis_hash, me, mempool: lockstep_mempool::Limits::default(), flush_keys: 1_000_000, flush_blocks, planted };
         let running = Running {
             replica: Replica::new(config, recovered.restored),
             fence: Fence::new(),

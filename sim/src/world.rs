@@ -153,7 +153,8 @@ impl World {
         };
         let hash = genesis.hash();
         let powers = keys.iter().zip(&plan.powers).map(|(key, power)| (key.public_key().address(), *power)).collect();
-        let mut machines: Vec<Machine> = keys.into_iter().map(|key| (Some(key), offset(&plan))).map(|(key, clock)| Machine::new(key, clock, hash)).collect();
+        let mut machines: Vec<Machine> =
+            keys.into_iter().map(|key| (Some(key), offset(&plan))).map(|(key, clock)| Machine::new(key, clock, hash)).collect();
         machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash)));
         Self {
             seed,
@@ -320,7 +321,8 @@ impl World {
                 if !self.healed {
                     let node = self.faults.place(self.machines.len());
                     let most = i64::try_from(self.plan.clock_offset.max(self.plan.honest_offset())).expect("offsets are small");
-                    self.machines[node].clock = i64::try_from(self.faults.below(2 * most.unsigned_abs() + 1)).expect("offsets are small") - most;
+                    self.machines[node].clock =
+                        i64::try_from(self.faults.below(2 * most.unsigned_abs() + 1)).expect("offsets are small") - most;
                     self.after_between(100, 2_000, What::Clock);
                 }
                 Ok(())
@@ -446,7 +448,12 @@ impl World {
                 let delay = self.disks.between(100_000, self.plan.disk_delay);
                 self.after(delay, What::GuardSync { node, life });
             }
-            Effect::Build { .. } | Effect::Check { .. } | Effect::Execute { .. } | Effect::CheckTxs { .. } | Effect::Flush { .. } | Effect::Read { .. } => {
+            Effect::Build { .. }
+            | Effect::Check { .. }
+            | Effect::Execute { .. }
+            | Effect::CheckTxs { .. }
+            | Effect::Flush { .. }
+            | Effect::Read { .. } => {
                 let delay = self.job_delay();
                 self.after(delay, What::Job { node, life, effect: Box::new(effect) });
             }
@@ -510,10 +517,12 @@ impl World {
                 // Set order is by power and address; the accused is found by its key.
                 let running = self.machines[node].running.as_ref().expect("it reports");
                 let address = running.replica.chain().validators.get(first.validator).map(|validator| validator.address);
-                let accused = (0..self.plan.powers.len())
-                    .find(|i| self.machines[*i].key.as_ref().map(|key| key.public_key().address()) == address);
+                let accused =
+                    (0..self.plan.powers.len()).find(|i| self.machines[*i].key.as_ref().map(|key| key.public_key().address()) == address);
                 match accused {
-                    Some(accused) if self.is_honest(accused) => violation("I9", format!("node {accused} is honest and accused by node {node}")),
+                    Some(accused) if self.is_honest(accused) => {
+                        violation("I9", format!("node {accused} is honest and accused by node {node}"))
+                    }
                     Some(accused) => {
                         self.checks.accused.insert(accused);
                         Ok(())

@@ -342,7 +342,7 @@ impl Replica {
         if !self.signing.may_sign(cast.message.height()) {
             return;
         }
-        self.keep_polkas(&cast);
+        let kept = self.keep_polka(&cast);
         let earlier = self.signing.earlier_at(cast.message.height());
         let record =
             guard_record(&cast.message, &earlier, cast.lock.as_ref(), cast.valid.as_ref(), &self.chain_id, &self.config.genesis_hash);
@@ -361,7 +361,7 @@ impl Replica {
             decision.clone()
         };
         let recorded = self.fx.persist(decision_first, Write::Guard(Box::new(record)));
-        let mut after = vec![recorded];
+        let mut after: Vec<Ticket> = [recorded].into_iter().chain(kept).collect();
         if self.planted.has(Bug::SendBeforeSync) {
             after.clear();
         }
@@ -374,24 +374,25 @@ impl Replica {
     }
 
     /// The polka that justifies a precommit, and the one that justifies a prevote with a valid round, go to the log too: they
-    /// make a fork accountable. The guard holds them until then; its next height waits for a decision that is behind them
-    /// in the log.
-    fn keep_polkas(&mut self, cast: &Cast) {
-        let polka = match &cast.message {
-            OwnMessage::Vote(vote) if vote.kind == VoteType::Precommit && vote.block_id.is_some() => cast.lock.clone(),
-            OwnMessage::Vote(vote) => vote.valid_round.and_then(|round| self.consensus.polka(round)),
-            OwnMessage::Proposal(_) => None,
+    /// make a fork accountable. A precommit's is its lock, which the guard holds as well; its next height waits for a
+    /// decision that is behind it in the log. A prevote's may be none that the guard holds, so the vote waits for the
+    /// write that is returned.
+    fn keep_polka(&mut self, cast: &Cast) -> Option<Ticket> {
+        let OwnMessage::Vote(vote) = &cast.message else { return None };
+        let (polka, only_here) = match vote.kind {
+            VoteType::Precommit => (vote.block_id.and(cast.lock.clone()), false),
+            VoteType::Prevote => (vote.valid_round.and_then(|round| self.consensus.polka(round)), true),
         };
-        if let Some(polka) = polka {
-            let record = LogRecord {
-                kind: Kind::Polka,
-                height: polka.height,
-                round: polka.round,
-                block_hash: polka.block_id.hash,
-                payload: Bytes::from(codec::encode(WIRE_VERSION, &polka)),
-            };
-            self.fx.persist(Vec::new(), Write::Log(vec![record]));
-        }
+        let polka = polka?;
+        let record = LogRecord {
+            kind: Kind::Polka,
+            height: polka.height,
+            round: polka.round,
+            block_hash: polka.block_id.hash,
+            payload: Bytes::from(codec::encode(WIRE_VERSION, &polka)),
+        };
+        let ticket = self.fx.persist(Vec::new(), Write::Log(vec![record]));
+        only_here.then_some(ticket)
     }
 
     pub(crate) fn on_signed(&mut self, now: Now, id: JobId, signature: Option<lockstep_types::Signature>) {

@@ -265,8 +265,13 @@ impl Signing {
     }
 
     /// Whether a message that carries our key's valid signature is one that we did not sign: later than all that we signed,
-    /// or for the same place with other bytes. An earlier one that is not recorded any more is ignored.
+    /// or for the same place with other bytes. An earlier one that is not recorded any more is ignored. So is one from below
+    /// the height that signing begins at, or any while that is not known: no readable guard says what we signed there, and
+    /// that is why we are silent there.
     pub fn is_foreign(&self, message: &OwnMessage, chain_id: &ChainId) -> bool {
+        if self.unreadable || message.height() < self.from {
+            return false;
+        }
         let Some(newest) = &self.newest else { return true };
         match newest.said().find(|said| said.position() == message.position()) {
             Some(said) => said.sign_bytes(chain_id) != message.sign_bytes(chain_id),

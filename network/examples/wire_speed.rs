@@ -150,30 +150,34 @@ async fn measure(network: Network, mut events: Events) {
     network.shutdown().await;
 }
 
-async fn reunion() {
+/// How soon `a` has `b` back after `b` was away for `down`; `b` dials too if it has `a`'s address.
+async fn reunion(both_dial: bool) {
     let (a, mut a_events) = Network::start(config(11, "127.0.0.1:0")).await.expect("a free port");
-    let (b, b_events) = Network::start(config(12, "127.0.0.1:0")).await.expect("a free port");
+    let (mut b, b_events) = Network::start(config(12, "127.0.0.1:0")).await.expect("a free port");
+    let address = |network: &Network| {
+        let socket = network.listening();
+        PeerAddr { node_id: network.node_id(), host: socket.ip().to_string(), port: socket.port() }
+    };
     let socket = b.listening();
-    let address = PeerAddr { node_id: b.node_id(), host: socket.ip().to_string(), port: socket.port() };
-    a.add_persistent_peer(address).expect("room");
+    a.add_persistent_peer(address(&b)).expect("room");
     tokio::spawn(serve(b.clone(), b_events));
     connected(&mut a_events).await;
     for down in [Duration::ZERO, Duration::from_millis(300), Duration::from_secs(3)] {
-        let b = Network::clone(&b);
         b.shutdown().await;
         tokio::time::sleep(down).await;
         let start = Instant::now();
-        let mut again = config(12, "127.0.0.1:0");
-        again.listen = socket;
-        let (b, b_events) = Network::start(again).await.expect("the port is free again");
+        let mut again = config(12, &socket.to_string());
+        if both_dial {
+            again.persistent_peers.push(address(&a));
+        }
+        let (network, b_events) = Network::start(again).await.expect("the port is free again");
+        b = network;
         tokio::spawn(serve(b.clone(), b_events));
         connected(&mut a_events).await;
-        println!(
-            "a node down for {down:?}: connected {:.0} ms after its start, dialled by the other side only",
-            start.elapsed().as_secs_f64() * 1e3
-        );
-        b.shutdown().await;
+        let who = if both_dial { "both dial" } else { "only the other side dials" };
+        println!("a node down for {down:?}, {who}: connected {:.0} ms after its start", start.elapsed().as_secs_f64() * 1e3);
     }
+    b.shutdown().await;
     a.shutdown().await;
 }
 
@@ -208,7 +212,8 @@ fn main() {
             runtime().block_on(async {
                 let (network, events) = Network::start(client).await.expect("a free port");
                 tokio::spawn(measure(network, events)).await.expect("it measures");
-                tokio::spawn(reunion()).await.expect("it measures");
+                tokio::spawn(reunion(false)).await.expect("it measures");
+                tokio::spawn(reunion(true)).await.expect("it measures");
             });
         }
     }

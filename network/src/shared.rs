@@ -33,6 +33,10 @@ impl Stop {
         }
     }
 
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.reason.get().is_some()
+    }
+
     /// One session waits here; the permit of `notify_one` keeps for it.
     pub(crate) async fn stopped(&self) -> Reason {
         loop {

@@ -63,12 +63,12 @@ impl ConnectionTasks {
 }
 
 /// What yamux 0.14 grants every stream, and what it grants all streams of a connection together.
-const YAMUX_STREAM_WINDOW: usize = 256 * 1024;
+pub(crate) const YAMUX_STREAM_WINDOW: usize = 256 * 1024;
 const YAMUX_CONNECTION_WINDOW: usize = 1024 * 1024 * 1024;
 
 /// libp2p offers no other way to bound how far yamux widens the window of a busy stream: all but this much of the connection's
 /// window is set aside for streams that never come (the handlers take a few hundred at most).
-fn yamux_config() -> yamux::Config {
+pub(crate) fn yamux_config() -> yamux::Config {
     let mut config = yamux::Config::default();
     config.set_max_num_streams((YAMUX_CONNECTION_WINDOW - WINDOW_GROWTH_BYTES_MAX) / YAMUX_STREAM_WINDOW);
     config

@@ -6,6 +6,7 @@ use super::support::{Node, meet, round_trip};
 use crate::limits::{
     BULK_QUEUE_FRAMES_MAX, EVENT_QUEUE_LEN, PART_BYTES_MAX, READ_BUFFER_BYTES, WINDOW_GROWTH_BYTES_MAX, WRITE_BATCH_BYTES,
 };
+use crate::swarm::{YAMUX_STREAM_WINDOW, yamux_config};
 use crate::{Event, Lane, SendError};
 
 fn numbered(number: u32, size: usize) -> Bytes {
@@ -105,6 +106,20 @@ async fn votes_pass_a_jam_of_bulk() {
         let (_, lane, bytes) = b.frame().await;
         assert_eq!((lane, number_of(&bytes)), (Lane::Bulk, number));
     }
+}
+
+/// What the windows may grow by is what yamux has beyond the least it grants every stream. It shows both numbers to nobody but
+/// the debugger, and a new version may choose others.
+#[test]
+fn yamux_may_widen_windows_by_what_we_allow() {
+    let shown = format!("{:?}", yamux_config());
+    let number = |name: &str| -> usize {
+        let after = shown.split(name).nth(1).unwrap_or_else(|| panic!("{name} in {shown}"));
+        let digits: String = after.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        digits.parse().expect("digits")
+    };
+    let growth = number("max_connection_receive_window") - number("max_num_streams") * YAMUX_STREAM_WINDOW;
+    assert_eq!(growth, WINDOW_GROWTH_BYTES_MAX);
 }
 
 /// The other way round, by the count of turns: a flood of votes leaves every sixteenth turn to the rest.

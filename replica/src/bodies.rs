@@ -1,7 +1,8 @@
 //! The bodies of one height: on their way in parts, whole, judged, durable.
 //!
 //! A body is collected only under a name that a verified proposal, polka or certificate gave it, so a peer can make us hold
-//! no more than a proposer could. Parts prove their place, so a bad one never blocks the good one.
+//! no more than a proposer could. Parts prove their place, so a bad one never blocks the good one. They prove it by the parts
+//! hash alone: a proposer may name another's parts under a wrong block hash, so what comes is kept for every name it fits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,10 +94,16 @@ impl Bodies {
         if body.bytes.is_some() {
             return false;
         }
+        if let Some((_, twin)) = self.held.iter().find(|(id, _)| **id != block_id && id.parts == block_id.parts) {
+            let (bytes, parts, collected) = (twin.bytes.clone(), twin.parts.clone(), twin.collected.clone());
+            let body = self.held.get_mut(&block_id).expect("just named");
+            *body = Body { round: body.round, named_by_quorum: body.named_by_quorum, bytes, parts, collected, ..Body::default() };
+            return body.bytes.is_some();
+        }
         let (ours, rest) = std::mem::take(&mut self.early).into_iter().partition(|(header, _)| *header == block_id.parts);
         self.early = rest;
         let ours: Vec<(PartSetHeader, Part)> = ours;
-        ours.into_iter().any(|(header, part)| self.add_part(&header, part) == PartFate::Whole(block_id))
+        ours.into_iter().any(|(header, part)| matches!(self.add_part(&header, part), PartFate::Whole(_)))
     }
 
     /// Drops the body of the oldest round that no quorum named. Those a quorum named are as few as the rounds that had one.
@@ -110,26 +117,31 @@ impl Bodies {
 
     /// A part arrived.
     pub fn add_part(&mut self, header: &PartSetHeader, part: Part) -> PartFate {
-        let Some((block_id, body)) = self.held.iter_mut().find(|(id, _)| id.parts == *header) else {
+        let mut named = self.held.iter_mut().filter(|(id, _)| id.parts == *header).peekable();
+        if named.peek().is_none() {
             if self.early.len() < EARLY_PARTS_MAX && part.verify(header) {
                 self.early.push((*header, part));
             }
             return PartFate::Unnamed;
-        };
-        if body.bytes.is_some() || body.collected.contains_key(&part.index) {
+        }
+        let mut lacking: Vec<_> = named.filter(|(_, body)| body.bytes.is_none() && !body.collected.contains_key(&part.index)).collect();
+        if lacking.is_empty() {
             return PartFate::Known;
         }
         if !part.verify(header) {
             return PartFate::Bad;
         }
-        body.collected.insert(part.index, part);
-        if body.collected.len() < header.total as usize {
-            return PartFate::Kept;
+        let mut whole = Vec::new();
+        for (block_id, body) in &mut lacking {
+            body.collected.insert(part.index, part.clone());
+            if body.collected.len() == header.total as usize {
+                let parts: Vec<Part> = std::mem::take(&mut body.collected).into_values().collect();
+                body.bytes = Some(Bytes::from(parts.iter().flat_map(|part| part.bytes.iter().copied()).collect::<Vec<u8>>()));
+                body.parts = Some(Arc::new(parts));
+                whole.push(**block_id);
+            }
         }
-        let parts: Vec<Part> = std::mem::take(&mut body.collected).into_values().collect();
-        body.bytes = Some(Bytes::from(parts.iter().flat_map(|part| part.bytes.iter().copied()).collect::<Vec<u8>>()));
-        body.parts = Some(Arc::new(parts));
-        PartFate::Whole(*block_id)
+        if whole.is_empty() { PartFate::Kept } else { PartFate::Whole(whole) }
     }
 
     /// A whole body arrived by another way: asked for, synced, built here or read from the log. The caller has compared it
@@ -176,10 +188,10 @@ impl Bodies {
 }
 
 /// What became of a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartFate {
-    /// It was the last: the body is whole.
-    Whole(BlockId),
+    /// It was the last: the body of these names is whole.
+    Whole(Vec<BlockId>),
     /// Kept; more are missing.
     Kept,
     /// Here already.

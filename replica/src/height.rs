@@ -571,9 +571,9 @@ impl Replica {
 
     pub(crate) fn on_part(&mut self, now: Now, peer: Peer, header: PartSetHeader, part: Part) {
         match self.bodies.add_part(&header, part) {
-            PartFate::Whole(block_id) => {
+            PartFate::Whole(names) => {
                 self.gossip.progressed(now);
-                self.judge(block_id);
+                names.into_iter().for_each(|block_id| self.judge(block_id));
             }
             PartFate::Bad => self.blame(peer, POINTS_LIE, "a part that is not one of its body".into()),
             PartFate::Kept | PartFate::Known | PartFate::Unnamed => {}

@@ -1,6 +1,6 @@
 //! What is signed, what the guard holds of it, and when silence is due.
 
-use lockstep_replica::signing::{GuardView, Me, OwnMessage, Remembered, STEP_PROPOSE, Signing, UNSIGNED, guard_record};
+use lockstep_replica::signing::{EARLIER_MAX, GuardView, Me, OwnMessage, Remembered, STEP_PROPOSE, Signing, UNSIGNED, guard_record};
 use lockstep_storage::guard::GuardRecord;
 use lockstep_types::{Hash, Polka, Proposal, Vote, VoteType};
 
@@ -23,7 +23,7 @@ fn own_proposal(h: u64, r: u32) -> OwnMessage {
 }
 
 fn remembered(message: OwnMessage) -> Remembered {
-    Remembered { sign_bytes: message.sign_bytes(&chain_id()), message, lock: None, valid: None }
+    Remembered { sign_bytes: message.sign_bytes(&chain_id()), message, earlier: Vec::new(), lock: None, valid: None }
 }
 
 fn signing_with(messages: impl IntoIterator<Item = OwnMessage>) -> Signing {
@@ -58,7 +58,7 @@ fn a_record_says_what_was_signed_and_comes_back_the_same() {
     let valid = Polka { round: round(2), ..polka() };
     for message in [OwnMessage::Vote(Vote { signature: UNSIGNED, ..vote() }), own_vote(VoteType::Precommit, 5, 3), own_proposal(5, 3)] {
         for (lock, valid) in [(None, None), (None, Some(&valid)), (Some(&lock), Some(&valid))] {
-            let record = guard_record(&message, lock, valid, &chain_id(), &GENESIS);
+            let record = guard_record(&message, &[], lock, valid, &chain_id(), &GENESIS);
             assert_eq!(record.position(), message.position());
             assert_eq!(record.sign_bytes, message.sign_bytes(&chain_id()));
             assert_eq!(record.genesis_hash, GENESIS.0);
@@ -73,13 +73,36 @@ fn a_record_says_what_was_signed_and_comes_back_the_same() {
 /// The message's bytes are pinned: the guard of an older program is read.
 #[test]
 fn the_guards_message_is_pinned() {
-    let record = guard_record(&own_vote(VoteType::Precommit, 5, 3), None, None, &chain_id(), &GENESIS);
-    let vote = "02050000000000000003000000".to_owned() + "00" + "00" + "020000000000000007000000" + "01000000" + &"00".repeat(64);
-    assert_eq!(hex::encode(&record.message), "0101".to_owned() + &vote);
-    let record = guard_record(&own_proposal(5, 3), None, None, &chain_id(), &GENESIS);
+    let earlier = [own_proposal(5, 3), own_vote(VoteType::Prevote, 5, 3)];
+    let record = guard_record(&own_vote(VoteType::Precommit, 5, 3), &earlier, None, None, &chain_id(), &GENESIS);
+    let rest = "0500000000000000".to_owned() + "03000000";
+    let vote = |kind: &str| "01".to_owned() + kind + &rest + "00" + "00" + "020000000000000007000000" + "01000000" + &"00".repeat(64);
     let id = "11".repeat(32) + "02000000" + &"22".repeat(32);
-    let proposal = "050000000000000003000000".to_owned() + "00" + &id + "020000000000000007000000" + &"00".repeat(64);
-    assert_eq!(hex::encode(&record.message), "0102".to_owned() + &proposal);
+    let proposal = "02".to_owned() + &rest + "00" + &id + "020000000000000007000000" + &"00".repeat(64);
+    assert_eq!(hex::encode(&record.message), "01".to_owned() + &vote("02") + "02000000" + &proposal + &vote("01"));
+}
+
+#[test]
+fn a_record_repeats_what_was_said_before_at_its_height() {
+    let earlier = [own_proposal(5, 1), own_vote(VoteType::Prevote, 5, 1)];
+    let message = own_vote(VoteType::Precommit, 5, 1);
+    let read = |earlier: &[OwnMessage]| {
+        Remembered::from_record(&guard_record(&message, earlier, None, None, &chain_id(), &GENESIS), &chain_id()).map(Option::unwrap)
+    };
+    let back = read(&earlier).unwrap();
+    assert_eq!(back.said().cloned().collect::<Vec<_>>(), [&earlier[..], &[message.clone()]].concat());
+    let [a, b] = earlier;
+    assert!(read(&[b.clone(), a.clone()]).is_err(), "out of order");
+    assert!(read(&[a.clone(), a.clone()]).is_err(), "one place twice");
+    assert!(read(&[a, message.clone()]).is_err(), "the record's own place");
+    assert!(read(&[own_vote(VoteType::Prevote, 4, 1)]).is_err(), "another height");
+    let many: Vec<OwnMessage> = (0..=EARLIER_MAX as u32).map(|r| own_vote(VoteType::Prevote, 5, r)).collect();
+    let late = |earlier: &[OwnMessage]| {
+        let message = own_vote(VoteType::Precommit, 5, 1_000);
+        Remembered::from_record(&guard_record(&message, earlier, None, None, &chain_id(), &GENESIS), &chain_id())
+    };
+    assert!(late(&many[1..]).is_ok());
+    assert!(late(&many).is_err(), "more than are ever repeated");
 }
 
 #[test]
@@ -90,7 +113,7 @@ fn a_new_guard_holds_no_message() {
 #[test]
 fn a_record_that_contradicts_itself_is_refused() {
     let record =
-        guard_record(&OwnMessage::Vote(Vote { signature: UNSIGNED, ..vote() }), Some(&polka()), Some(&polka()), &chain_id(), &GENESIS);
+        guard_record(&OwnMessage::Vote(Vote { signature: UNSIGNED, ..vote() }), &[], Some(&polka()), Some(&polka()), &chain_id(), &GENESIS);
     let refused = |change: &dyn Fn(&mut GuardRecord)| {
         let mut changed = record.clone();
         change(&mut changed);
@@ -110,7 +133,7 @@ fn a_record_that_contradicts_itself_is_refused() {
 }
 
 fn another_vote() -> GuardRecord {
-    guard_record(&own_vote(VoteType::Prevote, 5, 3), None, None, &chain_id(), &GENESIS)
+    guard_record(&own_vote(VoteType::Prevote, 5, 3), &[], None, None, &chain_id(), &GENESIS)
 }
 
 #[test]
@@ -154,15 +177,31 @@ fn who_stopped_signs_nothing_and_keeps_the_first_reason() {
 }
 
 #[test]
-fn the_last_two_messages_are_remembered_in_order() {
+fn a_height_is_remembered_whole_and_the_next_one_begins_anew() {
     let mut signing = signing_with([]);
-    let messages =
-        [own_proposal(7, 0), own_vote(VoteType::Prevote, 7, 0), own_vote(VoteType::Precommit, 7, 0), own_vote(VoteType::Prevote, 8, 0)];
-    for (count, message) in messages.iter().enumerate() {
-        signing.remember(remembered(message.clone()));
-        let held: Vec<_> = [7, 8].into_iter().flat_map(|h| signing.at(height(h))).map(|record| record.message.clone()).collect();
-        assert_eq!(held, messages[(count + 1).saturating_sub(2)..=count]);
+    let messages: Vec<OwnMessage> =
+        (0..100).flat_map(|r| [own_vote(VoteType::Prevote, 7, r), own_vote(VoteType::Precommit, 7, r)]).collect();
+    for message in &messages {
+        let earlier = signing.earlier_at(height(7));
+        signing.remember(Remembered { earlier, ..remembered(message.clone()) });
     }
+    let said: Vec<OwnMessage> = signing.newest_at(height(7)).unwrap().said().cloned().collect();
+    assert_eq!(said, messages);
+    assert!(signing.newest_at(height(8)).is_none() && signing.earlier_at(height(8)).is_empty());
+    signing.remember(remembered(own_proposal(8, 0)));
+    assert!(signing.newest_at(height(7)).is_none());
+    assert_eq!(signing.earlier_at(height(8)), [own_proposal(8, 0)]);
+}
+
+#[test]
+fn what_is_repeated_has_a_bound() {
+    let mut signing = signing_with([]);
+    for r in 0..EARLIER_MAX as u32 + 10 {
+        let earlier = signing.earlier_at(height(7));
+        assert!(earlier.len() <= EARLIER_MAX);
+        signing.remember(Remembered { earlier, ..remembered(own_vote(VoteType::Prevote, 7, r)) });
+    }
+    assert_eq!(signing.earlier_at(height(7)).last(), Some(&own_vote(VoteType::Prevote, 7, EARLIER_MAX as u32 + 9)), "the newest are kept");
 }
 
 #[test]
@@ -175,7 +214,8 @@ fn a_step_is_not_signed_twice() {
 #[test]
 fn a_message_we_did_not_sign_is_told_from_ours() {
     let (older, newer) = (own_vote(VoteType::Prevote, 7, 1), own_vote(VoteType::Precommit, 7, 1));
-    let signing = signing_with([older.clone(), newer.clone()]);
+    let record = Remembered { earlier: vec![older.clone()], ..remembered(newer.clone()) };
+    let signing = Signing::new(me(), GuardView { records: vec![remembered(older.clone()), record], ..GuardView::default() });
     let foreign = |message: &OwnMessage| signing.is_foreign(message, &chain_id());
     assert!(!foreign(&older) && !foreign(&newer), "ours");
     assert!(foreign(&another(&older)) && foreign(&another(&newer)), "the same place, other bytes");

@@ -122,6 +122,21 @@ impl Replica {
                 self.on_effect(now, effect, &mut queue);
             }
         }
+        self.store_polka_bodies();
+    }
+
+    /// A body that a polka names is stored whoever proposed it first: the lock waits for it (L36).
+    fn store_polka_bodies(&mut self) {
+        let polkas: Vec<(Round, BlockId)> = self
+            .consensus
+            .rounds()
+            .filter_map(|round| Some((round, self.consensus.votes(round, VoteType::Prevote)?.quorum_block()?)))
+            .filter(|(_, block_id)| self.bodies.get(block_id).is_some_and(|body| !body.named_by_quorum))
+            .collect();
+        for (round, block_id) in polkas {
+            self.bodies.name(block_id, round, true);
+            self.store_body(block_id);
+        }
     }
 
     fn on_effect(&mut self, now: Now, effect: consensus::Effect, queue: &mut VecDeque<consensus::Input>) {

@@ -7,5 +7,6 @@ fn main() {
         sweep: a.get(3).is_some(),
         ..Default::default()
     };
+    if std::env::var("PLAN").is_ok() { println!("{}", lockstep_sim::plan_text(o.first)); }
     lockstep_sim::run(&o, &mut std::io::stdout()).unwrap();
 }

@@ -245,7 +245,14 @@ impl World {
             let running = self.machines[*node].running.as_ref();
             let state = running.map(|running| {
                 let consensus = running.replica.consensus();
-                format!("height {} round {} {:?}", running.replica.height(), consensus.round(), consensus.current_step())
+                format!(
+                    "height {} round {} {:?}, locked {:?}, valid {:?}",
+                    running.replica.height(),
+                    consensus.round(),
+                    consensus.current_step(),
+                    consensus.locked().map(|polka| (polka.round, polka.block_id)),
+                    consensus.valid().map(|polka| (polka.round, polka.block_id))
+                )
             });
             format!("node {node}: {}", state.unwrap_or_else(|| "down".into()))
         };

@@ -1,13 +1,12 @@
 //! Load from outside, and what comes of it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::rpc::Client;
+use crate::rpc::{Client, Endpoint};
 
 /// How transactions are handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,13 +60,13 @@ impl Load {
     /// Transactions over these endpoints in turn, from `connections` connections: `rate` a second in all, or, with none, each
     /// connection as fast as it gets answers. With a rate, each is due on a schedule that does not wait for answers, and its
     /// latency counts from then. No two transactions are the same as long as `tag` is not.
-    pub fn start(endpoints: &[SocketAddr], connections: usize, rate: Option<f64>, via: Via, tag: &str) -> Self {
+    pub fn start(endpoints: &[impl Into<Endpoint> + Clone], connections: usize, rate: Option<f64>, via: Via, tag: &str) -> Self {
         let (stopped, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let begin = Instant::now();
         let threads = (0..connections)
             .map(|connection| {
                 let worker = Worker {
-                    client: Client::new(endpoints[connection % endpoints.len()]),
+                    client: Client::new(endpoints[connection % endpoints.len()].clone()),
                     via,
                     tag: format!("{tag}-{connection}"),
                     begin,

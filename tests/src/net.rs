@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::program::{Process, command, free_ports, run, text, wait_until};
-use crate::rpc::{CallError, Client};
+use crate::rpc::Client;
 
 /// Networks take turns: each has the machine for itself, and its figures mean something.
 static TURN: Mutex<()> = Mutex::new(());
@@ -166,16 +166,14 @@ impl Net {
         }
     }
 
-    /// Submits a transaction to a node until one is committed: what was committed. For a node that just started.
+    /// Submits transactions that begin with this text to a node until one is committed: its hash and height. For a node that
+    /// has just started, or is being attacked.
     #[track_caller]
     pub fn commit_tx(&self, index: usize, tx: &str) -> (String, u64) {
         let mut client = self.client(index);
-        wait_until(&format!("node{index} commits {tx}"), || match client.commit_tx(tx) {
-            Ok(committed) => Some(committed),
-            Err(CallError::Lost(_)) => None,
-            // An earlier try may have been taken.
-            Err(CallError::Refused(_)) => None,
-        })
+        // What came of a try that was not answered is not known, so that the next one is another transaction.
+        let mut tries = 0..;
+        wait_until(&format!("node{index} commits {tx}"), || client.commit_tx(&format!("{tx}-{}", tries.next()?)).ok())
     }
 }
 

@@ -1,12 +1,16 @@
 //! A client that shares no code with the program: HTTP/1.1 over one connection that is kept, and JSON.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 /// How long an answer may take: beyond what the node itself waits for a commit.
@@ -39,17 +43,59 @@ pub struct Place {
     pub index: u64,
 }
 
+/// Where a node serves clients.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The network namespace in which the address means something; none for our own.
+    pub namespace: Option<String>,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, namespace: None }
+    }
+}
+
+impl Endpoint {
+    /// Connects. Reads and writes fail after [`ANSWER_WAIT`].
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn connect(&self) -> io::Result<TcpStream> {
+        let stream = match &self.namespace {
+            None => TcpStream::connect(self.address)?,
+            Some(name) => connect_in(name, self.address)?,
+        };
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_WAIT))?;
+        stream.set_write_timeout(Some(ANSWER_WAIT))?;
+        Ok(stream)
+    }
+}
+
+/// A socket belongs to the namespace in which it was made, wherever it is used. So a thread of its own goes there and makes it.
+fn connect_in(namespace: &str, address: SocketAddr) -> io::Result<TcpStream> {
+    let namespace = File::open(Path::new("/run/netns").join(namespace))?;
+    let maker = std::thread::spawn(move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        TcpStream::connect(address)
+    });
+    maker.join().expect("connecting does not panic")
+}
+
 /// A client of one node.
 #[derive(Debug)]
 pub struct Client {
-    address: SocketAddr,
+    endpoint: Endpoint,
     stream: Option<BufReader<TcpStream>>,
 }
 
 impl Client {
     /// Of the node that serves clients there. Nothing is connected before the first call, and again after each that failed.
-    pub fn new(address: SocketAddr) -> Self {
-        Self { address, stream: None }
+    pub fn new(endpoint: impl Into<Endpoint>) -> Self {
+        Self { endpoint: endpoint.into(), stream: None }
     }
 
     /// Calls a method.
@@ -80,14 +126,27 @@ impl Client {
         answer
     }
 
+    /// A number that the node shows at `/metrics`, by its whole name.
+    ///
+    /// # Errors
+    /// When there is no whole answer.
+    pub fn metric(&mut self, name: &str) -> io::Result<u64> {
+        let mut stream = BufReader::new(self.endpoint.connect()?);
+        write!(stream.get_mut(), "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.endpoint.address)?;
+        let (_, body) = read_answer(&mut stream)?;
+        let text = String::from_utf8_lossy(&body);
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{name} is not shown")))
+    }
+
     fn exchange(&mut self, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
-            none => none.insert(BufReader::new(connect(self.address)?)),
+            none => none.insert(BufReader::new(self.endpoint.connect()?)),
         };
         let head = format!(
             "POST / HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            self.address,
+            self.endpoint.address,
             body.len()
         );
         let sent = stream.get_mut().write_all(&[head.as_bytes(), body].concat());
@@ -160,18 +219,6 @@ impl Client {
         let answer = self.call("tx", json!({"hash": hash, "prove": false}))?;
         Ok(Place { height: number(&answer["height"]), index: answer["index"].as_u64().expect("an index") })
     }
-}
-
-/// Connects, with the waits of [`Client`].
-///
-/// # Errors
-/// When nobody listens.
-pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_WAIT))?;
-    stream.set_write_timeout(Some(ANSWER_WAIT))?;
-    Ok(stream)
 }
 
 /// A number that JSON carries as text.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lockstep_tests::net::{Net, VALIDATORS};
 use lockstep_tests::program::wait_until;
-use lockstep_tests::rpc::{Client, connect};
+use lockstep_tests::rpc::{Client, Endpoint};
 use serde_json::{Value, json};
 
 /// Connections that are opened and left.
@@ -83,14 +83,16 @@ fn a_node_survives_what_clients_should_not_send() {
     assert_well(&mut net, "no HTTP at all");
 
     // Connections that are opened and left; and requests that never end, a byte now and then.
-    let open: Vec<TcpStream> = (0..HALF_OPEN).filter_map(|_| connect(net.rpc(0)).ok()).collect();
-    let mut slow: Vec<TcpStream> = (0..HALF_OPEN / 3).filter_map(|_| connect(net.rpc(0)).ok()).collect();
-    for part in ["POST / HTTP/1.1\r\n", "Host: 127.0.0.1\r\n", "Content-Length: 1000\r\n", "\r\n", "{", "\"jsonrpc\""] {
+    let open: Vec<TcpStream> = (0..HALF_OPEN).filter_map(|_| Endpoint::from(net.rpc(0)).connect().ok()).collect();
+    let mut slow: Vec<TcpStream> = (0..HALF_OPEN / 3).filter_map(|_| Endpoint::from(net.rpc(0)).connect().ok()).collect();
+    for (number, part) in
+        ["POST / HTTP/1.1\r\n", "Host: 127.0.0.1\r\n", "Content-Length: 1000\r\n", "\r\n", "{", "\"jsonrpc\""].iter().enumerate()
+    {
         for stream in &mut slow {
             // Whether the server has closed it by now is its business.
             let _ = stream.write_all(part.as_bytes());
         }
-        assert_well(&mut net, "slow requests");
+        assert_well(&mut net, &format!("slow requests {number}"));
     }
     drop((open, slow));
     assert_well(&mut net, "connections left");
@@ -121,7 +123,7 @@ fn a_node_survives_what_peers_should_not_send() {
     assert_well(&mut net, "broken handshakes");
 
     // More that never finish their handshake than a node holds: honest peers that come meanwhile are let in when these time out.
-    let mut open: Vec<TcpStream> = (0..HALF_OPEN).filter_map(|_| connect(net.p2p(0)).ok()).collect();
+    let mut open: Vec<TcpStream> = (0..HALF_OPEN).filter_map(|_| Endpoint::from(net.p2p(0)).connect().ok()).collect();
     for stream in &mut open {
         // Whether the node has closed it by now is its business.
         let _ = stream.write_all(&OPENING[..5]);
@@ -170,7 +172,7 @@ fn garbage() -> Vec<Vec<u8>> {
 
 /// Sends these bytes over a connection of their own and takes what comes back until it is closed or a moment is over.
 fn throw(to: SocketAddr, bytes: &[u8]) {
-    let Ok(mut stream) = connect(to) else { return };
+    let Ok(mut stream) = Endpoint::from(to).connect() else { return };
     stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket");
     // The other side may close at any byte.
     let _ = stream.write_all(bytes);

@@ -59,7 +59,7 @@ impl From<SocketAddr> for Endpoint {
 }
 
 impl Endpoint {
-    /// Connects. Reads and writes fail after [`ANSWER_WAIT`].
+    /// Connects. Reads and writes fail after 30 s: longer than a node itself waits for a commit.
     ///
     /// # Errors
     /// When nobody listens.

@@ -33,7 +33,7 @@ enum Outcome {
 }
 
 impl Stopped {
-    /// Makes a chain of one validator with some blocks, and stops it. Its log has more than one segment where `segments` says so.
+    /// Makes a chain of one validator with some blocks, and stops it.
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let home = folder.path().join("good");
@@ -230,7 +230,7 @@ fn rot_in_the_block_log_the_state_and_the_guard_is_healed_or_refused_and_never_b
         // Files are made ahead of time: what follows the last byte in use is zeros.
         let used = good.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
         let (mut right, mut refused) = (0, 0);
-        for at in (0..used).step_by(used.div_ceil(SAMPLES)) {
+        for at in (0..used).step_by(used.div_ceil(SAMPLES)).chain([used - 1]) {
             let home = stopped.damaged(&path, |bytes| bytes[at] ^= 0x40);
             match stopped.outcome(&home, &format!("{path} with byte {at} changed")) {
                 Outcome::Right => right += 1,

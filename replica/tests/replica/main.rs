@@ -2,8 +2,11 @@
 //! driven by hand.
 
 mod bodies;
+mod check;
+mod driven;
 mod examples;
 mod fence;
+mod pool;
 mod signing;
 mod support;
 mod wire;

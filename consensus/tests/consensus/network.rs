@@ -429,12 +429,15 @@ fn sign(ballot: Ballot, voter: ValidatorIndex, time: Time, set: &ValidatorSet) -
     Vote { height, timestamp: time, ..world::vote(kind, round, block_id, valid_round, voter) }.settle(set)
 }
 
+/// Who signed in which height, round and step: 0 a proposal, 1 a prevote, 2 a precommit.
+type Slot = (usize, Height, Round, u8);
+
 /// The rules restated, over what honest validators sign and decide.
 #[derive(Default)]
 struct WireTap {
     powers: [u64; NODES],
     liar: Option<usize>,
-    signed: BTreeMap<(usize, Height, Round, u8), (Option<BlockId>, Option<Round>)>,
+    signed: BTreeMap<Slot, (Option<BlockId>, Option<Round>)>,
     decided: BTreeMap<Height, BlockId>,
 }
 
@@ -459,13 +462,9 @@ impl WireTap {
         }
         if step == VoteType::Prevote as u8 && value.0.is_some() {
             // The last block it precommitted at this height is what it is locked on.
-            let lock = self
-                .signed
-                .iter()
-                .filter(|((other, at, earlier, step), (block_id, _))| {
-                    (*other, *at) == (node, height) && *earlier < round && *step == VoteType::Precommit as u8 && block_id.is_some()
-                })
-                .next_back();
+            let lock = self.signed.iter().rfind(|((other, at, earlier, step), (block_id, _))| {
+                (*other, *at) == (node, height) && *earlier < round && *step == VoteType::Precommit as u8 && block_id.is_some()
+            });
             if let Some(((_, _, locked_round, _), (locked, _))) = lock {
                 let newer_polka = value.1.is_some_and(|valid_round| valid_round >= *locked_round);
                 if *locked != value.0 && !newer_polka {
@@ -514,7 +513,7 @@ impl WireTap {
         if first != commit.block_id {
             return Err(format!("height {} is decided twice: {first:?} and {:?}", commit.height, commit.block_id));
         }
-        if commit.block_id.hash.0[7] % 2 == 0 {
+        if commit.block_id.hash.0[7].is_multiple_of(2) {
             return Err("an invalid block is decided".to_owned());
         }
         let signed: u64 =

@@ -119,7 +119,8 @@ impl Replica {
             self.catch_up.waiting.pop_front();
         }
         let free = self.catch_up.current.is_none() && self.deciding.is_none();
-        let Some(next) = self.catch_up.waiting.pop_front_if(|next| free && next.height == height) else { return };
+        let ready = free && self.catch_up.waiting.front().is_some_and(|next| next.height == height);
+        let Some(next) = ready.then(|| self.catch_up.waiting.pop_front()).flatten() else { return };
         self.catch_up.current = Some((next.ticket, next.peer, next.height));
         let peer = Peer(next.peer);
         let commit = next.block.commit.clone();

@@ -174,7 +174,7 @@ impl Replica {
                 self.certify(commit);
             }
             consensus::Effect::Accuse(equivocation) => {
-                self.fx.report(Report::Equivocation { first: equivocation.first, second: equivocation.second });
+                self.fx.report(Report::Equivocation { first: Box::new(equivocation.first), second: Box::new(equivocation.second) });
             }
             consensus::Effect::Stepped { height, round, step } => {
                 self.gossip.progressed(now);

@@ -5,8 +5,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`seam`] | inputs, effects, tickets: what a shell must do **[frozen]** |
-//! | [`wire`] | what peers say to each other **[frozen]** |
+//! | [`seam`] | inputs, effects, tickets: what a shell must do **\[frozen\]** |
+//! | [`wire`] | what peers say to each other **\[frozen\]** |
 //! | [`fence`] | holds effects back until what they wait for is durable; used by both shells |
 //! | [`replica`] | the replica: composition and dispatch |
 //! | `height` | one height: proposals, votes, decision, execution |

@@ -130,8 +130,11 @@ pub fn recover(
     Ok(Recovered { restored, executor })
 }
 
+/// A key and its value.
+type Entry = (Arc<[u8]>, Arc<[u8]>);
+
 fn load_state(host: Host, genesis: &Genesis, db: &mut StateDb) -> Result<(ChainState, Executor), RecoveryError> {
-    let mut entries: Vec<(Arc<[u8]>, Arc<[u8]>)> = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     let flushed = db.load(|_, key, value| entries.push((Arc::from(key), Arc::from(value))))?;
     let Some(flushed) = flushed else {
         let (chain, state, changes) = genesis_state(&host, genesis)?;

@@ -1,7 +1,7 @@
 //! The replica: one loop body, `step(Now, Input) -> Effects`.
 //!
 //! It composes what stands beside each other below it: consensus decides, the pool offers, sync fetches, the application
-//! executes (elsewhere), storage remembers (elsewhere). What belongs to one height lives in [`crate::height`], what is
+//! executes (elsewhere), storage remembers (elsewhere). What belongs to one height lives in `height`, what is
 //! signed in [`crate::signing`], what peers lack in [`crate::gossip`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,4 +1,4 @@
-//! The seam between the replica and the world **[frozen]**: what can happen, and what can be asked for.
+//! The seam between the replica and the world **\[frozen\]**: what can happen, and what can be asked for.
 //!
 //! [`step`](crate::Replica::step) takes the time and one [`Input`] and returns [`Effect`]s. It never blocks. What takes
 //! long is a pair: an effect that asks and an input that answers, joined by a [`JobId`]:
@@ -230,6 +230,7 @@ pub enum Wait {
 
 /// Everything the replica can ask of the world.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a reply is moved a few times, once for each client: cheaper than an allocation")]
 pub enum Effect {
     /// Check signatures.
     Verify {
@@ -536,9 +537,9 @@ pub enum Report {
     /// A validator signed two values.
     Equivocation {
         /// Evidence that anyone can check.
-        first: lockstep_types::Vote,
+        first: Box<lockstep_types::Vote>,
         /// The other vote.
-        second: lockstep_types::Vote,
+        second: Box<lockstep_types::Vote>,
     },
     /// A peer sent something that is refused.
     Refused {

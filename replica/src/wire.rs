@@ -1,4 +1,4 @@
-//! What peers say to each other **[frozen]**: messages on the lanes, questions and answers beside them. Borsh behind a
+//! What peers say to each other **\[frozen\]**: messages on the lanes, questions and answers beside them. Borsh behind a
 //! version byte, every list bounded, one frame never longer than a part and its envelope.
 //!
 //! Consensus messages carry no sender's name: who voted is in the signature, who connected in the handshake. A claim about

@@ -10,7 +10,7 @@ use crate::support::round;
 
 /// A body of `parts` parts that `seed` tells from others, its name and its parts.
 fn body(seed: u8, parts: usize) -> (BlockId, Vec<u8>, Vec<Part>) {
-    let bytes: Vec<u8> = (0..(parts - 1) * PART_BYTES + 17).map(|n| seed.wrapping_add((n % 251) as u8)).collect();
+    let bytes: Vec<u8> = (0..=250).cycle().take((parts - 1) * PART_BYTES + 17).map(|n: u8| seed.wrapping_add(n)).collect();
     let (header, parts) = block::cut(&bytes);
     (BlockId { hash: Hash([seed; 32]), parts: header }, bytes, parts)
 }
@@ -24,7 +24,7 @@ fn spoilt(part: &Part) -> Part {
 /// 0 to `len` - 1 in an order that `random` decides.
 fn shuffled(len: usize, random: &[u32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..len).collect();
-    order.sort_by_key(|place| (random[place % random.len()].wrapping_mul(*place as u32 + 1), *place));
+    order.sort_by_key(|place| (random[place % random.len()].wrapping_mul(u32::try_from(*place).unwrap() + 1), *place));
     order
 }
 
@@ -85,7 +85,7 @@ fn early_parts_have_a_bound_and_must_prove_their_place() {
     assert!(!bodies.name(first, Round::ZERO, false), "a spoilt part was not kept");
 
     let mut bodies = Bodies::default();
-    let many: Vec<_> = (0..=EARLY_PARTS_MAX as u8).map(|seed| body(seed, 1)).collect();
+    let many: Vec<_> = (0..=EARLY_PARTS_MAX).map(|seed| u8::try_from(seed).unwrap()).map(|seed| body(seed, 1)).collect();
     for (id, _, parts) in &many {
         bodies.add_part(&id.parts, parts[0].clone());
     }
@@ -125,7 +125,7 @@ fn a_name_with_anothers_parts_does_not_keep_them_from_it() {
 #[test]
 fn the_oldest_that_no_quorum_named_makes_room() {
     let mut bodies = Bodies::default();
-    let ids: Vec<BlockId> = (0..=BODIES_MAX as u8).map(|seed| body(seed, 1).0).collect();
+    let ids: Vec<BlockId> = (0..=BODIES_MAX).map(|seed| u8::try_from(seed).unwrap()).map(|seed| body(seed, 1).0).collect();
     for (r, id) in (0..).zip(&ids) {
         bodies.name(*id, round(r), r == 0);
     }

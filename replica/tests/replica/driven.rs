@@ -24,6 +24,7 @@ use lockstep_types::{Height, Signature};
 use crate::support::*;
 
 /// What started or ended, in order.
+#[expect(clippy::large_enum_variant, reason = "a few thousand in a test")]
 enum Event {
     Started(Effect),
     Durable(Ticket),

@@ -7,6 +7,9 @@ use lockstep_types::{Hash, Polka, Proposal, Vote, VoteType};
 use crate::support::*;
 
 const GENESIS: Hash = Hash([9; 32]);
+/// As rounds.
+const EARLIER: u32 = 256;
+const _: () = assert!(EARLIER as usize == EARLIER_MAX);
 
 fn me() -> Option<Me> {
     let public_key = key(1).public_key();
@@ -90,13 +93,13 @@ fn a_record_repeats_what_was_said_before_at_its_height() {
         Remembered::from_record(&guard_record(&message, earlier, None, None, &chain_id(), &GENESIS), &chain_id()).map(Option::unwrap)
     };
     let back = read(&earlier).unwrap();
-    assert_eq!(back.said().cloned().collect::<Vec<_>>(), [&earlier[..], &[message.clone()]].concat());
+    assert_eq!(back.said().cloned().collect::<Vec<_>>(), [&earlier[..], std::slice::from_ref(&message)].concat());
     let [a, b] = earlier;
     assert!(read(&[b.clone(), a.clone()]).is_err(), "out of order");
     assert!(read(&[a.clone(), a.clone()]).is_err(), "one place twice");
     assert!(read(&[a, message.clone()]).is_err(), "the record's own place");
     assert!(read(&[own_vote(VoteType::Prevote, 4, 1)]).is_err(), "another height");
-    let many: Vec<OwnMessage> = (0..=EARLIER_MAX as u32).map(|r| own_vote(VoteType::Prevote, 5, r)).collect();
+    let many: Vec<OwnMessage> = (0..=EARLIER).map(|r| own_vote(VoteType::Prevote, 5, r)).collect();
     let late = |earlier: &[OwnMessage]| {
         let message = own_vote(VoteType::Precommit, 5, 1_000);
         Remembered::from_record(&guard_record(&message, earlier, None, None, &chain_id(), &GENESIS), &chain_id())
@@ -196,12 +199,12 @@ fn a_height_is_remembered_whole_and_the_next_one_begins_anew() {
 #[test]
 fn what_is_repeated_has_a_bound() {
     let mut signing = signing_with([]);
-    for r in 0..EARLIER_MAX as u32 + 10 {
+    for r in 0..EARLIER + 10 {
         let earlier = signing.earlier_at(height(7));
         assert!(earlier.len() <= EARLIER_MAX);
         signing.remember(Remembered { earlier, ..remembered(own_vote(VoteType::Prevote, 7, r)) });
     }
-    assert_eq!(signing.earlier_at(height(7)).last(), Some(&own_vote(VoteType::Prevote, 7, EARLIER_MAX as u32 + 9)), "the newest are kept");
+    assert_eq!(signing.earlier_at(height(7)).last(), Some(&own_vote(VoteType::Prevote, 7, EARLIER + 9)), "the newest are kept");
 }
 
 #[test]

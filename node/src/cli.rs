@@ -48,6 +48,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Keys(KeysCommand),
     Bench(BenchArgs),
+    Sim(SimArgs),
 }
 
 /// Make the home of a new node: a chain of one validator, or a member of a chain that exists.
@@ -407,4 +408,40 @@ pub(crate) struct NodesArg {
 fn parse_assignment(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a setting is written KEY=VALUE, as in rpc.laddr=127.0.0.1:26657")?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Run the node in a simulated world that tries to break it.
+///
+/// Each seed draws a network, a load and faults: frames lost, doubled and reordered, links cut, machines that crash at any
+/// moment and come back from what their disk kept, clocks that jump, a validator that lies. Then the faults stop for more than
+/// two thirds of the power, which must commit again within a bound computed from the timeouts. Nothing that was acknowledged
+/// may be lost, no two nodes may disagree, no honest key may sign twice. A failure prints one line with the command that
+/// repeats it exactly.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lockstep sim                          100 seeds, a few seconds
+  lockstep sim --seeds 10000            more of them
+  lockstep sim --seed 0x2a              one seed again
+  lockstep sim --sweep                  one scenario, crashed at every step in every way
+
+The last line sums up. The exit code is 1 when a seed failed.")]
+pub(crate) struct SimArgs {
+    /// How many seeds; with --sweep, how many crashes at most (0: every one)
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+    /// The first seed, decimal or 0x…; without --seeds, this one alone
+    #[arg(long, value_name = "S", value_parser = parse_seed)]
+    pub(crate) seed: Option<u64>,
+    /// Crash at every step of one scenario instead of drawing faults
+    #[arg(long)]
+    pub(crate) sweep: bool,
+    /// Seeds side by side
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) threads: u16,
+}
+
+fn parse_seed(text: &str) -> Result<u64, String> {
+    let parsed = text.strip_prefix("0x").map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16));
+    parsed.map_err(|_| format!("{text:?} is no seed: a number like 42 or 0x2a"))
 }

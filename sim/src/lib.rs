@@ -224,8 +224,3 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("no reason was given").to_owned()
 }
-
-/// The plan of a seed, for people who look into one.
-pub fn plan_text(seed: u64) -> String {
-    format!("{:#?}", Plan::draw(seed))
-}

@@ -105,7 +105,7 @@ impl Plan {
             followers: 0,
             byzantine: None,
             params,
-            chaos: 1_200 * MS,
+            chaos: 400 * MS,
             latency: (MS / 10, 4 * MS),
             loss: 0,
             duplication: 0,

@@ -5,6 +5,7 @@ mod init;
 mod keys;
 mod localnet;
 mod query;
+mod sim;
 mod start;
 mod status;
 mod testnet;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli, app: Arc<dyn Application>) -> Result<(), NodeError> 
         Command::Query(args) => waiting(query::run(&args)),
         Command::Keys(command) => keys::run(&command),
         Command::Bench(args) => bench::run(&args),
+        Command::Sim(args) => sim::run(&args),
     }
 }
 

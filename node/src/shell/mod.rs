@@ -272,7 +272,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         return Err(ShellError::Halted(reason));
     }
     tracing::info!("stopping");
-    server.shutdown().await;
+    let mut calls_end = std::pin::pin!(server.shutdown());
+    if tokio::time::timeout(LAST_COMMITS, &mut calls_end).await.is_err() {
+        // Whoever still waits for a commit is told now that the node stops.
+        inbox.close();
+        calls_end.await;
+    }
     peers.shutdown().await;
     network_task.abort();
     inbox.close();
@@ -280,6 +285,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     tracing::info!("stopped");
     Ok(())
 }
+
+/// How long a node that is asked to stop goes on deciding for clients that wait for a commit. A few blocks, if the others run;
+/// when all of them stop at once, no further block comes.
+const LAST_COMMITS: Duration = Duration::from_secs(1);
 
 /// How long a halted node goes on serving reads before it ends with its error. Long enough for a person to be told and to look.
 const HALTED_READS: Duration = Duration::from_secs(0);

@@ -922,6 +922,9 @@ impl Replica {
             },
         });
         let again = self.pool.commit(&deciding.block, &outcome, Some(deciding.ticket), &mut self.fx);
+        if outcome.params.is_some() || self.chain.validators.len() != self.chain.last_validators.len() {
+            self.pool.set_block_bounds(&self.chain, &mut self.fx);
+        }
         self.check_txs(again.into_iter().map(|tx| (tx.hash, tx.bytes)).collect(), true);
         self.flush_when_due(&outcome, deciding.ticket);
         self.begin_height(now);

@@ -6,12 +6,17 @@ use lockstep_app::Verdict;
 use lockstep_mempool::{CheckVerdict, Forward, Limits, Mempool, Origin, PoolTx, Refused, Settled, TxBytes};
 use lockstep_types::{Block, Hash};
 
+use crate::chain::ChainState;
 use crate::effects::Effects;
 use crate::seam::{Effect, Lane, Outcome, Peer, Reply, Report, RequestId, Ticket, Wait};
 use crate::wire::{ENVELOPE_BYTES_MAX, FRAME_BYTES_MAX, GOSSIP_BYTES_MAX, Message, TXS_MAX, TxBatch};
 
 /// Clients waiting at once. Further ones are refused, so that nobody can make us remember without end.
 pub const WAITING_MAX: usize = 20_000;
+/// A block without transactions and signatures: a header is at most 600 bytes, and the counts and block id of a commit 100.
+const EMPTY_BLOCK_BYTES_MAX: usize = 1_024;
+/// A slot of the last commit.
+const SLOT_BYTES_MAX: usize = 1 + 20 + 12 + 64;
 /// Stands for "everybody" among the pool's peers: transactions of our clients are told once, to all.
 const EVERYBODY: u64 = u64::MAX;
 
@@ -31,6 +36,8 @@ pub struct Pool {
     waiting: BTreeMap<Hash, Vec<Waiting>>,
     /// Which transaction a client waits for.
     requests: BTreeMap<RequestId, Hash>,
+    /// Largest transaction that this node takes, whatever a block holds.
+    max_tx_bytes: usize,
 }
 
 impl Pool {
@@ -40,7 +47,17 @@ impl Pool {
         let max_tx_bytes = limits.max_tx_bytes.min(GOSSIP_BYTES_MAX - ENVELOPE_BYTES_MAX);
         let mut mempool = Mempool::new(Limits { max_tx_bytes, ..limits });
         mempool.peer_up(EVERYBODY);
-        Self { mempool, waiting: BTreeMap::new(), requests: BTreeMap::new() }
+        Self { mempool, waiting: BTreeMap::new(), requests: BTreeMap::new(), max_tx_bytes }
+    }
+
+    /// The bounds of the next block. What no block can hold would wait for ever, and the chain would not rest while it waits.
+    pub fn set_block_bounds(&mut self, chain: &ChainState, fx: &mut Effects) {
+        let beside = EMPTY_BLOCK_BYTES_MAX + SLOT_BYTES_MAX * chain.last_validators.len().max(chain.validators.len());
+        let body = usize::try_from(chain.params.block.max_bytes).unwrap_or(usize::MAX);
+        let max_tx_bytes = self.max_tx_bytes.min(body.saturating_sub(beside));
+        for gone in self.mempool.set_block_bounds(max_tx_bytes, chain.params.block.max_gas) {
+            self.answer_all(&gone.hash, |_| Err(format!("the transaction left the mempool: {:?}", gone.why)), fx);
+        }
     }
 
     /// The pool itself, to read.

@@ -236,6 +236,7 @@ impl Replica {
     /// The first step: begins the height after the last one on disk, and says again what was said before the restart.
     pub fn start(&mut self, now: Now) -> Vec<Effect> {
         self.decided_at = now.mono;
+        self.pool.set_block_bounds(&self.chain, &mut self.fx);
         self.begin_own_wait(now);
         self.begin_height(now);
         self.set_gossip_timer(now);

@@ -182,3 +182,27 @@ fn own_transactions_are_told_once() {
         .collect();
     assert_eq!(sent, [(Target::All, Lane::Gossip, Message::Txs(TxBatch(vec![tx("own=1")])))]);
 }
+
+/// What fits no block is refused, and leaves when the bound comes down: else the chain would make empty blocks for it.
+#[test]
+fn what_no_block_can_hold_does_not_wait() {
+    let (mut pool, mut fx) = (pool_of(10), Effects::default());
+    let chain_of = |max_bytes: i64| {
+        let mut params = lockstep_types::ConsensusParams::default();
+        params.block.max_bytes = max_bytes;
+        let (mut chain, _, _) = start(&genesis(1));
+        chain.params = Arc::new(params);
+        chain
+    };
+    pool.set_block_bounds(&chain_of(1_000_000), &mut fx);
+    let (large, _) = pool.submit(RequestId(1), vec![b'x'; 100_000].into(), Wait::Commit, &mut fx).unwrap();
+    pool.settle(large, &verdict(0, 0), &mut fx);
+    assert!(pool.has_executable());
+    pool.set_block_bounds(&chain_of(50_000), &mut fx);
+    assert!(!pool.has_executable());
+    assert_eq!(answers(&mut fx).iter().map(|(request, ..)| *request).collect::<Vec<_>>(), [1], "its client is told");
+    assert!(pool.submit(RequestId(2), vec![b'y'; 49_990].into(), Wait::Check, &mut fx).is_none(), "a body is more than its transactions");
+    assert!(pool.submit(RequestId(3), vec![b'z'; 40_000].into(), Wait::Check, &mut fx).is_some());
+    pool.set_block_bounds(&chain_of(100_000_000), &mut fx);
+    assert!(pool.submit(RequestId(4), vec![b'y'; 1 << 20].into(), Wait::Check, &mut fx).is_none(), "the node's own bound stays");
+}

@@ -30,6 +30,8 @@ pub(crate) struct Checks {
     chain: BTreeMap<u64, Decided>,
     /// Sign-bytes of honest keys by (key, type, height, round).
     signed: BTreeMap<(usize, u64, u64, u64), Vec<u8>>,
+    /// Round and block of the last precommit for a block, by (key, height).
+    locks: BTreeMap<(usize, u64), (u64, Vec<u8>)>,
     submitted: BTreeSet<Hash>,
     /// Transactions reported committed, with their height.
     acknowledged: BTreeMap<Hash, Height>,
@@ -51,21 +53,28 @@ impl Checks {
         self.submitted.insert(Hash::of(tx));
     }
 
-    /// I4: an honest key signs one thing for a height, round and type, however often its node restarts.
-    pub(crate) fn signed(&mut self, node: usize, bytes: &[u8]) -> Result<(), Violation> {
-        let Some((kind, height, round)) = place_of(bytes) else {
-            return Err(Violation {
-                invariant: "I4",
-                what: format!("node {node} signs bytes that are no vote and no proposal: {bytes:02x?}"),
-            });
+    /// I4: an honest key signs one thing for a height, round and type, however often its node restarts, and keeps its lock:
+    /// having precommitted a block, it prevotes another only on a polka of that round or a later one (L23, L29).
+    pub(crate) fn signed(&mut self, node: usize, bytes: &[u8]) -> Result<Signed, Violation> {
+        let fail = |what: String| Err(Violation { invariant: "I4", what: format!("node {node} {what}") });
+        let Some(signed) = Signed::read(bytes) else {
+            return fail(format!("signs bytes that are no vote and no proposal: {bytes:02x?}"));
         };
+        let Signed { kind, height, round, .. } = signed;
         match self.signed.insert((node, kind, height, round), bytes.to_vec()) {
-            Some(before) if before != bytes => Err(Violation {
-                invariant: "I4",
-                what: format!("node {node} signs two messages of type {kind} at height {height}, round {round}"),
-            }),
-            _ => Ok(()),
+            Some(before) if before == bytes => return Ok(signed),
+            Some(_) => return fail(format!("signs two messages of type {kind} at height {height}, round {round}")),
+            None => {}
         }
+        let lock = self.locks.get(&(node, height));
+        match (&signed.block, lock) {
+            (Some(block), Some((locked, held))) if kind == PREVOTE && block != held && signed.valid_round.is_none_or(|vr| vr < *locked) => {
+                return fail(format!("locked in round {locked} of height {height}, prevotes another block in round {round}"));
+            }
+            (Some(block), _) if kind == PRECOMMIT => drop(self.locks.insert((node, height), (round, block.clone()))),
+            _ => {}
+        }
+        Ok(signed)
     }
 
     /// I1, I2, I3, I6 for a block that a node tells its readers of.
@@ -217,27 +226,66 @@ impl Checks {
     }
 }
 
-/// Type, height and round of canonical sign-bytes, read with nothing of the code that wrote them.
-fn place_of(bytes: &[u8]) -> Option<(u64, u64, u64)> {
-    let mut at = 0;
-    let length = varint(bytes, &mut at)?;
-    if bytes.len() as u64 - at as u64 != length || bytes.get(at) != Some(&0x08) {
-        return None;
-    }
-    at += 1;
-    let kind = varint(bytes, &mut at)?;
-    let mut fixed = |tag: u8| -> Option<u64> {
-        if bytes.get(at) != Some(&tag) {
-            return Some(0);
-        }
-        let value = bytes.get(at + 1..at + 9)?;
-        at += 9;
-        Some(u64::from_le_bytes(value.try_into().ok()?))
-    };
-    let height = fixed(0x11)?;
-    let round = fixed(0x19)?;
-    Some((kind, height, round))
+const PREVOTE: u64 = 1;
+/// The specification's number of a precommit.
+pub(crate) const PRECOMMIT: u64 = 2;
+
+/// What canonical sign-bytes say, read with nothing of the code that wrote them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signed {
+    pub(crate) kind: u64,
+    pub(crate) height: u64,
+    pub(crate) round: u64,
+    /// Hash of the block voted for; none for nil, and for proposals, where nothing is read of it.
+    pub(crate) block: Option<Vec<u8>>,
+    pub(crate) valid_round: Option<u64>,
 }
+
+impl Signed {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut at = 0;
+        let length = varint(bytes, &mut at)?;
+        if (bytes.len() - at) as u64 != length {
+            return None;
+        }
+        let mut signed = Self { kind: 0, height: 0, round: 0, block: None, valid_round: None };
+        while at < bytes.len() {
+            let tag = varint(bytes, &mut at)?;
+            match tag & 7 {
+                0 => {
+                    let value = varint(bytes, &mut at)?;
+                    match tag >> 3 {
+                        1 => signed.kind = value,
+                        15 => signed.valid_round = value.checked_sub(1),
+                        _ => {}
+                    }
+                }
+                1 => {
+                    let value = u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?);
+                    at += 8;
+                    match tag >> 3 {
+                        2 => signed.height = value,
+                        3 => signed.round = value,
+                        _ => {}
+                    }
+                }
+                2 => {
+                    let length = usize::try_from(varint(bytes, &mut at)?).ok()?;
+                    let field = bytes.get(at..at.checked_add(length)?)?;
+                    at += length;
+                    // A block id begins with its hash: tag 0a, 32 bytes.
+                    if tag >> 3 == 4 && signed.kind != PROPOSAL {
+                        signed.block = Some(field.get(2..34)?.to_vec());
+                    }
+                }
+                _ => return None,
+            }
+        }
+        matches!(signed.kind, PREVOTE | PRECOMMIT | PROPOSAL).then_some(signed)
+    }
+}
+
+const PROPOSAL: u64 = 32;
 
 fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0;

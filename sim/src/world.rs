@@ -14,12 +14,13 @@ use lockstep_replica::recovery::decided;
 use lockstep_replica::seam::{AskId, JobId, Lane, Mono, Peer, ReadAnswer, ReadQuestion, Reply, Report, RequestId, Target, Wait, Write};
 use lockstep_replica::wire::Message;
 use lockstep_replica::{Effect, Input, Now};
+use lockstep_storage::log::Kind;
 use lockstep_types::block::PartSetHeader;
 use lockstep_types::crypto::verify_batch;
 use lockstep_types::{BlockId, Hash, Height, PublicKey, Round, Time, Vote};
 use sha2::{Digest as _, Sha256};
 
-use crate::checks::{Checks, Violation};
+use crate::checks::{Checks, PRECOMMIT, Signed, Violation};
 use crate::disk::Survival;
 use crate::node::{Machine, Running};
 use crate::plan::{Lie, MS, Plan};
@@ -217,7 +218,7 @@ impl World {
             self.after_between(100, 2_500, What::Partition);
         }
         if self.plan.crashes || self.plan.crash_all {
-            self.after_between(50, 2_500, What::Crash);
+            self.after_between(20, self.plan.crash_interval_ms, What::Crash);
         }
         if self.plan.clock_steps {
             self.after_between(100, 2_000, What::Clock);
@@ -436,7 +437,8 @@ impl World {
             }
             Effect::Sign { job, bytes, .. } => {
                 if self.is_honest(node) {
-                    self.checks.signed(node, &bytes)?;
+                    let signed = self.checks.signed(node, &bytes)?;
+                    self.orders(node, &signed)?;
                 }
                 let signature = self.machines[node].key.as_ref().map(|key| key.sign(&bytes));
                 self.answer(node, Input::Signed { job, signature });
@@ -511,6 +513,21 @@ impl World {
         self.force_crash(node)
     }
 
+    /// The orders of durability, asked of the disk itself when a message is signed: what it rests on survives a power cut.
+    fn orders(&self, node: usize, signed: &Signed) -> Outcome {
+        let running = self.machines[node].running.as_ref().expect("it signs");
+        let reader = &running.reader;
+        if reader.tip().unwrap_or(0) + 1 < signed.height {
+            return violation("order 2", format!("node {node} signs for height {}, the decision before it is not durable", signed.height));
+        }
+        let Some(block) = signed.block.as_ref().filter(|_| signed.kind == PRECOMMIT) else { return Ok(()) };
+        let is_durable = reader
+            .entries(signed.height)
+            .iter()
+            .any(|entry| entry.kind == Kind::Body && entry.block_hash[..] == block[..] && entry.sequence <= reader.durable_sequence());
+        if is_durable { Ok(()) } else { violation("order 1", format!("node {node} precommits a block whose body is not durable")) }
+    }
+
     fn report(&mut self, node: usize, report: &Report) -> Outcome {
         match report {
             Report::Committed { block_id, block, commit, outcome, .. } => {
@@ -575,6 +592,11 @@ impl World {
 
     fn guard_sync(&mut self, node: usize, life: u64) -> Outcome {
         let Some(running) = self.alive(node, life) else { return Ok(()) };
+        if let Some((_, Write::Guard(record))) = running.guard_queue.front()
+            && running.reader.tip().unwrap_or(0) + 1 < record.height
+        {
+            return violation("order 2", format!("node {node} records height {}, the decision before it is not durable", record.height));
+        }
         match running.write_guard() {
             Ok(Some(ticket)) => self.input(node, life, Input::Durable { ticket }),
             Ok(None) => Ok(()),
@@ -786,7 +808,7 @@ impl World {
             let node = self.faults.place(self.machines.len());
             self.crash(node, survival)?;
         }
-        self.after_between(50, 2_500, What::Crash);
+        self.after_between(20, self.plan.crash_interval_ms, What::Crash);
         Ok(())
     }
 

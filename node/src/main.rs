@@ -3,6 +3,11 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// Blocks are megabytes of small strings, made and dropped at every height by several threads: the system's allocator gives
+/// their pages back each time and takes them anew.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     lockstep::main(Arc::new(lockstep_app::Kv))
 }

@@ -136,7 +136,8 @@ impl Bodies {
             body.collected.insert(part.index, part.clone());
             if body.collected.len() == header.total as usize {
                 let parts: Vec<Part> = std::mem::take(&mut body.collected).into_values().collect();
-                body.bytes = Some(Bytes::from(parts.iter().flat_map(|part| part.bytes.iter().copied()).collect::<Vec<u8>>()));
+                let pieces: Vec<&[u8]> = parts.iter().map(|part| &part.bytes[..]).collect();
+                body.bytes = Some(Bytes::from(pieces.concat()));
                 body.parts = Some(Arc::new(parts));
                 whole.push(**block_id);
             }

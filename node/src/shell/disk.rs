@@ -1,12 +1,12 @@
 //! The threads that own files. Each takes all that waits, writes it, syncs once, and answers for all of it.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use lockstep_replica::Input;
 use lockstep_replica::seam::{JobId, LogRecord, ReadAnswer, ReadQuestion, Ticket, Write};
 use lockstep_storage::guard::Guard;
-use lockstep_storage::log::{BlockLog, LogError, Record};
+use lockstep_storage::log::{BlockLog, LogError, Preallocator, Record};
 
 use super::Threads;
 use super::inbox::Inbox;
@@ -22,10 +22,13 @@ pub(crate) type ReadJob = (JobId, ReadQuestion);
 /// Writes the block log. A failed write or sync is never retried: it is reported and the thread does nothing more.
 pub(crate) fn log_thread(threads: &mut Threads, mut log: BlockLog, inbox: Inbox) -> Sender<LogJob> {
     let (sender, receiver) = channel::<LogJob>();
-    let preallocator = log.preallocator();
+    let preallocate = preallocate_thread(threads, log.preallocator());
     threads.spawn("log", move || {
         while let Some(jobs) = next_batch(&receiver) {
-            match write_log(&mut log, &jobs) {
+            let began = std::time::Instant::now();
+            let written = write_log(&mut log, &jobs);
+            tracing::debug!(writes = jobs.len(), took = ?began.elapsed(), "log synced");
+            match written {
                 Ok(()) => jobs.iter().for_each(|(ticket, _)| inbox.answer(Input::Durable { ticket: *ticket })),
                 Err(error) => {
                     inbox.answer(Input::DiskFailed { reason: error.to_string() });
@@ -33,13 +36,24 @@ pub(crate) fn log_thread(threads: &mut Threads, mut log: BlockLog, inbox: Inbox)
                     return;
                 }
             }
-            // After the answers: room for the next segment is made while nobody waits for this thread.
-            if let Err(error) = preallocator.preallocate_next() {
-                tracing::warn!(%error, "no room for the next segment of the block log");
-            }
+            // One nudge is enough: a full channel means that it is at it already.
+            let _ = preallocate.try_send(());
         }
         if let Err(error) = log.mark() {
             tracing::warn!(%error, "the block log could not be closed cleanly; nothing is lost by that");
+        }
+    });
+    sender
+}
+
+/// Makes room for the next segment on a thread of its own: it writes a whole segment of zeros, and nobody must wait for that.
+fn preallocate_thread(threads: &mut Threads, preallocator: Preallocator) -> SyncSender<()> {
+    let (sender, receiver) = sync_channel::<()>(1);
+    threads.spawn("preallocate", move || {
+        while receiver.recv().is_ok() {
+            if let Err(error) = preallocator.preallocate_next() {
+                tracing::warn!(%error, "no room for the next segment of the block log");
+            }
         }
     });
     sender

@@ -19,6 +19,8 @@ use super::publish::News;
 
 /// Mail taken before timers are looked at again.
 const BURST: usize = 256;
+/// Steps that take longer than this hold up votes: they are told at the level debug.
+const SLOW_STEP: Duration = Duration::from_millis(5);
 /// How often the loop turns when nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -146,8 +148,13 @@ impl Driver {
     }
 
     fn step(&mut self, at: &mut Loop, started: Instant, input: Input) {
+        let began = Instant::now();
         let effects = self.replica.step(now(started), input);
+        let stepped = began.elapsed();
         self.perform_all(at, effects);
+        if began.elapsed() > SLOW_STEP {
+            tracing::debug!(?stepped, whole = ?began.elapsed(), "a slow step");
+        }
     }
 
     fn answer(&mut self, at: &mut Loop, started: Instant) {

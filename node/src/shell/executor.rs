@@ -30,6 +30,18 @@ pub(crate) enum ExecutorJob {
     Flush(Height, Arc<ChainState>),
 }
 
+impl ExecutorJob {
+    /// What it is, for the log.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Execute(..) => "execute",
+            Self::Build(..) => "build",
+            Self::Check(..) => "check",
+            Self::Flush(..) => "flush",
+        }
+    }
+}
+
 /// Transactions to judge, and whether each was accepted before.
 pub(crate) type CheckTxsJob = (JobId, Vec<TxBytes>, bool);
 
@@ -46,6 +58,7 @@ pub(crate) fn threads(
     let (sender, receiver) = channel::<ExecutorJob>();
     threads.spawn("execute", move || {
         while let Ok(job) = receiver.recv() {
+            let (what, began) = (job.name(), std::time::Instant::now());
             match job {
                 ExecutorJob::Execute(job, execute) => {
                     let outcome = executor.execute(&execute).map(Box::new).map_err(|error| error.to_string());
@@ -65,6 +78,7 @@ pub(crate) fn threads(
                     let _ = flush.send((executor.take_flush(height), chain));
                 }
             }
+            tracing::debug!(what, took = ?began.elapsed(), "job done");
         }
     });
     sender

@@ -68,6 +68,8 @@ enum Rule {
     Polka,
     /// L44–L46.
     NilPolka,
+    /// L47–L48 and L65–L67 at once, where nothing is left to wait for.
+    NilRound,
     /// L47–L48.
     WaitForPrecommits,
     /// L49–L54.
@@ -179,6 +181,7 @@ impl Instance {
                 Step::Prevote => self.enabled_polka().or_else(|| self.enabled_wait_for_prevotes()),
                 Step::Precommit => self.enabled_polka(),
             })
+            .or_else(|| self.enabled_nil_round())
             .or_else(|| self.enabled_wait_for_precommits())
             .or_else(|| self.enabled_skip())
     }
@@ -190,6 +193,7 @@ impl Instance {
             Rule::WaitForPrevotes => self.on_any_prevotes(fx),
             Rule::Polka => self.on_polka(fx),
             Rule::NilPolka => self.on_nil_polka(fx),
+            Rule::NilRound => self.on_nil_round(fx),
             Rule::WaitForPrecommits => self.on_any_precommits(fx),
             Rule::Decide => self.on_certificate(fx),
             Rule::Contradiction => self.on_contradiction(fx),
@@ -244,6 +248,12 @@ impl Instance {
 
     fn enabled_wait_for_prevotes(&self) -> Option<Rule> {
         self.rounds.get(self.round)?.prevotes.is_wait_due().then_some(Rule::WaitForPrevotes)
+    }
+
+    /// More than two thirds precommitted nil in our round, and we have said ours.
+    fn enabled_nil_round(&self) -> Option<Rule> {
+        let is_nil = self.rounds.get(self.round)?.precommits.quorum() == Some(crate::message::Value::NIL);
+        (is_nil && self.step == Step::Precommit).then_some(Rule::NilRound)
     }
 
     fn enabled_wait_for_precommits(&self) -> Option<Rule> {

@@ -42,6 +42,7 @@
 //! 3. *The proposer has a propose timer too (L14–L21)*: its block may fail to be made.
 //! 4. *Timeouts have a cap.* The proof lets them grow past any delay; ours assume that the network's is under half the cap.
 //! 5. *Rounds far behind are forgotten* unless they hold a quorum for a block ([`ROUNDS_BEHIND_MAX`]).
+//! 6. *A round that more than two thirds precommitted nil is left at once (L47, L65)*: nothing is left to wait for.
 //!
 //! # Bounds
 //!

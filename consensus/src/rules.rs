@@ -141,6 +141,19 @@ impl Instance {
         self.schedule(Step::Precommit, fx); // L48
     }
 
+    /// Deviation (decision record 8): more than two thirds precommitted nil in our round. It is left at once, where the paper
+    /// waits for the timer of L48.
+    ///
+    /// Safety. Beginning a later round touches no lock and signs nothing (L11–L21); when it begins never matters to safety.
+    ///
+    /// Liveness. The timer of L48 gives the precommits that are still on their way time to make a certificate. None can:
+    /// it would need more than two thirds for a block, and share a correct validator with those for nil. Who is behind us is
+    /// brought along by these same precommits, or skips (L55).
+    pub(crate) fn on_nil_round(&mut self, fx: &mut Effects) {
+        assert!(self.step == Step::Precommit, "our own precommit is said before its round is left");
+        self.start_round(self.round.next(), fx); // L67
+    }
+
     /// L49–L54: more than two thirds precommitted a valid block, in any round. It is decided; the shell begins the next
     /// height when the decision is durable (L52–L54).
     ///

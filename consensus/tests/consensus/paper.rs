@@ -376,6 +376,20 @@ fn l47_two_thirds_of_any_precommits_start_the_timer_once_in_any_step() {
 }
 
 #[test]
+fn a_round_that_two_thirds_precommitted_nil_is_left_at_once() {
+    let said_nil = || Desk::validator(3).given(&["timeout propose", "prevotes nil from=0,1"]);
+    let mut desk = said_nil();
+    desk.expect("precommits nil from=0", "nothing");
+    desk.expect("precommits nil from=1", "round 1; timer propose@1");
+    // A block among them may still be decided: the timer gives it time, as in the paper.
+    let mut mixed = said_nil();
+    mixed.expect("precommits A from=0", "nothing");
+    mixed.expect("precommits nil from=1", "timer precommit@0");
+    // Our own precommit comes first.
+    Desk::validator(3).expect("precommits nil from=0,1,2", "timer precommit@0");
+}
+
+#[test]
 fn l47_waits_for_our_round() {
     let mut desk = Desk::validator(3);
     desk.expect("precommits nil r=1 from=0", "nothing");

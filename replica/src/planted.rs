@@ -52,7 +52,7 @@ mod switches {
 
     /// No bug is planted.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-    pub struct Planted;
+    pub struct Planted(());
 
     impl Planted {
         /// No.

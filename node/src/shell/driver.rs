@@ -223,7 +223,7 @@ impl Driver {
             }
             Effect::Reply { request, reply, .. } => {
                 if let Some(to) = at.requests.remove(&request) {
-                    drop(self.publish.send(News::Reply(to, reply)));
+                    drop(self.publish.send(News::Reply(to, Box::new(reply))));
                 }
             }
             Effect::Disconnect { peer, reason } => self.network.disconnect(PeerNo(peer.0), reason),

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! One thread owns the replica and never waits for a disk, a socket or the application. Sockets may fill the inbox only up
-//! to a bound ([`inbox::EXTERNAL_MAX`]); answers always fit, since there are never more than questions.
+//! to a bound (`inbox::EXTERNAL_MAX`); answers always fit, since there are never more than questions.
 
 mod disk;
 mod driver;

@@ -19,7 +19,7 @@ pub(crate) enum News {
     /// Something happened.
     Report(Report),
     /// A client's answer.
-    Reply(oneshot::Sender<Reply>, Reply),
+    Reply(oneshot::Sender<Reply>, Box<Reply>),
 }
 
 /// Starts the publisher.
@@ -35,7 +35,7 @@ pub(crate) fn thread(
         while let Ok(news) = receiver.recv() {
             match news {
                 // A client that went away wants no answer.
-                News::Reply(to, reply) => drop(to.send(reply)),
+                News::Reply(to, reply) => drop(to.send(*reply)),
                 News::Report(report) => {
                     if let Err(reason) = publish(&report, &kept, &readers, &metrics) {
                         inbox.answer(lockstep_replica::Input::DiskFailed { reason });

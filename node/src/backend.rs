@@ -12,7 +12,7 @@ use lockstep_rpc::backend::{
     AppAnswer, AppInfo, AppQuery, Backend, BlockAnswer, BlockMeta, BlockResults, BoxFuture, BroadcastAnswer, BroadcastError, ChainEnd,
     CommitAnswer, Committed, Heights, NodeInfo, Peer, ProofOp, ReadError, Status, Traffic, TxAnswer, Unconfirmed, Wait,
 };
-use lockstep_types::{AppHash, Commit, ConsensusParams, Hash, Header, Height, NodeId, Power, PublicKey, Time, TxResult, ValidatorSet};
+use lockstep_types::{AppHash, Commit, ConsensusParams, Hash, Header, Height, NodeId, Power, PublicKey, Time, Tx, TxResult, ValidatorSet};
 use tokio::sync::oneshot;
 
 use crate::shell::Inbox;
@@ -219,9 +219,17 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn unconfirmed(&self, _limit: usize) -> Unconfirmed {
+    fn unconfirmed(&self, limit: usize) -> Unconfirmed {
         let (total, total_bytes) = self.readers.mempool();
-        Unconfirmed { txs: Vec::new(), total, total_bytes }
+        let mut txs = Vec::new();
+        if limit > 0 {
+            let (reply, answer) = oneshot::channel();
+            // The pool is the replica's: it is asked between two steps, for at most the contract's hundred.
+            if self.inbox.try_external(Mail::Pool { limit, reply }) {
+                txs = answer.blocking_recv().unwrap_or_default().iter().map(|tx| Tx(tx.to_vec())).collect();
+            }
+        }
+        Unconfirmed { txs, total, total_bytes }
     }
 
     fn check_tx(&self, tx: Vec<u8>) -> BoxFuture<Result<TxResult, BroadcastError>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_types::{BlockId, Height, PublicKey};
+use lockstep_types::{Height, PublicKey};
 
 use crate::seam::{Mono, Peer};
 use crate::wire::Have;
@@ -18,8 +18,6 @@ pub struct PeerState {
     pub helped_at: Option<Mono>,
     /// Whether it answered which messages of ours it knows.
     pub told_own: bool,
-    /// Bodies asked of it and not answered.
-    pub asked: Vec<BlockId>,
 }
 
 /// The peers.

@@ -358,7 +358,7 @@ pub enum Effect {
         /// What happened.
         report: Report,
     },
-    /// Stop: sign nothing more, send nothing more, say why. Reads go on.
+    /// Stop: sign nothing more, send nothing more, say why.
     Halt {
         /// What happened, what it means, what to do.
         reason: String,

@@ -12,7 +12,7 @@ use lockstep_mempool::TxBytes;
 use lockstep_types::block::{PART_BYTES, Part};
 use lockstep_types::codec::{self, DecodeError};
 use lockstep_types::validators::VALIDATORS_MAX;
-use lockstep_types::{Address, BlockId, Commit, Hash, Height, PartSetHeader, Polka, Proposal, Round, Vote};
+use lockstep_types::{Address, BlockId, Commit, Height, PartSetHeader, Polka, Proposal, Round, Vote};
 
 /// First byte of every message, question and answer.
 pub const WIRE_VERSION: u8 = 1;
@@ -356,9 +356,4 @@ impl Answer {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode(WIRE_VERSION, bytes, ANSWER_BYTES_MAX)
     }
-}
-
-/// A name for parts on the way: bodies are assembled under the hash of their parts.
-pub fn parts_key(header: &PartSetHeader) -> (Hash, u32) {
-    (header.hash, header.total)
 }

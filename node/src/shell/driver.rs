@@ -128,6 +128,13 @@ impl Driver {
                 self.drop_abandoned(at, started);
                 Input::Submit { request, tx, wait }
             }
+            Mail::Pool { limit, reply } => {
+                self.inputs.taken();
+                let first = self.replica.pool().mempool().iter().take(limit).map(|tx| tx.bytes.clone()).collect();
+                // A reader that went away wants no answer.
+                let _ = reply.send(first);
+                return true;
+            }
             Mail::Stop => return false,
         };
         self.step(at, started, input);

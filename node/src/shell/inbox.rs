@@ -24,6 +24,8 @@ pub(crate) enum Mail {
     Response { id: lockstep_network::RequestId, bytes: Option<bytes::Bytes> },
     /// A client submits; the answer goes to the sender.
     Submit { tx: Arc<[u8]>, wait: lockstep_replica::seam::Wait, reply: oneshot::Sender<Reply> },
+    /// A reader wants to see the first transactions of the pool, in the order in which they would be proposed.
+    Pool { limit: usize, reply: oneshot::Sender<Vec<Arc<[u8]>>> },
     /// The node stops.
     Stop,
 }

@@ -126,9 +126,6 @@ pub enum ShellError {
     Thread(&'static str),
 }
 
-/// Reads that lie open at a time: a node keeps its block log open and little else.
-const LOG_DIR: &str = LOG_PATH;
-
 /// Runs a node until `stop` is done or the replica halts.
 ///
 /// # Errors
@@ -137,7 +134,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let disk: Arc<dyn Disk> = Arc::new(options.disk);
     let genesis_hash = options.genesis.hash();
     let (log, recovery) =
-        BlockLog::open(disk.clone(), LOG_DIR, LogOptions { salt: salt(&options.node_key), segment_bytes: options.segment_bytes })?;
+        BlockLog::open(disk.clone(), LOG_PATH, LogOptions { salt: salt(&options.node_key), segment_bytes: options.segment_bytes })?;
     if recovery.truncated_bytes > 0 {
         tracing::warn!(
             bytes = recovery.truncated_bytes,
@@ -156,7 +153,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         );
     }
     let mut db = StateDb::open(&*disk, STATE_PATH)?;
-    let mut kept = Results::open(disk.clone(), LOG_DIR, &reader.segments(), reader.tip())?;
+    let mut kept = Results::open(disk.clone(), LOG_PATH, &reader.segments(), reader.tip())?;
 
     let host = Host::new(options.app.clone());
     let mut replayed = 0u64;
@@ -262,12 +259,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         }
     };
     if let Some(reason) = reason {
-        // Reads go on: an operator looks at a node that halted.
-        tracing::error!(%reason, "the node halted; it signs and sends nothing more and serves what it has until it is stopped");
-        peers.shutdown().await;
-        inbox.close();
-        tokio::time::sleep(HALTED_READS).await;
+        tracing::error!(%reason, "the node halted");
         server.shutdown().await;
+        peers.shutdown().await;
+        network_task.abort();
+        inbox.close();
         threads.join();
         return Err(ShellError::Halted(reason));
     }
@@ -289,9 +285,6 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
 /// How long a node that is asked to stop goes on deciding for clients that wait for a commit. A few blocks, if the others run;
 /// when all of them stop at once, no further block comes.
 const LAST_COMMITS: Duration = Duration::from_secs(1);
-
-/// How long a halted node goes on serving reads before it ends with its error. Long enough for a person to be told and to look.
-const HALTED_READS: Duration = Duration::from_secs(0);
 
 /// Keys the checksums of a new log with something that no peer can know.
 fn salt(node_key: &PrivateKey) -> [u8; 32] {

@@ -113,6 +113,10 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn starts_at(&self, height: u64) {
+        self.height.set(height.cast_signed());
+    }
+
     pub(crate) fn stepped(&self, height: u64, round: u32) {
         self.step_height.set(height.cast_signed());
         self.round.set(i64::from(round));

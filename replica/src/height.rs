@@ -796,9 +796,6 @@ impl Replica {
             return;
         }
         let block_id = commit.block_id;
-        if self.signing.saw_certificate(commit.height) {
-            self.fx.persist(Vec::new(), Write::GuardFloor(commit.height));
-        }
         self.sync_certified(now, commit.height);
         self.certificate = Some(Arc::new(commit.clone()));
         self.bodies.name(block_id, commit.round, true);
@@ -866,6 +863,12 @@ impl Replica {
         let valid = vec![true; claim.checks().len()];
         let commit = Arc::new(claim.settle(&valid).expect("every precommit was verified when it came"));
 
+        // A validator without a readable guard may have signed anything up to where the others are. A height that it sees
+        // decided by their votes as they come, and not by a certificate that it fetched, is where they are.
+        if self.certificate.is_none() && !self.catch_up.is_behind() && self.signing.saw_decision(height) {
+            self.fx.persist(Vec::new(), Write::GuardFloor(height));
+            self.fx.report(Report::Note(format!("the vote guard was not readable; this validator signs again above height {height}")));
+        }
         let mut records = Vec::new();
         if body.ticket.is_none() && !body.durable {
             records.push(body_record(height, &block_id, bytes.clone()));

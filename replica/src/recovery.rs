@@ -51,7 +51,9 @@ pub enum RecoveryError {
         error: DecodeError,
     },
     /// Two things on disk contradict each other.
-    #[error("{0}; move the data folder away and let the node fetch its blocks from its peers again")]
+    #[error(
+        "{0}; move data/log and data/state.redb away together, keep data/guard, and let the node fetch its blocks from its peers again"
+    )]
     Contradiction(String),
     /// Genesis makes no chain.
     #[error("genesis: {0}")]

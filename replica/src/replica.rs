@@ -236,6 +236,10 @@ impl Replica {
     /// The first step: begins the height after the last one on disk, and says again what was said before the restart.
     pub fn start(&mut self, now: Now) -> Vec<Effect> {
         self.decided_at = now.mono;
+        if self.signing.is_unreadable() {
+            let note = "the vote guard is not readable: this validator signs nothing until it has seen the others decide a height, and then only above it";
+            self.fx.report(Report::Note(note.into()));
+        }
         self.pool.set_block_bounds(&self.chain, &mut self.fx);
         self.begin_own_wait(now);
         self.begin_height(now);

@@ -5,7 +5,8 @@
 //!
 //! - **never below what is recorded**: guard height ≤ durable tip + 1 always (order 2). Where it is not, the log was lost,
 //!   and the validator is silent until the chain has caught up with the guard;
-//! - **no readable guard**: silent until a certificate above the durable tip is held, and then only above that height;
+//! - **no readable guard**: silent until the others are seen to decide a height by votes as they come (a certificate that is
+//!   fetched may be old), and then only above that height;
 //! - **a message of our own key that we did not sign**: somebody else has the key, or the directory was rolled back.
 //!   Nothing is signed any more, and the operator is told why.
 
@@ -227,9 +228,14 @@ impl Signing {
         self.stopped.get_or_insert(reason);
     }
 
-    /// A certificate of a height above the durable tip was found. True when signing may start above it, once the guard says
-    /// so: there was no readable one.
-    pub fn saw_certificate(&mut self, height: Height) -> bool {
+    /// Whether it is not known what was signed: no slot of the guard was readable.
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable
+    }
+
+    /// The others decided this height, as we watched. True when signing may start above it, once the guard says so: there was
+    /// no readable one.
+    pub fn saw_decision(&mut self, height: Height) -> bool {
         if !std::mem::take(&mut self.unreadable) {
             return false;
         }

@@ -3,6 +3,7 @@
 use lockstep_app::ReplicaRecord;
 use lockstep_app::changes::is_reserved;
 use lockstep_app::record::{Attendance, CommittedEvidence, PowerMoved, RECORD_KEY, Waiting};
+use lockstep_types::params::BlockParams;
 use lockstep_types::{ConsensusParams, Hash, Power, Time, ValidatorSet};
 
 use super::common::{height, validator};
@@ -19,7 +20,7 @@ fn record() -> ReplicaRecord {
             .collect(),
         validators,
         next_validators,
-        parameters: ConsensusParams::default(),
+        parameters: ConsensusParams { block: BlockParams { max_bytes: 22_020_096, max_gas: -1 }, ..ConsensusParams::default() },
         view: 3,
         committed_evidence: vec![CommittedEvidence {
             hash: Hash([0xee; 32]),

@@ -176,6 +176,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     );
 
     let metrics = Arc::new(Metrics::new());
+    metrics.starts_at(restored.chain.height.get());
     let readers =
         Arc::new(Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone()));
     let me = options.validator_key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });

@@ -31,6 +31,9 @@ pub(crate) async fn start(
     validator_key: Option<&PrivateKey>,
     listen: Listen,
 ) -> Result<(Network, Events), StartError> {
+    // Asked of the system first: what libp2p says of a port that is taken does not tell why.
+    let probe = std::net::TcpListener::bind(listen.address);
+    drop(probe.map_err(|source| StartError::Listen { address: listen.address, source })?);
     let genesis_hash = genesis.hash();
     let node_public_key = node_key.public_key().0;
     let validator = validator_key.map(|key| {

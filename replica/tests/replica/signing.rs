@@ -160,13 +160,13 @@ fn nothing_is_signed_below_the_record_or_at_a_floor() {
 fn an_unreadable_guard_is_silent_until_a_certificate() {
     let mut signing = Signing::new(me(), GuardView { unreadable: true, ..GuardView::default() });
     assert!(!signing.may_sign(height(100)));
-    assert!(signing.saw_certificate(height(9)), "the guard is to be told");
+    assert!(signing.saw_decision(height(9)), "the guard is to be told");
     assert!(!signing.may_sign(height(9)) && signing.may_sign(height(10)));
-    assert!(!signing.saw_certificate(height(20)), "once");
+    assert!(!signing.saw_decision(height(20)), "once");
     assert!(signing.may_sign(height(10)), "later certificates set nothing back");
 
     let mut readable = signing_with([own_vote(VoteType::Prevote, 7, 0)]);
-    assert!(!readable.saw_certificate(height(9)), "a readable guard is never set");
+    assert!(!readable.saw_decision(height(9)), "a readable guard is never set");
     assert!(readable.may_sign(height(7)));
 }
 
@@ -241,7 +241,7 @@ fn what_was_signed_before_the_guard_was_lost_is_not_foreign() {
     let mut signing = Signing::new(me(), GuardView { unreadable: true, ..GuardView::default() });
     let before = own_vote(VoteType::Precommit, 9, 0);
     assert!(!signing.is_foreign(&before, &chain_id()), "nobody knows what we signed");
-    signing.saw_certificate(height(9));
+    signing.saw_decision(height(9));
     assert!(!signing.is_foreign(&before, &chain_id()), "below the height that signing begins at");
     assert!(signing.is_foreign(&own_vote(VoteType::Prevote, 10, 0), &chain_id()), "above, all that we signed is known");
 

@@ -102,8 +102,8 @@ pub enum LogError {
     NoSpace(#[source] DiskError),
     /// What was durable is damaged.
     #[error(
-        "rot in {segment} at byte {offset}: record {sequence}{} was durable and does not verify; move the log away and let \
-         the node fetch its blocks from its peers again", height.map(|height| format!(" of height {height}")).unwrap_or_default()
+        "rot in {segment} at byte {offset}: record {sequence}{} was durable and does not verify; move data/log and \
+         data/state.redb away together, keep data/guard, and let the node fetch its blocks from its peers again", height.map(|height| format!(" of height {height}")).unwrap_or_default()
     )]
     Rot {
         /// The file.

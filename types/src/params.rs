@@ -130,8 +130,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 impl Default for ConsensusParams {
     fn default() -> Self {
         Self {
-            // Some 4,000 transactions of 256 bytes: what four validators on two cores gossip, hash and execute within a round.
-            block: BlockParams { max_bytes: 1_048_576, max_gas: -1 },
+            block: BlockParams { max_bytes: 22_020_096, max_gas: -1 },
             evidence: EvidenceParams { max_age_num_blocks: 1, max_age_duration_ns: 86_400_000_000_000, max_bytes: 1_048_576 },
             app_version: 0,
             vote_extensions_enable_height: 0,

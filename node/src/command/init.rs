@@ -4,7 +4,6 @@ use std::path::Path;
 
 use lockstep_genesis::home::{self as files, Member};
 use lockstep_genesis::keys::{KEY_FILE_BYTES_MAX, SignState, parse_sign_state, parse_validator_key};
-use lockstep_types::ConsensusParams;
 
 use super::{chain_id_of, home_of, new_member, now, program, say, shell_word};
 use crate::cli::InitArgs;
@@ -24,7 +23,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), NodeError> {
         Some(path) => read_genesis(path)?,
         None => {
             let chain_id = chain_id_of(args.chain_id.as_deref())?;
-            let params = ConsensusParams::default();
+            let params = super::new_params();
             files::genesis(chain_id, now()?, params, std::slice::from_ref(&member), "{}")
                 .map_err(|error| NodeError::new(Exit::Usage, error))?
         }

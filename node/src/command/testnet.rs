@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use lockstep_genesis::home as files;
-use lockstep_types::ConsensusParams;
 
 use super::{chain_id_of, new_member, now, program, say, shell_word};
 use crate::cli::TestnetArgs;
@@ -16,7 +15,7 @@ pub(super) fn run(args: &TestnetArgs) -> Result<(), NodeError> {
     let members = (0..places.len()).map(|index| new_member(&format!("node{index}"))).collect::<Result<Vec<_>, _>>()?;
     let chain_id = chain_id_of(args.chain_id.as_deref())?;
     let genesis =
-        files::genesis(chain_id, now()?, ConsensusParams::default(), &members, "{}").map_err(|error| NodeError::new(Exit::Usage, error))?;
+        files::genesis(chain_id, now()?, super::new_params(), &members, "{}").map_err(|error| NodeError::new(Exit::Usage, error))?;
     homes::create(&args.output, &genesis, &members, &places, &[])?;
 
     say(format!("Made the homes of chain {} in {}", genesis.chain_id, args.output.display()));

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lockstep_genesis::home as files;
-use lockstep_types::ConsensusParams;
 use lockstep_types::params::Millis;
 
 use super::{chain_id_of, new_member, now, program, random, runtime, shell_word};
@@ -116,7 +115,7 @@ fn create(args: &LocalnetArgs) -> Result<(), NodeError> {
         check_port(place.p2p)?;
     }
     let members = (0..places.len()).map(|index| new_member(&format!("node{index}"))).collect::<Result<Vec<_>, _>>()?;
-    let mut params = ConsensusParams::default();
+    let mut params = super::new_params();
     params.pace.min_block_interval = Millis(0);
     let genesis = files::genesis(chain_id_of(args.chain_id.as_deref())?, now()?, params, &members, "{}")
         .map_err(|error| NodeError::new(Exit::Usage, error))?;

@@ -31,7 +31,6 @@ seen! {
     a_lock_on_a_body_that_is_not_durable: BodyNotDurable,
     a_vote_of_the_next_height_before_the_decision_is_durable: VoteBeforeDecision,
     a_guard_record_of_the_next_height_beside_the_decision: GuardBesideDecision,
-    a_lock_that_a_restart_forgets: LockLost,
     a_restart_that_says_only_its_last_message_again: OnlyNewestResent,
     a_restart_that_believes_the_older_record: OlderRecord,
 }

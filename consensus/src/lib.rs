@@ -43,6 +43,8 @@
 //! 4. *Timeouts have a cap.* The proof lets them grow past any delay; ours assume that the network's is under half the cap.
 //! 5. *Rounds far behind are forgotten* unless they hold a quorum for a block ([`ROUNDS_BEHIND_MAX`]).
 //! 6. *A round that more than two thirds precommitted nil is left at once (L47, L65)*: nothing is left to wait for.
+//! 7. *Nobody leaves a round in silence (L55, L65)*: whoever did not vote in the round before the one it enters votes nil there.
+//!    Processes that crash forget the votes on which they left, and others may need those to follow.
 //!
 //! # Bounds
 //!

@@ -15,12 +15,35 @@ impl Instance {
     /// Liveness. Every correct validator derives the same proposer from the height's set, so none waits for another.
     pub(crate) fn start_round(&mut self, round: Round, fx: &mut Effects) {
         assert!(round > self.round || self.signed.is_none(), "rounds only grow");
+        self.give_up_before(round, fx);
         self.round = round; // L12
         self.proposer = self.validators.proposer(round);
         self.rounds.forget_before(round);
         self.enter(Step::Propose, fx); // L13
         if round > Round::ZERO || self.is_ready {
             self.propose_or_wait(fx);
+        }
+    }
+
+    /// Nobody leaves a round in silence: what we did not vote in the round before the one we enter, we vote nil there.
+    ///
+    /// Safety. A vote for nil helps no value and changes no lock, and nothing will be said of that round again.
+    ///
+    /// Liveness. Others may still wait there for two thirds of any votes (L34, L47). The paper brings them the votes on which
+    /// we left; but those may have been of validators that are gone since, in the memory of nobody but us, and we may crash
+    /// too. Of our own votes the guard keeps all of this height. So let all correct validators of more than two thirds be up,
+    /// the lowest in round r. Where more than a third of the power is above r, the lowest skip (L55). Else nobody is above
+    /// r + 1: the first to leave r + 1 did so on two thirds of any precommits of it (L65), of which these validators gave more
+    /// than a third. Then every one of them voted twice in r, or will by its timers, and r ends for all.
+    ///
+    /// Deviation: the paper leaves in silence ([where we leave the paper](crate#where-we-leave-the-paper)).
+    fn give_up_before(&mut self, round: Round, fx: &mut Effects) {
+        let Some(before) = round.get().checked_sub(1).and_then(Round::new) else { return };
+        for kind in [VoteType::Prevote, VoteType::Precommit] {
+            if self.signed < Some((before, kind.into())) {
+                self.round = before;
+                self.cast(kind, None, None, fx);
+            }
         }
     }
 

@@ -433,9 +433,12 @@ pub(crate) struct SimArgs {
     /// The first seed, decimal or 0x…; without --seeds, this one alone
     #[arg(long, value_name = "S", value_parser = parse_seed)]
     pub(crate) seed: Option<u64>,
-    /// Crash at every step of one scenario instead of drawing faults
+    /// Crash at every step and at every disk operation of one scenario instead of drawing faults
     #[arg(long)]
     pub(crate) sweep: bool,
+    /// Print what happened in each run, a line each
+    #[arg(long)]
+    pub(crate) trace: bool,
     /// Seeds side by side
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) threads: u16,

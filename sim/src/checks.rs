@@ -1,6 +1,7 @@
 //! What must hold, judged by code of its own: naive, slow, and reading only what left the nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use lockstep_replica::seam::Outcome;
@@ -226,7 +227,8 @@ impl Checks {
     }
 }
 
-const PREVOTE: u64 = 1;
+/// The specification's number of a prevote.
+pub(crate) const PREVOTE: u64 = 1;
 /// The specification's number of a precommit.
 pub(crate) const PRECOMMIT: u64 = 2;
 
@@ -236,19 +238,46 @@ pub(crate) struct Signed {
     pub(crate) kind: u64,
     pub(crate) height: u64,
     pub(crate) round: u64,
-    /// Hash of the block voted for; none for nil, and for proposals, where nothing is read of it.
+    /// Hash of the block voted for or proposed; none for nil.
     pub(crate) block: Option<Vec<u8>>,
     pub(crate) valid_round: Option<u64>,
 }
 
+impl fmt::Display for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            PROPOSAL => "proposal",
+            PREVOTE => "prevote",
+            _ => "precommit",
+        };
+        write!(f, "{kind} {}/{}", self.height, self.round)?;
+        match &self.block {
+            Some(block) => write!(f, " {:02X}{:02X}{:02X}{:02X}", block[0], block[1], block[2], block[3])?,
+            None => write!(f, " nil")?,
+        }
+        self.valid_round.map_or(Ok(()), |round| write!(f, " vr={round}"))
+    }
+}
+
 impl Signed {
-    fn read(bytes: &[u8]) -> Option<Self> {
+    /// The guard's number of the step.
+    pub(crate) fn step(&self) -> u8 {
+        match self.kind {
+            PROPOSAL => 1,
+            PREVOTE => 2,
+            _ => 3,
+        }
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let mut at = 0;
         let length = varint(bytes, &mut at)?;
         if (bytes.len() - at) as u64 != length {
             return None;
         }
         let mut signed = Self { kind: 0, height: 0, round: 0, block: None, valid_round: None };
+        // A proposal writes -1 for no valid round, and nothing for round 0.
+        let mut proposed_round = 0;
         while at < bytes.len() {
             let tag = varint(bytes, &mut at)?;
             match tag & 7 {
@@ -256,6 +285,7 @@ impl Signed {
                     let value = varint(bytes, &mut at)?;
                     match tag >> 3 {
                         1 => signed.kind = value,
+                        4 => proposed_round = value,
                         15 => signed.valid_round = value.checked_sub(1),
                         _ => {}
                     }
@@ -274,18 +304,22 @@ impl Signed {
                     let field = bytes.get(at..at.checked_add(length)?)?;
                     at += length;
                     // A block id begins with its hash: tag 0a, 32 bytes.
-                    if tag >> 3 == 4 && signed.kind != PROPOSAL {
+                    if tag >> 3 == if signed.kind == PROPOSAL { 5 } else { 4 } {
                         signed.block = Some(field.get(2..34)?.to_vec());
                     }
                 }
                 _ => return None,
             }
         }
+        if signed.kind == PROPOSAL {
+            signed.valid_round = Some(proposed_round).filter(|round| *round != u64::MAX);
+        }
         matches!(signed.kind, PREVOTE | PRECOMMIT | PROPOSAL).then_some(signed)
     }
 }
 
-const PROPOSAL: u64 = 32;
+/// The specification's number of a proposal.
+pub(crate) const PROPOSAL: u64 = 32;
 
 fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0;

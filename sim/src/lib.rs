@@ -21,6 +21,7 @@ mod keys;
 mod node;
 mod plan;
 mod random;
+mod votes;
 mod world;
 
 use std::any::Any;
@@ -33,9 +34,9 @@ use lockstep_replica::planted::Planted;
 
 pub use checks::Violation;
 
-use crate::disk::Survival;
+use crate::disk::{Survival, When};
 use crate::plan::{MS, Plan};
-use crate::world::{Failure, ForcedCrash, Report1, World};
+use crate::world::{Boundary, Failure, ForcedCrash, Report1, World};
 
 /// What to simulate.
 #[derive(Debug, Clone)]
@@ -50,13 +51,15 @@ pub struct Options {
     pub threads: usize,
     /// Bugs to plant, in a build that has them.
     pub planted: Planted,
+    /// Print what happened in each run, a line each.
+    pub trace: bool,
     /// Stop at the first failure.
     pub fail_fast: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seeds: 100, first: 1, sweep: false, threads: 2, planted: Planted::default(), fail_fast: false }
+        Self { seeds: 100, first: 1, sweep: false, threads: 2, planted: Planted::default(), trace: false, fail_fast: false }
     }
 }
 
@@ -114,9 +117,12 @@ pub fn run(options: &Options, out: &mut (dyn Write + Send)) -> io::Result<Summar
                 loop {
                     let place = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
                     let Some(run) = runs.get(place) else { return };
-                    let result = simulate(run, options.planted);
+                    let (result, trace) = simulate(run, options);
                     let mut shared = shared.lock().expect("no holder panics");
                     let (summary, out, printed) = &mut *shared;
+                    if printed.is_ok() {
+                        *printed = trace.iter().try_for_each(|line| writeln!(out, "{line}"));
+                    }
                     summary.runs += 1;
                     summary.repeated += u64::from(run.repeat);
                     match result {
@@ -167,41 +173,44 @@ fn seed_runs(options: &Options) -> Vec<Run> {
         .collect()
 }
 
-/// A crash after each effect of one node, and of all nodes with it, for each of four ways in which unsynced writes survive.
+/// A crash after each effect of one node and at each operation of its disk, and of all nodes with it, for each of four ways in
+/// which unsynced writes survive.
 fn sweep_runs(options: &Options) -> (Vec<Run>, String) {
-    let whole = World::new(options.first, Plan::sweep(), options.planted, None).run();
-    let boundaries = whole.map_or(0, |report| report.effects);
+    let whole = World::new(options.first, Plan::sweep(), options.planted, None).run().0;
+    let (effects, (begun, ended)) = whole.map_or((0, (0, 0)), |report| (report.effects, report.operations));
+    let operations = (begun..ended).flat_map(|operation| When::EACH.map(|when| Boundary::Operation(operation, when)));
     let mut runs = Vec::new();
-    for effect in 1..=boundaries {
+    for boundary in (1..=effects).map(Boundary::Effect).chain(operations) {
         for survival in [Survival::All, Survival::None, Survival::Random, Survival::TornPages] {
             for all in [false, true] {
-                let forced = Some(ForcedCrash { node: 0, effect, all, survival });
+                let forced = Some(ForcedCrash { node: 0, boundary, all, survival });
                 runs.push(Run { seed: options.first, forced, sweep: true, repeat: false });
             }
         }
     }
+    let boundaries = format!("{effects} effects and before, in and after {} disk operations", ended - begun);
     let every = runs.len();
     let wanted = usize::try_from(options.seeds).unwrap_or(usize::MAX);
     if wanted == 0 || every <= wanted {
-        return (runs, format!("; every one of {boundaries} boundaries, 4 survivals, one node and all nodes"));
+        return (runs, format!("; every crash of {boundaries}, 4 survivals, one node and all nodes"));
     }
     // Evenly spread, by a stride that is no divisor of the pattern above.
     let step = every.div_ceil(wanted) | 1;
     let sampled: Vec<Run> = runs.into_iter().step_by(step).collect();
-    (sampled, format!("; one of every {step} of {every} crashes ({boundaries} boundaries, 4 survivals, one node and all nodes)"))
+    (sampled, format!("; one of every {step} of {every} crashes ({boundaries}, 4 survivals, one node and all nodes)"))
 }
 
-fn simulate(run: &Run, planted: Planted) -> Result<Report1, Failure> {
-    let world = || World::new(run.seed, if run.sweep { Plan::sweep() } else { Plan::draw(run.seed) }, planted, run.forced);
-    let report = world().run()?;
-    if run.repeat {
-        let again = world().run()?;
-        if again != report {
+fn simulate(run: &Run, options: &Options) -> (Result<Report1, Failure>, Vec<String>) {
+    let world = || World::new(run.seed, if run.sweep { Plan::sweep() } else { Plan::draw(run.seed) }, options.planted, run.forced);
+    let (result, trace) = if options.trace { world().traced().run() } else { world().run() };
+    let result = result.and_then(|report| {
+        if run.repeat && world().run().0.ok().as_ref() != Some(&report) {
             let violation = Violation { invariant: "I20", what: "a second run went another way".into() };
             return Err(Failure { violation, at: report.simulated_ns, height: report.height });
         }
-    }
-    Ok(report)
+        Ok(report)
+    });
+    (result, trace)
 }
 
 fn line(run: &Run, failure: &Failure) -> String {

@@ -1,21 +1,22 @@
 //! One simulated node: the replica and everything beneath it, on a simulated disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use lockstep_app::{Host, Kv};
+use lockstep_consensus::Step;
 use lockstep_genesis::Genesis;
 use lockstep_replica::execution::Executor;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::{RecoveryError, decided, recover};
-use lockstep_replica::seam::{AskId, Outcome, Peer, Ticket, Write};
+use lockstep_replica::seam::{AskId, LogRecord, Outcome, Peer, Ticket, Write};
 use lockstep_replica::signing::Me;
-use lockstep_replica::{Config, Fence, Replica};
+use lockstep_replica::{Config, Fence, Input, Replica};
 use lockstep_storage::guard::{Guard, GuardRecord};
-use lockstep_storage::log::{BlockLog, LogOptions, LogReader, Record};
+use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader, Record};
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::state_tree::Path;
-use lockstep_types::{Block, BlockId, Commit, Hash, Height, PrivateKey};
+use lockstep_types::{Block, BlockId, Commit, Hash, Height, PrivateKey, VoteType};
 
 use crate::disk::SimDisk;
 
@@ -39,6 +40,8 @@ pub(crate) struct Machine {
     /// Never started again.
     pub(crate) retired: bool,
     pub(crate) effects: u64,
+    /// Until when nothing that comes to it is looked at.
+    pub(crate) frozen_until: u64,
 }
 
 /// A life.
@@ -59,6 +62,33 @@ pub(crate) struct Running {
     /// Questions that wait for an answer: who asked, and by which job.
     pub(crate) asks: BTreeMap<AskId, (usize, u64, lockstep_replica::seam::JobId)>,
     pub(crate) ask_count: u64,
+    pub(crate) bodies: Bodies,
+}
+
+/// What the replica was told of bodies.
+#[derive(Default)]
+pub(crate) struct Bodies {
+    writing: BTreeMap<Ticket, Hash>,
+    durable: BTreeSet<Hash>,
+    valid: BTreeSet<Hash>,
+}
+
+impl Bodies {
+    /// It asked for these to be durable.
+    pub(crate) fn asked(&mut self, ticket: Ticket, records: &[LogRecord]) {
+        let body = records.iter().find(|record| record.kind == Kind::Body);
+        self.writing.extend(body.map(|record| (ticket, record.block_hash)));
+    }
+
+    /// It is being told this.
+    pub(crate) fn told(&mut self, input: &Input) {
+        match input {
+            Input::Durable { ticket } => self.durable.extend(self.writing.remove(ticket)),
+            Input::Checked { verdict: Ok(block), .. } => drop(self.valid.insert(block.header.hash())),
+            Input::Built { built, .. } => drop(self.valid.insert(built.block_id.hash)),
+            _ => {}
+        }
+    }
 }
 
 /// A block that a restart executed again.
@@ -82,7 +112,7 @@ impl Machine {
         if key.is_some() {
             Guard::create(&*disk.disk(), GUARD, GuardRecord::initial(genesis_hash.0)).expect("a new disk takes a guard");
         }
-        Self { disk, key, clock, life: 0, running: None, retired: false, effects: 0 }
+        Self { disk, key, clock, life: 0, running: None, retired: false, effects: 0, frozen_until: 0 }
     }
 
     /// Opens what is on the disk and goes on from it.
@@ -126,12 +156,25 @@ impl Machine {
             peers: BTreeMap::new(),
             asks: BTreeMap::new(),
             ask_count: 0,
+            bodies: Bodies::default(),
         };
         Ok(Started { running, replayed, height })
     }
 }
 
 impl Running {
+    /// L36 fires on each of its conditions, the last one too: in the prevote step, with a polka of our round for a body that is
+    /// valid and durable, nothing is left to wait for. What is wrong, if something is.
+    pub(crate) fn misses_polka(&self) -> Option<String> {
+        let consensus = self.replica.consensus();
+        if consensus.current_step() != Step::Prevote || consensus.certified().is_some() || consensus.height() != self.replica.height() {
+            return None;
+        }
+        let polka = consensus.votes(consensus.round(), VoteType::Prevote)?.quorum_block()?;
+        let is_here = self.bodies.valid.contains(&polka.hash) && self.bodies.durable.contains(&polka.hash);
+        is_here.then(|| format!("a polka of height {}, round {} is not acted on", consensus.height(), consensus.round()))
+    }
+
     /// Appends records; they are durable at the next sync.
     pub(crate) fn append(&mut self, records: &[lockstep_replica::seam::LogRecord]) -> Result<(), String> {
         for record in records {

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use lockstep_types::ConsensusParams;
+use lockstep_replica::wire::Message;
 use lockstep_types::params::Millis;
+use lockstep_types::{ConsensusParams, VoteType};
 
 use crate::random::Stream;
 
@@ -24,6 +25,49 @@ pub(crate) enum Lie {
     ForgeValidRound,
     /// Votes for blocks that do not exist.
     Invent,
+    /// Two valid blocks for one round, one to each half, and votes for both.
+    TwoBlocks,
+    /// Proposes under a valid round that has no polka, or hides the one that has, from half of its peers.
+    ForgeProposalRound,
+    /// Votes for rounds far ahead, in both steps.
+    FarRounds,
+}
+
+/// What some nodes do not get for a while, whoever sends it and however often: full queues lose one kind of message and
+/// carry another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hushed {
+    /// Prevotes and polkas: one node locks, and the others do not know.
+    Prevotes,
+    /// Precommits and commits: one node decides.
+    Precommits,
+    /// Proposals and parts: quorums come before what they name.
+    Proposals,
+}
+
+impl Hushed {
+    /// Whether a message is of this kind.
+    pub(crate) fn covers(self, message: &Message) -> bool {
+        let votes = |kind: VoteType| match message {
+            Message::Vote(vote) => vote.kind == kind,
+            Message::Votes(batch) => batch.0.iter().any(|vote| vote.kind == kind),
+            _ => false,
+        };
+        match self {
+            Self::Prevotes => votes(VoteType::Prevote) || matches!(message, Message::Polka(_)),
+            Self::Precommits => votes(VoteType::Precommit) || matches!(message, Message::Commit(_)),
+            Self::Proposals => matches!(message, Message::Proposal { .. } | Message::Part { .. }),
+        }
+    }
+}
+
+/// One key in two unmodified replicas, of which neither knows of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Twins {
+    /// The validator that runs twice.
+    pub(crate) node: usize,
+    /// Whether each talks to one half of the others, and not to its twin, until the heal.
+    pub(crate) apart: bool,
 }
 
 /// The plan of a seed.
@@ -34,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) followers: usize,
     /// One validator with less than a third of the power lies.
     pub(crate) byzantine: Option<(usize, Lie)>,
+    /// Or runs twice.
+    pub(crate) twins: Option<Twins>,
     pub(crate) params: ConsensusParams,
     /// How long faults happen.
     pub(crate) chaos: u64,
@@ -44,6 +90,12 @@ pub(crate) struct Plan {
     pub(crate) partitions: bool,
     pub(crate) crashes: bool,
     pub(crate) crash_all: bool,
+    /// Machines stop in the middle of an operation of their disk, also while they start.
+    pub(crate) disk_stops: bool,
+    /// Machines freeze: everything that comes to them in that time comes late, at once.
+    pub(crate) freezes: bool,
+    /// Kinds of messages are lost for a while ([`Hushed`]).
+    pub(crate) hushes: bool,
     /// Longest time between two crashes, in milliseconds.
     pub(crate) crash_interval_ms: u64,
     /// Largest distance of an honest clock from true time.
@@ -67,6 +119,17 @@ impl Plan {
         let n = *dice.pick(&[1, 2, 3, 4, 4, 4, 4, 4, 5, 6, 7]);
         let powers = powers(n, &mut dice);
         let byzantine = (dice.chance(400)).then(|| liar(&powers, &mut dice)).flatten();
+        // A stream of their own, so that the seeds of before keep their meaning.
+        let mut more = Stream::new(seed, "plan, continued");
+        let weak: Vec<usize> = weak(&powers);
+        let twins = (byzantine.is_none() && !weak.is_empty() && more.chance(200))
+            .then(|| Twins { node: *more.pick(&weak), apart: more.chance(600) });
+        let byzantine = byzantine.map(|(node, lie)| match more.below(6) {
+            0 => (node, Lie::TwoBlocks),
+            1 => (node, Lie::ForgeProposalRound),
+            2 => (node, Lie::FarRounds),
+            _ => (node, lie),
+        });
         let mut params = ConsensusParams::default();
         params.pace.min_block_interval = Millis(*dice.pick(&[0, 0, 20]));
         params.pace.empty_block_interval = Millis(dice.between(100, 400));
@@ -76,6 +139,7 @@ impl Plan {
         Self {
             followers: usize::from(dice.chance(250)),
             byzantine,
+            twins,
             params,
             chaos: dice.between(2_000, 8_000) * MS,
             latency: if slow { (MS, dice.between(20, 150) * MS) } else { (MS / 10, 5 * MS) },
@@ -85,6 +149,9 @@ impl Plan {
             partitions: class(&mut dice),
             crashes: class(&mut dice),
             crash_all: class(&mut dice),
+            disk_stops: class(&mut more),
+            freezes: class(&mut more),
+            hushes: class(&mut more),
             crash_interval_ms: *dice.pick(&[400, 800, 2_500, 2_500]),
             clock_offset: if class(&mut dice) { dice.between(1, 5_000) * MS } else { 0 },
             clock_steps: class(&mut dice),
@@ -107,6 +174,7 @@ impl Plan {
             powers: vec![10; 4],
             followers: 0,
             byzantine: None,
+            twins: None,
             params,
             chaos: 400 * MS,
             latency: (MS / 10, 4 * MS),
@@ -116,6 +184,9 @@ impl Plan {
             partitions: false,
             crashes: false,
             crash_all: false,
+            disk_stops: false,
+            freezes: false,
+            hushes: false,
             crash_interval_ms: 2_500,
             clock_offset: 0,
             clock_steps: false,
@@ -164,10 +235,15 @@ fn powers(n: usize, dice: &mut Stream) -> Vec<u64> {
     }
 }
 
+/// The validators that have less than a third of the power each.
+fn weak(powers: &[u64]) -> Vec<usize> {
+    let total: u64 = powers.iter().sum();
+    (0..powers.len()).filter(|i| powers[*i] * 3 < total).collect()
+}
+
 /// A validator with less than a third of the power, and its way.
 fn liar(powers: &[u64], dice: &mut Stream) -> Option<(usize, Lie)> {
-    let total: u64 = powers.iter().sum();
-    let candidates: Vec<usize> = (0..powers.len()).filter(|i| powers[*i] * 3 < total).collect();
+    let candidates = weak(powers);
     if candidates.is_empty() {
         return None;
     }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lockstep_app::CheckKind;
@@ -14,17 +15,19 @@ use lockstep_replica::recovery::decided;
 use lockstep_replica::seam::{AskId, JobId, Lane, Mono, Peer, ReadAnswer, ReadQuestion, Reply, Report, RequestId, Target, Wait, Write};
 use lockstep_replica::wire::Message;
 use lockstep_replica::{Effect, Input, Now};
+use lockstep_storage::guard::GuardRecord;
 use lockstep_storage::log::Kind;
 use lockstep_types::block::PartSetHeader;
 use lockstep_types::crypto::verify_batch;
-use lockstep_types::{BlockId, Hash, Height, PublicKey, Round, Time, Vote};
+use lockstep_types::{Address, Block, BlockId, Hash, Height, PrivateKey, PublicKey, Round, Time, Vote};
 use sha2::{Digest as _, Sha256};
 
 use crate::checks::{Checks, PRECOMMIT, Signed, Violation};
-use crate::disk::Survival;
+use crate::disk::{Fault, Survival, When};
 use crate::node::{Machine, Running};
-use crate::plan::{Lie, MS, Plan};
+use crate::plan::{Hushed, Lie, MS, Plan};
 use crate::random::Stream;
+use crate::votes::Votes;
 
 /// How long a request waits for its answer.
 const REQUEST_NS: u64 = 2_000 * MS;
@@ -36,14 +39,23 @@ const CHAOS_BLOCKS: u64 = 60;
 /// Where a crash is forced, for the sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ForcedCrash {
-    /// The node whose effects are counted.
+    /// The node whose effects and operations are counted.
     pub(crate) node: usize,
-    /// After this many of its effects.
-    pub(crate) effect: u64,
+    /// Where in its run.
+    pub(crate) boundary: Boundary,
     /// All nodes at once, as in a power cut.
     pub(crate) all: bool,
     /// What unsynced writes become.
     pub(crate) survival: Survival,
+}
+
+/// A place in a node's run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Boundary {
+    /// After this many of its effects.
+    Effect(u64),
+    /// At this operation of its disk: before it, in the middle of it, or after it and before anybody hears of it.
+    Operation(u64, When),
 }
 
 enum What {
@@ -57,6 +69,10 @@ enum What {
     Reset,
     Partition,
     Crash,
+    DiskStop,
+    Freeze,
+    Hush,
+    CrashOf { node: usize },
     Restart { node: usize, life: u64 },
     Clock,
     Submit,
@@ -68,6 +84,17 @@ struct Event {
     tie: u64,
     sequence: u64,
     what: What,
+}
+
+impl What {
+    /// The node that it comes to; none where the node is not asked.
+    fn target(&self) -> Option<usize> {
+        match self {
+            Self::Input { node, .. } | Self::LogSync { node, .. } | Self::GuardSync { node, .. } | Self::Job { node, .. } => Some(*node),
+            Self::Frame { to, .. } | Self::Ask { to, .. } => Some(*to),
+            _ => None,
+        }
+    }
 }
 
 impl PartialEq for Event {
@@ -97,6 +124,10 @@ pub(crate) struct Report1 {
     pub(crate) crashes: u64,
     /// Effects that the first node performed: the boundaries of a sweep.
     pub(crate) effects: u64,
+    /// The first node's disk: operations before it started, and at the end.
+    pub(crate) operations: (u64, u64),
+    /// Of all disks.
+    pub(crate) disk_operations: u64,
     /// Rolling hash over every input.
     pub(crate) digest: Vec<u8>,
 }
@@ -122,9 +153,15 @@ pub(crate) struct World {
     /// By pair, lower first: the number of their connection.
     connections: BTreeMap<(usize, usize), u64>,
     connection_count: u64,
+    /// A kind of message that these nodes do not get.
+    hushed: Option<(Hushed, BTreeSet<usize>)>,
     /// Who hears whom not at all.
     cut: BTreeSet<(usize, usize)>,
     checks: Checks,
+    votes: Votes,
+    /// What happened, a line each, where somebody wants to read it.
+    trace: Option<Vec<String>>,
+    first_operation: u64,
     digest: Sha256,
     processed: u64,
     crashes: u64,
@@ -138,8 +175,11 @@ pub(crate) struct World {
     schedule: Stream,
     disks: Stream,
     faults: Stream,
+    stops: Stream,
     work: Stream,
     liar: Stream,
+    /// The liar's second block for each of its blocks.
+    second_blocks: BTreeMap<BlockId, BlockId>,
 }
 
 type Outcome = Result<(), Violation>;
@@ -157,7 +197,22 @@ impl World {
         let mut machines: Vec<Machine> =
             keys.into_iter().map(|key| (Some(key), offset(&plan))).map(|(key, clock)| Machine::new(key, clock, hash)).collect();
         machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash)));
+        if let Some(twins) = plan.twins {
+            let key = machines[twins.node].key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
+            machines.push(Machine::new(key, 0, hash));
+        }
+        let keys = machines.iter().take(plan.powers.len()).filter_map(|machine| machine.key.as_ref());
+        let addresses: Vec<Address> = keys.map(|key| key.public_key().address()).collect();
+        let honest = (0..plan.powers.len()).map(|node| is_honest(&plan, node)).collect();
+        let first_operation = machines[0].disk.operations();
+        if let Some(ForcedCrash { node, boundary: Boundary::Operation(operation, when), .. }) = forced {
+            machines[node].disk.fault_at(operation, Fault::Stop(when), seed ^ operation);
+        }
         Self {
+            votes: Votes::new(&addresses, &plan.powers, honest),
+            first_operation,
+            trace: None,
+            second_blocks: BTreeMap::new(),
             seed,
             genesis,
             planted,
@@ -169,6 +224,7 @@ impl World {
             connections: BTreeMap::new(),
             connection_count: 0,
             cut: BTreeSet::new(),
+            hushed: None,
             checks: Checks::new(powers),
             digest: Sha256::new(),
             processed: 0,
@@ -183,15 +239,33 @@ impl World {
             schedule: Stream::new(seed, "schedule"),
             disks: Stream::new(seed, "disks"),
             faults: Stream::new(seed, "faults"),
+            stops: Stream::new(seed, "disk stops and freezes"),
             work: Stream::new(seed, "work"),
             liar: Stream::new(seed, "liar"),
             plan,
         }
     }
 
-    /// Runs to the end.
-    pub(crate) fn run(mut self) -> Result<Report1, Failure> {
+    /// Keeps a line for everything that matters.
+    pub(crate) fn traced(mut self) -> Self {
+        self.trace = Some(vec![format!("{:?}", self.plan)]);
+        self
+    }
+
+    fn trace(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>10.3} ms  {}", self.now as f64 / MS as f64, line()));
+        }
+    }
+
+    /// Runs to the end; the lines too, if they were asked for.
+    pub(crate) fn run(mut self) -> (Result<Report1, Failure>, Vec<String>) {
         let outcome = self.live();
+        let trace = self.trace.take().unwrap_or_default();
+        (self.report_of(outcome), trace)
+    }
+
+    fn report_of(self, outcome: Outcome) -> Result<Report1, Failure> {
         let height = self.checks.height();
         outcome.map_err(|violation| Failure { violation, at: self.now, height })?;
         Ok(Report1 {
@@ -201,6 +275,8 @@ impl World {
             acknowledged: self.checks.acknowledgements(),
             crashes: self.crashes,
             effects: self.machines[0].effects,
+            operations: (self.first_operation, self.machines[0].disk.operations()),
+            disk_operations: self.machines.iter().map(|machine| machine.disk.operations()).sum(),
             digest: self.digest.finalize().to_vec(),
         })
     }
@@ -222,6 +298,15 @@ impl World {
         }
         if self.plan.clock_steps {
             self.after_between(100, 2_000, What::Clock);
+        }
+        if self.plan.disk_stops {
+            self.after_some(What::DiskStop);
+        }
+        if self.plan.freezes {
+            self.after_some(What::Freeze);
+        }
+        if self.plan.hushes {
+            self.after_some(What::Hush);
         }
         while let Some(Reverse(event)) = self.events.pop() {
             self.now = event.at;
@@ -294,7 +379,18 @@ impl World {
         self.after(delay, what);
     }
 
+    /// The next disk stop or freeze.
+    fn after_some(&mut self, what: What) {
+        let delay = self.stops.between(50 * MS, 2_000 * MS);
+        self.after(delay, what);
+    }
+
     fn happen(&mut self, what: What) -> Outcome {
+        let thawed = what.target().map_or(0, |node| self.machines[node].frozen_until);
+        if thawed > self.now {
+            self.at(thawed, what);
+            return Ok(());
+        }
         match what {
             What::Input { node, life, input } => self.input(node, life, *input),
             What::LogSync { node, life } => self.log_sync(node, life),
@@ -319,8 +415,37 @@ impl World {
                 Ok(())
             }
             What::Crash => self.crash_some(),
+            What::DiskStop => {
+                if !self.healed {
+                    let node = self.stops.place(self.machines.len());
+                    self.stop_disk(node, 40);
+                    self.after_some(What::DiskStop);
+                }
+                Ok(())
+            }
+            What::CrashOf { node } if !self.healed => {
+                let survival = *self.stops.pick(&Survival::EACH);
+                self.crash(node, survival)
+            }
+            What::CrashOf { .. } => Ok(()),
+            What::Hush => {
+                self.hush();
+                Ok(())
+            }
+            What::Freeze => {
+                if !self.healed {
+                    let node = self.stops.place(self.machines.len());
+                    let until = self.now + self.stops.between(10 * MS, 3_000 * MS);
+                    self.machines[node].frozen_until = until.min(self.plan.chaos);
+                    self.after_some(What::Freeze);
+                }
+                Ok(())
+            }
             What::Restart { node, life } => {
                 if self.machines[node].life == life && self.machines[node].running.is_none() && !self.machines[node].retired {
+                    if self.plan.disk_stops && !self.healed && self.stops.chance(300) {
+                        self.stop_disk(node, 16);
+                    }
                     self.start(node)?;
                 }
                 Ok(())
@@ -349,7 +474,7 @@ impl World {
             Err(panic) => return violation("I18", format!("node {node} panicked while starting: {}", crate::panic_text(&*panic))),
             Ok(Err(reason)) => {
                 if machine.disk.is_stopped() {
-                    return self.crash(node, Survival::Random);
+                    return self.stopped(node);
                 }
                 return violation("I5", format!("node {node} does not start from its disk: {reason}"));
             }
@@ -358,9 +483,12 @@ impl World {
         for block in &started.replayed {
             if block.outcome.height.get() > self.checks.told(node) {
                 self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome)?;
+                self.votes.decided(node, &block.commit)?;
             }
         }
         self.checks.restarted(node, started.height)?;
+        let at = started.height;
+        self.trace(|| format!("node {node} starts at height {at}"));
         self.machines[node].life += 1;
         self.machines[node].running = Some(started.running);
         let now = self.clocks(node);
@@ -400,9 +528,13 @@ impl World {
             }
         }
         let Some(running) = self.machines[node].running.as_mut() else { return Ok(()) };
+        running.bodies.told(&input);
         let replica = &mut running.replica;
         match catch_unwind(AssertUnwindSafe(|| replica.step(now, input))) {
-            Ok(effects) => self.effects(node, effects),
+            Ok(effects) => {
+                running.misses_polka().map_or(Ok(()), |what| violation("L36", format!("node {node}: {what}")))?;
+                self.effects(node, effects)
+            }
             Err(panic) => violation("I18", format!("node {node} panicked: {}", crate::panic_text(&*panic))),
         }
     }
@@ -436,9 +568,13 @@ impl World {
                 self.answer(node, Input::Verified { job, verdicts });
             }
             Effect::Sign { job, bytes, .. } => {
+                self.trace(|| {
+                    format!("node {node} signs {}", Signed::read(&bytes).map_or_else(|| "?".into(), |signed| signed.to_string()))
+                });
                 if self.is_honest(node) {
                     let signed = self.checks.signed(node, &bytes)?;
-                    self.orders(node, &signed)?;
+                    self.votes.signed(node, &signed)?;
+                    self.orders(node, &signed, &bytes)?;
                 }
                 let signature = self.machines[node].key.as_ref().map(|key| key.sign(&bytes));
                 self.answer(node, Input::Signed { job, signature });
@@ -449,6 +585,7 @@ impl World {
                     return self.disk_failed(node, reason);
                 }
                 running.unsynced.push(ticket);
+                running.bodies.asked(ticket, &records);
                 let delay = self.disks.between(100_000, self.plan.disk_delay);
                 self.after(delay, What::LogSync { node, life });
             }
@@ -466,7 +603,12 @@ impl World {
                 let delay = self.job_delay();
                 self.after(delay, What::Job { node, life, effect: Box::new(effect) });
             }
-            Effect::Send { to, lane, bytes } => self.send(node, to, lane, &bytes),
+            Effect::Send { to, lane, bytes } => {
+                if lane == Lane::Votes && self.is_honest(node) {
+                    self.tap(node, &bytes)?;
+                }
+                self.send(node, to, lane, &bytes);
+            }
             Effect::Request { job, peer, bytes } => {
                 let to = self.machines[node].running.as_ref().and_then(|running| running.peers.get(&peer)).copied();
                 match to.and_then(|to| Some((to, *self.connections.get(&pair(node, to))?))) {
@@ -514,8 +656,13 @@ impl World {
     }
 
     /// The orders of durability, asked of the disk itself when a message is signed: what it rests on survives a power cut.
-    fn orders(&self, node: usize, signed: &Signed) -> Outcome {
+    fn orders(&self, node: usize, signed: &Signed, bytes: &[u8]) -> Outcome {
         let running = self.machines[node].running.as_ref().expect("it signs");
+        let at = (signed.height, u32::try_from(signed.round).unwrap_or(u32::MAX), signed.step());
+        let recorded = |record: &GuardRecord| record.position() > at || record.sign_bytes == bytes;
+        if !running.guard.as_ref().is_some_and(|guard| guard.records().into_iter().any(recorded)) {
+            return violation("order 0", format!("node {node} signs {at:?}, and no durable record of its guard says so"));
+        }
         let reader = &running.reader;
         if reader.tip().unwrap_or(0) + 1 < signed.height {
             return violation("order 2", format!("node {node} signs for height {}, the decision before it is not durable", signed.height));
@@ -530,8 +677,14 @@ impl World {
 
     fn report(&mut self, node: usize, report: &Report) -> Outcome {
         match report {
+            Report::Stepped { height, round, step } => {
+                self.trace(|| format!("node {node} enters {height}/{round} {step:?}"));
+                Ok(())
+            }
             Report::Committed { block_id, block, commit, outcome, .. } => {
+                self.trace(|| format!("node {node} commits {} {block_id}", block.header.height));
                 self.checks.committed(node, *block_id, block, commit.get(), outcome)?;
+                self.votes.decided(node, commit.get())?;
                 if self.checks.height() > CHAOS_BLOCKS && !self.healed {
                     return self.heal();
                 }
@@ -558,7 +711,7 @@ impl World {
             Report::Refused { peer, reason, .. } => {
                 let from = self.machines[node].running.as_ref().and_then(|running| running.peers.get(peer)).copied();
                 match from {
-                    Some(from) if self.is_honest(from) && self.plan.byzantine.is_none() => {
+                    Some(from) if self.is_honest(from) && self.is_honest(node) => {
                         violation("I13", format!("node {node} refuses honest node {from}: {reason}"))
                     }
                     _ => Ok(()),
@@ -572,12 +725,41 @@ impl World {
     }
 
     fn is_honest(&self, node: usize) -> bool {
-        self.plan.byzantine.is_none_or(|(liar, _)| liar != node)
+        is_honest(&self.plan, node)
+    }
+
+    /// What an honest node says on the lane of votes is one message of the frozen wire, and every vote in it was cast.
+    fn tap(&self, node: usize, bytes: &Bytes) -> Outcome {
+        let Ok(message) = Message::decode(bytes) else {
+            return violation("I13", format!("node {node} sends a frame that is no message"));
+        };
+        let Some(running) = self.machines[node].running.as_ref() else { return Ok(()) };
+        let chain = running.replica.chain();
+        // No transaction changes the validators here, so one set is as good as another.
+        let address = |vote: &Vote| chain.validators.get(vote.validator).map(|validator| validator.address);
+        self.votes.sent(node, &message, address)
+    }
+
+    /// Has a machine stop at one of the next operations of its disk.
+    fn stop_disk(&mut self, node: usize, within: u64) {
+        let disk = &self.machines[node].disk;
+        let operation = disk.operations() + self.stops.below(within);
+        disk.fault_at(operation, Fault::Stop(*self.stops.pick(&When::EACH)), self.stops.bits());
+    }
+
+    /// A machine has stopped at an operation of its disk: the power is gone.
+    fn stopped(&mut self, node: usize) -> Outcome {
+        let forced = self.forced.take_if(|forced| forced.node == node && matches!(forced.boundary, Boundary::Operation(..)));
+        let survival = forced.map_or_else(|| *self.stops.pick(&Survival::EACH), |forced| forced.survival);
+        if forced.is_some_and(|forced| forced.all) {
+            return (0..self.machines.len()).try_for_each(|node| self.crash(node, survival));
+        }
+        self.crash(node, survival)
     }
 
     fn disk_failed(&mut self, node: usize, reason: String) -> Outcome {
         if self.machines[node].disk.is_stopped() {
-            return self.crash(node, Survival::Random);
+            return self.stopped(node);
         }
         violation("I18", format!("node {node}: the disk refuses: {reason}"))
     }
@@ -648,11 +830,20 @@ impl World {
 
     /// How long a frame takes, if it arrives.
     fn hop(&mut self, from: usize, to: usize) -> Option<u64> {
-        if self.cut.contains(&(from, to)) || (!self.healed && self.network.chance(self.plan.loss)) {
+        if self.cut.contains(&(from, to)) || self.is_apart(from, to) || (!self.healed && self.network.chance(self.plan.loss)) {
             return None;
         }
         let (low, high) = if self.healed { (MS / 10, 5 * MS) } else { self.plan.latency };
         Some(self.network.between(low, high))
+    }
+
+    /// Twins that are kept apart have half of the others each.
+    fn is_apart(&self, from: usize, to: usize) -> bool {
+        let Some(twins) = self.plan.twins.filter(|twins| twins.apart && !self.healed) else { return false };
+        let other = self.machines.len() - 1;
+        let is_odd = |node: usize| !node.is_multiple_of(2);
+        let between = |a: usize, b: usize| (a == twins.node && is_odd(b)) || (a == other && !is_odd(b)) || (a, b) == (twins.node, other);
+        between(from, to) || between(to, from)
     }
 
     fn send(&mut self, from: usize, to: Target, lane: Lane, bytes: &Bytes) {
@@ -661,7 +852,9 @@ impl World {
             (Target::All, Some(running)) => running.peers.values().copied().collect(),
             (Target::One(peer), Some(running)) => running.peers.get(peer).copied().into_iter().collect(),
         };
-        for (place, to) in peers.into_iter().enumerate() {
+        let hushed = self.hushed.as_ref().filter(|(kind, _)| Message::decode(bytes).is_ok_and(|message| kind.covers(&message)));
+        let deaf = hushed.map(|(_, deaf)| deaf.clone()).unwrap_or_default();
+        for (place, to) in peers.into_iter().enumerate().filter(|(_, to)| !deaf.contains(to)) {
             let Some(bytes) = self.lie(from, place, bytes) else { continue };
             let Some(connection) = self.connections.get(&pair(from, to)).copied() else { continue };
             let copies = if !self.healed && self.network.chance(self.plan.duplication) { 2 } else { 1 };
@@ -678,6 +871,9 @@ impl World {
         let Some((_, lie)) = self.plan.byzantine.filter(|(liar, _)| *liar == from) else { return Some(bytes.clone()) };
         let Ok(message) = Message::decode(bytes) else { return Some(bytes.clone()) };
         let second_half = place % 2 == 1;
+        if lie == Lie::TwoBlocks {
+            return if second_half { self.second_block(from, message) } else { Some(bytes.clone()) };
+        }
         let key = self.machines[from].key.as_ref().expect("the liar is a validator");
         let resigned = |mut vote: Vote| {
             vote.signature = key.sign(&vote.sign_bytes(&self.genesis.chain_id));
@@ -702,8 +898,43 @@ impl World {
                 proposal.signature = key.sign(&proposal.sign_bytes(&self.genesis.chain_id));
                 Some(Message::Proposal { proposal, first: None }.encode())
             }
+            (Lie::ForgeProposalRound, Message::Proposal { mut proposal, first }) if second_half && proposal.round > Round::ZERO => {
+                proposal.pol_round = if proposal.pol_round.is_some() { None } else { Round::new(proposal.round.get() - 1) };
+                proposal.signature = key.sign(&proposal.sign_bytes(&self.genesis.chain_id));
+                Some(Message::Proposal { proposal, first }.encode())
+            }
+            (Lie::FarRounds, Message::Vote(vote)) if second_half => {
+                let far = vote.round.get() + 1 + u32::try_from(self.liar.below(4)).expect("small");
+                resigned(Vote { round: Round::new(far).expect("small"), block_id: None, valid_round: None, ..vote })
+            }
             _ => Some(bytes.clone()),
         }
+    }
+
+    /// Of a proposal, the same with a block of another time; of a vote, the same for that block; both valid.
+    fn second_block(&mut self, from: usize, message: Message) -> Option<Bytes> {
+        let key = self.machines[from].key.as_ref().expect("the liar is a validator");
+        let chain_id = &self.genesis.chain_id;
+        let message = match message {
+            Message::Proposal { mut proposal, first: Some(part) } if proposal.block_id.parts.total == 1 => {
+                let mut block = Block::decode(&part.bytes).ok()?;
+                block.header.time = block.header.time.saturating_add(Duration::from_millis(1));
+                let (parts, cut) = lockstep_types::block::cut(&block.encode());
+                let second = BlockId { hash: block.header.hash(), parts };
+                self.second_blocks.insert(proposal.block_id, second);
+                proposal.block_id = second;
+                proposal.timestamp = block.header.time;
+                proposal.signature = key.sign(&proposal.sign_bytes(chain_id));
+                Message::Proposal { proposal, first: cut.into_iter().next() }
+            }
+            Message::Vote(mut vote) => {
+                vote.block_id = vote.block_id.map(|block_id| self.second_blocks.get(&block_id).copied().unwrap_or(block_id));
+                vote.signature = key.sign(&vote.sign_bytes(chain_id));
+                Message::Vote(vote)
+            }
+            other => other,
+        };
+        Some(message.encode())
     }
 
     fn frame(&mut self, from: usize, to: usize, connection: u64, bytes: Bytes, gossip: bool) -> Outcome {
@@ -729,6 +960,11 @@ impl World {
     }
 
     fn connect(&mut self, a: usize, b: usize) -> Outcome {
+        let thawed = self.machines[a].frozen_until.max(self.machines[b].frozen_until);
+        if thawed > self.now {
+            self.at(thawed, What::Connect { a, b });
+            return Ok(());
+        }
         let both = self.machines[a].running.is_some() && self.machines[b].running.is_some();
         if !both || self.connections.contains_key(&(a, b)) {
             return Ok(());
@@ -761,6 +997,31 @@ impl World {
         let delay = self.network.between(20 * MS, 600 * MS);
         self.after(delay, What::Connect { a, b });
         Ok(())
+    }
+
+    /// All but one node, or some, do not get one kind of message for a while.
+    fn hush(&mut self) {
+        self.hushed = None;
+        if self.healed {
+            return;
+        }
+        let n = self.machines.len();
+        if self.stops.chance(700) {
+            let kind = *self.stops.pick(&[Hushed::Prevotes, Hushed::Prevotes, Hushed::Precommits, Hushed::Proposals]);
+            let spared = self.stops.place(n);
+            let all = self.stops.chance(600);
+            let deaf = (0..n).filter(|node| if all { *node != spared } else { self.stops.chance(500) }).collect();
+            self.hushed = Some((kind, deaf));
+            // Long enough for others to come to a later round without it.
+            let lasts = self.stops.between(200 * MS, 4_000 * MS);
+            // Who alone knows something is also who alone can forget it.
+            if all && self.stops.chance(500) {
+                let delay = self.stops.between(100 * MS, lasts / 2);
+                self.after(delay, What::CrashOf { node: spared });
+            }
+            return self.after(lasts, What::Hush);
+        }
+        self.after_some(What::Hush);
     }
 
     fn partition(&mut self) {
@@ -813,7 +1074,9 @@ impl World {
     }
 
     fn force_crash(&mut self, node: usize) -> Outcome {
-        let Some(forced) = self.forced.filter(|forced| forced.node == node && forced.effect == self.machines[node].effects) else {
+        let Some(forced) =
+            self.forced.filter(|forced| forced.node == node && forced.boundary == Boundary::Effect(self.machines[node].effects))
+        else {
             return Ok(());
         };
         self.forced = None;
@@ -827,7 +1090,9 @@ impl World {
     fn crash(&mut self, node: usize, survival: Survival) -> Outcome {
         self.machines[node].life += 1;
         self.machines[node].running = None;
+        self.machines[node].frozen_until = 0;
         self.crashes += 1;
+        self.trace(|| format!("node {node} crashes, unsynced writes: {survival:?}"));
         let seed = self.disks.bits();
         self.machines[node].disk.crash(survival, seed);
         for other in 0..self.machines.len() {
@@ -848,6 +1113,7 @@ impl World {
         }
         self.healed = true;
         self.cut.clear();
+        self.hushed = None;
         self.core = self.choose_core();
         for node in 0..self.machines.len() {
             if !self.core.contains(&node) {
@@ -871,7 +1137,12 @@ impl World {
         self.goal = highest + self.plan.settle_blocks;
         // Clocks that ran ahead left blocks from the future: honest proposers wait for them.
         let ahead = 2 * self.plan.clock_offset;
-        self.deadline = self.now + self.plan.liveness_bound(highest_round, lag) + ahead;
+        let core = self.core.clone();
+        self.trace(|| format!("the faults stop for {core:?}"));
+        // What came to a frozen machine comes when it would have thawed.
+        let thawed = self.machines.iter().map(|machine| machine.frozen_until).max().unwrap_or(0).max(self.now);
+        self.machines.iter_mut().for_each(|machine| machine.frozen_until = 0);
+        self.deadline = thawed + self.plan.liveness_bound(highest_round, lag) + ahead;
         Ok(())
     }
 
@@ -897,8 +1168,9 @@ impl World {
         let node = self.work.place(self.machines.len());
         self.txs += 1;
         self.requests += 1;
+        let awake = self.machines[node].frozen_until <= self.now;
         let tx = format!("key{}={}-{}", self.work.below(40), self.seed, self.txs).into_bytes();
-        if self.machines[node].running.is_some() {
+        if awake && self.machines[node].running.is_some() {
             self.checks.submitted(&tx);
             let life = self.machines[node].life;
             let request = RequestId(self.requests);
@@ -912,6 +1184,12 @@ impl World {
 
 fn violation(invariant: &'static str, what: String) -> Outcome {
     Err(Violation { invariant, what })
+}
+
+/// Neither the liar, nor one of twins.
+fn is_honest(plan: &Plan, node: usize) -> bool {
+    let twin = plan.powers.len() + plan.followers;
+    plan.byzantine.is_none_or(|(liar, _)| liar != node) && plan.twins.is_none_or(|twins| twins.node != node && node != twin)
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {

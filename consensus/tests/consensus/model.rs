@@ -503,18 +503,18 @@ fn one_round_with_every_byzantine_validator() {
 
 #[test]
 fn two_rounds_with_a_byzantine_first_proposer() {
-    explore(0, 2, 307_331);
+    explore(0, 2, 167_967);
 }
 
 #[test]
 fn two_rounds_with_a_byzantine_second_proposer() {
-    explore(1, 2, 394_996);
+    explore(1, 2, 195_482);
 }
 
 /// Validators 2 and 3 propose in neither round, so one stands for both.
 #[test]
 fn two_rounds_with_a_byzantine_voter() {
-    explore(2, 2, 115_649);
+    explore(2, 2, 65_217);
 }
 
 /// Three rounds are too many to explore, so paths through them are drawn.

@@ -9,6 +9,7 @@ use crate::desk::Desk;
 
 const PREVOTE_A: &str = "persist prevote A@0; cast prevote A@0";
 const PREVOTE_NIL: &str = "persist prevote nil@0; cast prevote nil@0";
+const PRECOMMIT_NIL: &str = "persist precommit nil@0; cast precommit nil@0";
 const LOCK_A: &str = "persist precommit A@0; cast precommit A@0; locked A@0";
 
 /// Locked on A in round 0, now in round 1.
@@ -67,7 +68,7 @@ fn l11_the_proposer_proposes_its_valid_value_again() {
 #[test]
 fn l11_the_pace_does_not_hold_back_later_rounds() {
     let (mut desk, _) = Desk::unready(&[1; 4], Some(1), false);
-    desk.expect("prevotes nil r=1 from=2,3", "round 1; build @1; timer propose@1");
+    desk.expect("prevotes nil r=1 from=2,3", &gives_up(0, "round 1; build @1; timer propose@1"));
     desk.expect("ready", "nothing");
 }
 
@@ -146,7 +147,7 @@ fn l22_runs_in_the_propose_step_only() {
 fn l22_runs_in_the_round_of_the_proposal_only() {
     let mut desk = Desk::validator(3).given(&["proposal A r=1"]);
     desk.expect("valid A", "nothing");
-    desk.expect("prevotes nil r=1 from=0", "round 1; timer propose@1; persist prevote A@1; cast prevote A@1");
+    desk.expect("prevotes nil r=1 from=0", &gives_up(0, "round 1; timer propose@1; persist prevote A@1; cast prevote A@1"));
     // One of a round behind us answers nothing.
     desk.expect("proposal B r=0", "nothing");
 }
@@ -394,7 +395,7 @@ fn l47_waits_for_our_round() {
     let mut desk = Desk::validator(3);
     desk.expect("precommits nil r=1 from=0", "nothing");
     // The third vote of the round arrives together with the round itself.
-    desk.expect("precommits A r=1 from=1", "round 1; timer propose@1");
+    desk.expect("precommits A r=1 from=1", &gives_up(0, "round 1; timer propose@1"));
     desk.expect("precommits nil r=0 from=0,1,2", "nothing");
     desk.expect("precommits B r=1 from=2", "timer precommit@1");
 }
@@ -425,7 +426,7 @@ fn l49_needs_neither_the_proposal_nor_the_round() {
     // Of a round ahead, whose proposal we never saw.
     let desk = Desk::validator(3).given(&["valid A"]);
     desk.clone().expect("commit A r=7 from=0,1,2", "decide A@7");
-    desk.clone().expect("precommits A r=2 from=0,1,2", "round 2; timer propose@2; decide A@2");
+    desk.clone().expect("precommits A r=2 from=0,1,2", &gives_up(1, "round 2; timer propose@2; decide A@2"));
     // Of a round behind.
     let mut later = desk.given(&["prevotes nil r=5 from=0,1"]);
     later.expect("precommits A r=1 from=0,1,2", "decide A@1");
@@ -445,7 +446,7 @@ fn l49_needs_more_than_two_thirds_for_one_block_in_one_round() {
 fn l55_more_than_a_third_ahead_takes_us_there() {
     let mut desk = Desk::validator(3);
     desk.expect("prevotes A r=4 from=0", "nothing");
-    desk.expect("prevotes nil r=4 from=1", "round 4; timer propose@4");
+    desk.expect("prevotes nil r=4 from=1", &gives_up(3, "round 4; timer propose@4"));
 }
 
 #[test]
@@ -455,22 +456,22 @@ fn l55_counts_a_validator_once_whatever_it_says() {
     desk.expect("prevotes A r=1 from=1", "nothing");
     desk.expect("precommits A r=1 from=1", "nothing");
     desk.expect("precommits nil r=1 from=1", "accuse 1");
-    desk.expect("precommits nil r=1 from=2", "round 1; timer propose@1");
+    desk.expect("precommits nil r=1 from=2", &gives_up(0, "round 1; timer propose@1"));
 }
 
 #[test]
 fn l55_counts_all_kinds_of_messages_together() {
     let mut desk = Desk::validator(3);
     desk.expect("proposal A r=1", "check A");
-    desk.expect("precommits A r=1 from=2", "round 1; timer propose@1");
+    desk.expect("precommits A r=1 from=2", &gives_up(0, "round 1; timer propose@1"));
 }
 
 #[test]
 fn l55_takes_the_highest_round_that_a_correct_validator_has_reached() {
     let mut desk = Desk::validator(2);
     desk.expect("prevotes nil r=2000000000 from=0", "nothing");
-    desk.expect("prevotes nil r=3 from=1", "round 3; timer propose@3");
-    desk.expect("prevotes nil r=5 from=3", "round 5; timer propose@5");
+    desk.expect("prevotes nil r=3 from=1", &gives_up(2, "round 3; timer propose@3"));
+    desk.expect("prevotes nil r=5 from=3", &gives_up(4, "round 5; timer propose@5"));
 }
 
 #[test]
@@ -514,9 +515,19 @@ fn l61_ignores_a_timer_of_another_round_or_step() {
 
 #[test]
 fn l65_the_precommit_timer_starts_the_next_round_in_any_step() {
-    for before in [&[][..], &["timeout propose"], &["timeout propose", "timeout prevote"]] {
-        Desk::validator(3).given(before).expect("timeout precommit", "round 1; timer propose@1");
-    }
+    let next = "round 1; timer propose@1";
+    Desk::validator(3).given(&["timeout propose", "timeout prevote"]).expect("timeout precommit", next);
+    // What was not voted is voted nil: nobody leaves a round in silence.
+    Desk::validator(3).given(&["timeout propose"]).expect("timeout precommit", &format!("{PRECOMMIT_NIL}; {next}"));
+    Desk::validator(3).expect("timeout precommit", &gives_up(0, next));
+    // Nor by a skip, and then the round before the one it enters is the one that it gives up.
+    Desk::validator(3).given(&["timeout propose"]).expect("prevotes nil r=1 from=0,1", &format!("{PRECOMMIT_NIL}; {next}"));
+}
+
+/// A round that is left before any vote in it.
+fn gives_up(round: u32, then: &str) -> String {
+    let nil = |kind: &str| format!("persist {kind} nil@{round}; cast {kind} nil@{round}");
+    format!("{}; {}; {then}", nil("prevote"), nil("precommit"))
 }
 
 #[test]

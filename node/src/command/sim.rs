@@ -21,6 +21,7 @@ pub(super) fn run(args: &SimArgs) -> Result<(), NodeError> {
         first: args.seed.unwrap_or(1),
         sweep: args.sweep,
         threads: usize::from(args.threads),
+        trace: args.trace,
         ..Options::default()
     };
     let summary = lockstep_sim::run(&options, &mut io::stdout())

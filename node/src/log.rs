@@ -15,7 +15,9 @@ use crate::error::{Exit, NodeError};
 pub(crate) fn start(config: &Config) -> Result<(), NodeError> {
     let failed = |error: &dyn std::fmt::Display| NodeError::new(Exit::Failed, format!("cannot start logging: {error}"));
     let filter = EnvFilter::try_new(config.log_level.as_str()).map_err(|error| failed(&error))?;
-    let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written is lost. To complain of it the library would write to the same place, and panic when that
+    // fails too: a node must not die because a terminal was closed or the disk of its log is full.
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     match config.log_format {
         LogFormat::Plain => builder.with_ansi(io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -35,6 +36,42 @@ fn a_node_runs_until_it_is_asked_to_stop_and_has_its_home_for_itself() {
         assert!(serde_json::from_str::<serde_json::Value>(first).is_ok(), "{first:?} is JSON");
     }
     run(&["status", "--node", &url]).refused(7, &["no RPC endpoint answered"]);
+}
+
+#[test]
+fn a_node_outlives_its_log_and_ends_with_its_terminal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = new_home(folder.path(), "n0");
+    let port = free_ports(1);
+    let url = format!("http://127.0.0.1:{port}");
+    let (rpc, p2p) = (format!("rpc.laddr=127.0.0.1:{port}"), format!("p2p.laddr=127.0.0.1:{}", port + 100));
+    let args = ["start", "--home", text(&home), "--set", &rpc, "--set", &p2p, "--log-level", "debug"];
+    let answers = || wait_until("the node answers", || (run(&["status", "--node", &url]).code == Some(0)).then_some(()));
+
+    // Whoever reads its log is gone: every line that it writes is an error.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = lockstep(&args);
+    let mut node = command.stderr(writer).spawn().expect("the program starts");
+    drop((command, reader));
+    answers();
+    run(&["tx", "nobody=reads", "--node", &url]).done();
+    // The terminal closes; it and the shell in it both say so.
+    signal_to(node.id(), Signal::HUP);
+    signal_to(node.id(), Signal::HUP);
+    assert_eq!(node.wait().expect("a child of ours").code(), Some(0));
+    assert_eq!(pid_of(&home), None);
+
+    // Under nohup only SIGTERM and SIGINT end it.
+    let node = Running::start({
+        let mut nohup = Command::new("nohup");
+        nohup.arg(lockstep(&args).get_program()).args(args).stdin(Stdio::null());
+        nohup
+    });
+    answers();
+    signal_to(node.pid(), Signal::HUP);
+    run(&["tx", "still=here", "--node", &url]).done();
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait().code, Some(0));
 }
 
 #[test]

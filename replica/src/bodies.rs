@@ -12,12 +12,16 @@ use lockstep_types::block::{self, Part, PartSetHeader};
 use lockstep_types::{Block, BlockId, Hash, Round};
 
 use crate::check::CheckFailure;
-use crate::seam::Ticket;
+use crate::seam::{Peer, Ticket};
+use crate::shares::Shares;
 
 /// Bodies held at once. Two proposals for each round that may be open, and those that a lock or a certificate names.
 pub const BODIES_MAX: usize = 16;
-/// Parts that arrived before anything named them, held until something does.
-pub const EARLY_PARTS_MAX: usize = 64;
+/// Bytes of parts that arrived before anything named them, held until something does: 256 parts. Peers share them equally, so
+/// that among 256 of them, more than a node connects to, the proposer's first part behind its proposal has room.
+pub const EARLY_PARTS_BYTES_MAX: usize = 256 * EARLY_PART_BYTES;
+/// What an early part counts for, whatever its length.
+pub const EARLY_PART_BYTES: usize = block::PART_BYTES;
 
 /// One body.
 #[derive(Debug, Default)]
@@ -60,10 +64,16 @@ impl Body {
 }
 
 /// The bodies of the height that is being decided.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Bodies {
     held: BTreeMap<BlockId, Body>,
-    early: Vec<(PartSetHeader, Part)>,
+    early: Shares<(PartSetHeader, Part)>,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self { held: BTreeMap::new(), early: Shares::new(EARLY_PARTS_BYTES_MAX) }
+    }
 }
 
 impl Bodies {
@@ -100,10 +110,13 @@ impl Bodies {
             *body = Body { round: body.round, named_by_quorum: body.named_by_quorum, bytes, parts, collected, ..Body::default() };
             return body.bytes.is_some();
         }
-        let (ours, rest) = std::mem::take(&mut self.early).into_iter().partition(|(header, _)| *header == block_id.parts);
-        self.early = rest;
-        let ours: Vec<(PartSetHeader, Part)> = ours;
-        ours.into_iter().any(|(header, part)| matches!(self.add_part(&header, part), PartFate::Whole(_)))
+        let ours = self.early.take_if(|(header, _)| *header == block_id.parts);
+        ours.into_iter().any(|(peer, (header, part))| matches!(self.add_part(peer, &header, part), PartFate::Whole(_)))
+    }
+
+    /// A peer left, and with it the parts that nothing named yet.
+    pub fn forget_peer(&mut self, peer: Peer) {
+        self.early.forget(peer);
     }
 
     /// Drops the body of the oldest round that no quorum named. Those a quorum named are as few as the rounds that had one.
@@ -115,12 +128,12 @@ impl Bodies {
         }
     }
 
-    /// A part arrived.
-    pub fn add_part(&mut self, header: &PartSetHeader, part: Part) -> PartFate {
+    /// A part arrived from a peer.
+    pub fn add_part(&mut self, peer: Peer, header: &PartSetHeader, part: Part) -> PartFate {
         let mut named = self.held.iter_mut().filter(|(id, _)| id.parts == *header).peekable();
         if named.peek().is_none() {
-            if self.early.len() < EARLY_PARTS_MAX && part.verify(header) {
-                self.early.push((*header, part));
+            if part.verify(header) {
+                self.early.push(peer, EARLY_PART_BYTES, (*header, part));
             }
             return PartFate::Unnamed;
         }

@@ -11,8 +11,8 @@ use lockstep_types::block::part_set_header;
 use lockstep_types::{Commit, Height, Round};
 
 use crate::replica::{Job, POINTS_LIE, Replica};
-use crate::seam::{AskId, Effect, JobId, Mono, Now, Peer, ReadAnswer, ReadQuestion, Report, Timer};
-use crate::wire::{Answer, Question, Status, VOTES_MAX};
+use crate::seam::{Effect, JobId, Mono, Now, Peer, Report, Timer};
+use crate::wire::{Answer, Question, Status};
 
 /// A fetched block that waits for its height.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl CatchUp {
     }
 }
 
-fn millis(now: Now) -> u64 {
+/// The monotonic clock as block sync counts it.
+pub(crate) fn millis(now: Now) -> u64 {
     now.mono.0 / 1_000_000
 }
 
@@ -147,70 +148,6 @@ impl Replica {
             self.sync(now, SyncInput::Verdict { height, ticket, ok: false });
             self.verify_next(now);
         }
-    }
-
-    // --- questions of peers -------------------------------------------------------------------------------------
-
-    pub(crate) fn on_question(&mut self, peer: Peer, ask: AskId, bytes: &Bytes) {
-        let question = match Question::decode(bytes) {
-            Ok(question) => question,
-            Err(error) => {
-                self.respond(ask, &Answer::Unavailable(self.status()));
-                self.blame(peer, crate::replica::POINTS_GARBAGE, format!("a question that is none: {error}"));
-                return;
-            }
-        };
-        match question {
-            Question::Blocks { from, count } => {
-                if from < self.base || from > self.chain.height || from == Height::ZERO || count == 0 {
-                    self.respond(ask, &Answer::Unavailable(self.status()));
-                    return;
-                }
-                let job = self.fx.job();
-                self.jobs.insert(job, Job::ServeBlocks { ask });
-                let count = count.min(lockstep_sync::RANGE_BLOCKS_MAX);
-                let what = ReadQuestion::Blocks { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX };
-                self.fx.push(Effect::Read { job, what });
-            }
-            Question::Body { block_id, .. } => {
-                let held = self.bodies.get(&block_id).and_then(|body| body.bytes.clone());
-                let last = self.last.as_ref().filter(|last| last.block_id == block_id).map(|last| last.body.clone());
-                let deciding =
-                    self.deciding.as_ref().filter(|deciding| deciding.block_id == block_id).map(|deciding| deciding.body.clone());
-                let answer = held.or(last).or(deciding).map_or_else(|| Answer::Unavailable(self.status()), Answer::Body);
-                self.respond(ask, &answer);
-            }
-            Question::Signed { address, from } => {
-                let (votes, proposals) = self.signed_by(&address, from);
-                self.respond(ask, &Answer::Signed(votes, proposals));
-            }
-        }
-    }
-
-    fn respond(&mut self, ask: AskId, answer: &Answer) {
-        self.fx.push(Effect::Respond { ask, bytes: answer.encode() });
-    }
-
-    /// What we hold of a validator's messages, from a height on.
-    fn signed_by(&self, address: &lockstep_types::Address, from: Height) -> (Vec<lockstep_types::Vote>, Vec<lockstep_types::Proposal>) {
-        let mut votes = Vec::new();
-        let mut proposals = Vec::new();
-        if let (true, Some(index)) = (self.height() >= from, self.chain.validators.index_of(address)) {
-            votes.extend(self.all_votes().filter(|vote| vote.validator == index).take(VOTES_MAX).cloned());
-            for held in self.proposals.values().flatten() {
-                if self.chain.validators.proposer(held.proposal.round) == index && proposals.len() < VOTES_MAX {
-                    proposals.push(held.proposal.get().clone());
-                }
-            }
-        }
-        (votes, proposals)
-    }
-
-    pub(crate) fn on_read(&mut self, id: JobId, answer: ReadAnswer) {
-        let Some(Job::ServeBlocks { ask }) = self.jobs.remove(&id) else { return };
-        let ReadAnswer::Blocks(blocks) = answer;
-        let answer = if blocks.is_empty() { Answer::Unavailable(self.status()) } else { Answer::Blocks(blocks) };
-        self.respond(ask, &answer);
     }
 
     pub(crate) fn on_response(&mut self, now: Now, id: JobId, bytes: Option<Bytes>) {

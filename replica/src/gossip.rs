@@ -58,6 +58,9 @@ impl Replica {
     pub(crate) fn on_peer_down(&mut self, now: Now, peer: Peer) {
         self.peers.remove(peer);
         self.sync_peer_gone(now, peer);
+        self.stop_serving(now, peer);
+        self.early.forget(peer);
+        self.bodies.forget_peer(peer);
     }
 
     pub(crate) fn set_gossip_timer(&mut self, now: Now) {

@@ -585,7 +585,7 @@ impl Replica {
     }
 
     pub(crate) fn on_part(&mut self, now: Now, peer: Peer, header: PartSetHeader, part: Part) {
-        match self.bodies.add_part(&header, part) {
+        match self.bodies.add_part(peer, &header, part) {
             PartFate::Whole(names) => {
                 self.gossip.progressed(now);
                 names.into_iter().for_each(|block_id| self.judge(block_id));

@@ -12,9 +12,11 @@
 //! | `height` | one height: proposals, votes, decision, execution |
 //! | [`signing`] | what is signed, what the guard records, when silence is due |
 //! | [`bodies`] | block bodies on their way |
+//! | [`shares`] | what peers send early, within a bound they share |
 //! | [`pool`] | transactions of clients and peers |
 //! | [`gossip`] | reconciliation with peers |
 //! | [`catch_up`] | block sync beside consensus |
+//! | [`serving`] | answers to peers, each in its turn |
 //! | [`pace`] | when a height begins |
 //! | [`chain`] | what the chain says after a block |
 //! | [`check`], [`execution`] | the jobs that shells run beside the replica |
@@ -42,6 +44,8 @@ pub mod recovery;
 pub mod replica;
 pub mod results;
 pub mod seam;
+pub mod serving;
+pub mod shares;
 pub mod signing;
 pub mod wire;
 

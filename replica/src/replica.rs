@@ -4,7 +4,7 @@
 //! executes (elsewhere), storage remembers (elsewhere). What belongs to one height lives in `height`, what is
 //! signed in [`crate::signing`], what peers lack in [`crate::gossip`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,13 +20,19 @@ use crate::effects::Effects;
 use crate::peers::Peers;
 use crate::pool::Pool;
 use crate::seam::{AskId, Effect, Input, JobId, Mono, Now, Peer, Report, Ticket, Timer};
+use crate::serving::Serving;
+use crate::shares::Shares;
 use crate::signing::{GuardView, Me, OwnMessage, Signing};
-use crate::wire::{Message, Status};
+use crate::wire::{FRAME_BYTES_MAX, Message, Status};
 
 /// Signature checks in flight, each of one message. What comes beyond is dropped and comes again with the next exchange.
 const VERIFYING_MAX: usize = 8_192;
-/// Messages of the next height kept until it begins, for each validator, and for all together.
-const EARLY_PER_VALIDATOR: usize = 8;
+/// Bytes of messages of the next height kept until it begins. Peers share them equally: among 256, more than a node connects
+/// to, each has room for a proposal with its first part and for several hundred votes; what one passes on beyond that comes
+/// again when it is missed.
+const EARLY_BYTES_MAX: usize = 256 * (FRAME_BYTES_MAX + 128 * 1024);
+/// What a message counts for beside the bytes it came in: places in lists, numbers wider than on the wire.
+const EARLY_MESSAGE_BYTES: usize = 256;
 /// How bad a message is that no correct peer sends, in points of the shell's score.
 pub(crate) const POINTS_LIE: u32 = 50;
 /// How bad bytes are that are no message.
@@ -83,7 +89,7 @@ pub(crate) enum Job {
     Check { height: Height, block_id: BlockId, certified: bool },
     CheckTxs { hashes: Vec<Hash>, recheck: bool },
     Execute { height: Height },
-    ServeBlocks { ask: AskId },
+    Serve { peer: Peer, ask: AskId },
     AskBody { peer: Peer, height: Height, block_id: BlockId },
     AskBlocks { peer: Peer, request: u64 },
     AskSigned { peer: Peer },
@@ -134,11 +140,12 @@ pub struct Replica {
     pub(crate) last: Option<Last>,
     /// A certificate of the height that is being decided, whose body we lack.
     pub(crate) certificate: Option<Arc<Verified<Commit>>>,
-    /// Messages of the next height.
-    pub(crate) early: VecDeque<(Peer, Message)>,
+    /// Messages of the next height, each with the length it came in.
+    pub(crate) early: Shares<(Message, usize)>,
     pub(crate) peers: Peers,
     pub(crate) pool: Pool,
     pub(crate) catch_up: CatchUp,
+    pub(crate) serving: Serving,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     /// Votes whose signatures are being checked, so that one vote from many peers is checked once.
     pub(crate) verifying: BTreeSet<Vote>,
@@ -205,10 +212,11 @@ impl Replica {
             deciding: None,
             last,
             certificate: None,
-            early: VecDeque::new(),
+            early: Shares::new(EARLY_BYTES_MAX),
             peers: Peers::default(),
             pool: Pool::new(config.mempool.clone()),
             catch_up: CatchUp::new(chain.height),
+            serving: Serving::default(),
             jobs: BTreeMap::new(),
             verifying: BTreeSet::new(),
             checks_out: 0,
@@ -260,14 +268,14 @@ impl Replica {
             Input::PeerUp { peer, validator } => self.on_peer_up(now, peer, validator),
             Input::PeerDown { peer } => self.on_peer_down(now, peer),
             Input::Received { peer, bytes } => match Message::decode(&bytes) {
-                Ok(message) => self.on_message(now, peer, message),
+                Ok(message) => self.on_message(now, peer, message, bytes.len()),
                 Err(error) => self.blame(peer, POINTS_GARBAGE, format!("a frame that is no message: {error}")),
             },
             Input::Gossiped { peer, bytes } => match Message::decode_gossip(&bytes) {
-                Ok(message) => self.on_message(now, peer, message),
+                Ok(message) => self.on_message(now, peer, message, bytes.len()),
                 Err(error) => self.blame(peer, POINTS_GARBAGE, format!("a gossip that is no batch: {error}")),
             },
-            Input::Asked { peer, ask, bytes } => self.on_question(peer, ask, &bytes),
+            Input::Asked { peer, ask, bytes } => self.on_question(now, peer, ask, &bytes),
             Input::Response { job, bytes } => self.on_response(now, job, bytes),
             Input::Submit { request, tx, wait } => {
                 if let Some(check) = self.pool.submit(request, tx, wait, &mut self.fx) {
@@ -278,7 +286,7 @@ impl Replica {
             Input::Verified { job, verdicts } => self.on_verified(now, job, &verdicts),
             Input::Signed { job, signature } => self.on_signed(now, job, signature),
             Input::Durable { ticket } => self.on_durable(now, ticket),
-            Input::ReadDone { job, answer } => self.on_read(job, answer),
+            Input::ReadDone { job, answer } => self.on_read(now, job, answer),
             Input::Built { job, built } => self.on_built(now, job, *built),
             Input::Checked { job, verdict } => self.on_checked(now, job, verdict),
             Input::TxsChecked { job, verdicts } => self.on_txs_checked(now, job, &verdicts),
@@ -337,7 +345,7 @@ impl Replica {
         Status { base: self.base, tip: self.chain.height }
     }
 
-    fn on_message(&mut self, now: Now, peer: Peer, message: Message) {
+    fn on_message(&mut self, now: Now, peer: Peer, message: Message, bytes: usize) {
         if self.peers.get_mut(peer).is_none() {
             return; // Its connection ended while this was on its way.
         }
@@ -351,7 +359,7 @@ impl Replica {
             }
             message => match message.height() {
                 at if at == height && self.deciding.is_none() => self.on_consensus_message(now, peer, message),
-                at if at == height.next() || (at == height && self.deciding.is_some()) => self.keep_early(peer, message),
+                at if at == height.next() || (at == height && self.deciding.is_some()) => self.keep_early(peer, message, bytes),
                 at if at > height => {
                     // Whoever is at that height says to have decided the one before.
                     self.on_status(now, peer, Status { base: Height::FIRST, tip: at.previous() });
@@ -366,18 +374,15 @@ impl Replica {
         }
     }
 
-    /// A message of the height that begins next. Bounded; the rest comes again when it is missed.
-    fn keep_early(&mut self, peer: Peer, message: Message) {
-        let room = EARLY_PER_VALIDATOR * (self.chain.next_validators.len() + 8);
-        if self.early.len() < room {
-            self.early.push_back((peer, message));
-        }
+    /// A message of the height that begins next. Bounded, for each peer alike; the rest comes again when it is missed.
+    fn keep_early(&mut self, peer: Peer, message: Message, bytes: usize) {
+        self.early.push(peer, bytes + EARLY_MESSAGE_BYTES, (message, bytes));
     }
 
     /// What waited for this height.
     pub(crate) fn replay_early(&mut self, now: Now) {
-        for (peer, message) in std::mem::take(&mut self.early) {
-            self.on_message(now, peer, message);
+        for (peer, (message, bytes)) in self.early.take() {
+            self.on_message(now, peer, message, bytes);
         }
     }
 
@@ -503,6 +508,7 @@ impl Replica {
             Timer::ProposerWait(height, round) => self.on_proposer_waited(now, height, round),
             Timer::Gossip => self.on_gossip_timer(now),
             Timer::Sync => self.on_sync_timer(now),
+            Timer::Serve => self.on_serve_timer(now),
             Timer::TxBatch => {
                 self.tx_timer = false;
                 self.pool.gossip(&mut self.fx);

@@ -412,7 +412,7 @@ pub struct LogRecord {
 }
 
 /// What to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadQuestion {
     /// Decided blocks with their commits, from `from`, at most `count` and about `bytes_max` bytes, but at least one.
     Blocks {
@@ -426,7 +426,7 @@ pub enum ReadQuestion {
 }
 
 /// What was read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadAnswer {
     /// Bodies and commits, by ascending height without gaps.
     Blocks(Vec<(Bytes, Commit)>),
@@ -445,6 +445,8 @@ pub enum Timer {
     Gossip,
     /// Block sync has something to do.
     Sync,
+    /// A peer that asked may be answered.
+    Serve,
     /// Flush the batch of transactions.
     TxBatch,
     /// The wait for our own earlier messages is over.

@@ -16,6 +16,9 @@ pub const SERVING_MAX: usize = 4;
 /// Most requests of one peer that wait here. Twice what an honest one has in flight, since it gives up and asks again.
 pub const WAITING_PER_PEER_MAX: usize = 2 * REQUESTS_PER_PEER_MAX;
 
+/// What an answer counts for at least: to look for something costs the disk as much as to send a little.
+pub const ANSWER_COST_MIN: u64 = 64 << 10;
+
 /// At most this for a slot of a commit: flag, address, timestamp, signature.
 const SLOT_BYTES: u64 = 104;
 
@@ -144,13 +147,13 @@ impl Server {
         asker.waiting.pop_front()
     }
 
-    /// An answer of so many bytes was sent, or could not be (0).
+    /// An answer of so many bytes was sent, or could not be (0). It counts for at least [`ANSWER_COST_MIN`].
     pub fn served(&mut self, peer: u64, bytes: u64) {
         let Some(asker) = self.askers.get_mut(&peer) else { return };
         if asker.serving {
             asker.serving = false;
             self.serving -= 1;
-            asker.tokens = asker.tokens.saturating_sub_unsigned(bytes);
+            asker.tokens = asker.tokens.saturating_sub_unsigned(bytes.max(ANSWER_COST_MIN));
         }
     }
 

@@ -1,12 +1,18 @@
 //! Bodies on their way: any order of parts, bad ones among them, and how much strangers can make us hold.
 
 use bytes::Bytes;
-use lockstep_replica::bodies::{BODIES_MAX, Bodies, EARLY_PARTS_MAX, PartFate};
+use lockstep_replica::bodies::{BODIES_MAX, Bodies, EARLY_PART_BYTES, EARLY_PARTS_BYTES_MAX, PartFate};
+use lockstep_replica::seam::Peer;
 use lockstep_types::block::{self, BlockId, PART_BYTES, Part};
 use lockstep_types::{Hash, Round};
 use proptest::prelude::*;
 
 use crate::support::round;
+
+const HONEST: Peer = Peer(1);
+const FLOODER: Peer = Peer(2);
+/// Early parts that fit.
+const EARLY_PARTS: usize = EARLY_PARTS_BYTES_MAX / EARLY_PART_BYTES;
 
 /// A body of `parts` parts that `seed` tells from others, its name and its parts.
 fn body(seed: u8, parts: usize) -> (BlockId, Vec<u8>, Vec<Part>) {
@@ -40,14 +46,14 @@ proptest! {
         let order = shuffled(count, &random);
         let early = early.min(count);
         for place in &order[..early] {
-            prop_assert_eq!(bodies.add_part(&id.parts, parts[*place].clone()), PartFate::Unnamed);
+            prop_assert_eq!(bodies.add_part(HONEST, &id.parts, parts[*place].clone()), PartFate::Unnamed);
         }
         prop_assert_eq!(bodies.name(id, Round::ZERO, false), early == count, "whole at once only with all its parts");
         for (n, place) in order.iter().enumerate().skip(early) {
-            prop_assert_eq!(bodies.add_part(&id.parts, spoilt(&parts[*place])), PartFate::Bad);
+            prop_assert_eq!(bodies.add_part(HONEST, &id.parts, spoilt(&parts[*place])), PartFate::Bad);
             let expected = if n + 1 == count { PartFate::Whole(vec![id]) } else { PartFate::Kept };
-            prop_assert_eq!(bodies.add_part(&id.parts, parts[*place].clone()), expected);
-            prop_assert_eq!(bodies.add_part(&id.parts, parts[*place].clone()), PartFate::Known);
+            prop_assert_eq!(bodies.add_part(HONEST, &id.parts, parts[*place].clone()), expected);
+            prop_assert_eq!(bodies.add_part(HONEST, &id.parts, parts[*place].clone()), PartFate::Known);
         }
         prop_assert_eq!(bodies.get(&id).unwrap().bytes.as_deref(), Some(&bytes[..]));
         prop_assert_eq!(bodies.part_places(&id), (0..count).collect::<Vec<_>>());
@@ -69,7 +75,7 @@ proptest! {
             if by_name {
                 bodies.name(id, round(at), false);
             } else {
-                bodies.add_part(&id.parts, parts[0].clone());
+                bodies.add_part(HONEST, &id.parts, parts[0].clone());
             }
             prop_assert!(bodies.iter().count() <= BODIES_MAX);
             prop_assert_eq!(bodies.get(&locked).and_then(|body| body.bytes.as_deref()), Some(&locked_bytes[..]));
@@ -81,16 +87,48 @@ proptest! {
 fn early_parts_have_a_bound_and_must_prove_their_place() {
     let mut bodies = Bodies::default();
     let (first, _, parts) = body(0, 1);
-    assert_eq!(bodies.add_part(&first.parts, spoilt(&parts[0])), PartFate::Unnamed);
+    assert_eq!(bodies.add_part(HONEST, &first.parts, spoilt(&parts[0])), PartFate::Unnamed);
     assert!(!bodies.name(first, Round::ZERO, false), "a spoilt part was not kept");
 
     let mut bodies = Bodies::default();
-    let many: Vec<_> = (0..=EARLY_PARTS_MAX).map(|seed| u8::try_from(seed).unwrap()).map(|seed| body(seed, 1)).collect();
-    for (id, _, parts) in &many {
-        bodies.add_part(&id.parts, parts[0].clone());
+    let (_, many) = large(EARLY_PARTS + 1);
+    let header = many.0;
+    for part in &many.1 {
+        assert_eq!(bodies.add_part(HONEST, &header, part.clone()), PartFate::Unnamed);
     }
-    let kept = many.iter().filter(|(id, _, _)| bodies.name(*id, Round::ZERO, false)).count();
-    assert_eq!(kept, EARLY_PARTS_MAX);
+    let id = BlockId { hash: Hash([9; 32]), parts: header };
+    assert!(!bodies.name(id, Round::ZERO, false));
+    assert_eq!(bodies.part_places(&id), (0..EARLY_PARTS).collect::<Vec<_>>());
+}
+
+/// A body of so many parts: its bytes, and what it is cut into.
+fn large(parts: usize) -> (Vec<u8>, (block::PartSetHeader, Vec<Part>)) {
+    let bytes = vec![7; (parts - 1) * PART_BYTES + 1];
+    let cut = block::cut(&bytes);
+    (bytes, cut)
+}
+
+/// One peer sends parts of nothing for as long as it likes, before and after an honest peer's parts come: those are kept, up
+/// to half of the room, and the flood is what goes.
+#[test]
+fn a_flood_of_early_parts_displaces_only_itself() {
+    let (_, (honest, honest_parts)) = large(EARLY_PARTS / 2);
+    let (_, (junk, junk_parts)) = large(2 * EARLY_PARTS);
+    let mut bodies = Bodies::default();
+    let (before, after) = junk_parts.split_at(EARLY_PARTS);
+    before.iter().for_each(|part| drop(bodies.add_part(FLOODER, &junk, part.clone())));
+    honest_parts.iter().for_each(|part| drop(bodies.add_part(HONEST, &honest, part.clone())));
+    after.iter().for_each(|part| drop(bodies.add_part(FLOODER, &junk, part.clone())));
+    let id = |parts| BlockId { hash: Hash([9; 32]), parts };
+    assert!(bodies.name(id(honest), Round::ZERO, false), "every part of the honest peer is here");
+    bodies.name(id(junk), Round::ZERO, false);
+    assert_eq!(bodies.part_places(&id(junk)).len(), EARLY_PARTS / 2);
+
+    let mut bodies = Bodies::default();
+    before.iter().for_each(|part| drop(bodies.add_part(FLOODER, &junk, part.clone())));
+    bodies.forget_peer(FLOODER);
+    bodies.name(id(junk), Round::ZERO, false);
+    assert!(bodies.part_places(&id(junk)).is_empty(), "what it sent went with it");
 }
 
 /// A proposer who saw another's proposal names its parts under a hash of its own, before and after the honest name, with
@@ -108,7 +146,7 @@ fn a_name_with_anothers_parts_does_not_keep_them_from_it() {
                 if n == named_at {
                     whole |= bodies.name(honest, Round::ZERO, false);
                 }
-                if let PartFate::Whole(names) = bodies.add_part(&honest.parts, part.clone()) {
+                if let PartFate::Whole(names) = bodies.add_part(HONEST, &honest.parts, part.clone()) {
                     whole |= names.contains(&honest);
                 }
             }
@@ -145,7 +183,7 @@ fn bytes_that_were_not_the_bodys_are_forgotten_and_collected_again() {
     bodies.put(id, round(2), Bytes::from_static(b"something else"), None);
     bodies.forget_bytes(&id);
     assert_eq!(bodies.get(&id).map(|body| (body.bytes.clone(), body.round)), Some((None, round(2))));
-    assert_eq!(bodies.add_part(&id.parts, parts[0].clone()), PartFate::Whole(vec![id]));
+    assert_eq!(bodies.add_part(HONEST, &id.parts, parts[0].clone()), PartFate::Whole(vec![id]));
     assert_eq!(bodies.get(&id).unwrap().bytes.as_deref(), Some(&bytes[..]));
     assert_eq!(bodies.by_hash(&id.hash).map(|(found, _)| *found), Some(id));
     // Another way brings the same body again: the first bytes stay.

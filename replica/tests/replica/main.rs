@@ -3,10 +3,13 @@
 
 mod bodies;
 mod check;
+mod desk;
 mod driven;
 mod examples;
 mod fence;
 mod pool;
+mod serving;
+mod shares;
 mod signing;
 mod support;
 mod wire;

@@ -1,0 +1,166 @@
+//! Answering peers, without being used up by them.
+//!
+//! Every question of a peer passes [`lockstep_sync::Server`]: each peer in turn, one answer at a time, at a bounded rate, a
+//! few answers being read from disk over all peers. What a node that catches up can take stays far below these bounds; one
+//! that asks for more waits, and one that asks without waiting is refused and scored.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lockstep_sync::Server;
+use lockstep_sync::server::Serve;
+use lockstep_types::{Address, Height, Proposal, Vote};
+
+use crate::catch_up::millis;
+use crate::replica::{Job, POINTS_GARBAGE, Replica};
+use crate::seam::{AskId, Effect, JobId, Mono, Now, Peer, ReadAnswer, ReadQuestion, Timer};
+use crate::wire::{Answer, Question, VOTES_MAX};
+
+/// What one peer is sent on average, in bytes a second. More than a node that catches up can verify and execute, so an honest
+/// one never waits; and little enough that one peer does not keep the disk from the others.
+pub const SERVE_BYTES_PER_S: u64 = 64 << 20;
+/// How bad a question beyond those that may wait is, in points of the shell's score. A correct peer may send a few when its
+/// requests time out; one that goes on sending them is out after a hundred.
+pub(crate) const POINTS_FLOOD: u32 = 1;
+
+/// The questions that wait for their turn.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    server: Server,
+    /// At most what the server lets wait.
+    waiting: BTreeMap<AskId, (Peer, Question)>,
+    /// The earliest turn that is set.
+    timer: Option<Mono>,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self { server: Server::new(SERVE_BYTES_PER_S), waiting: BTreeMap::new(), timer: None }
+    }
+}
+
+impl Replica {
+    pub(crate) fn on_question(&mut self, now: Now, peer: Peer, ask: AskId, bytes: &Bytes) {
+        if self.peers.get_mut(peer).is_none() {
+            self.refuse(ask); // Its connection ended while this was on its way.
+            return;
+        }
+        let question = match Question::decode(bytes) {
+            Ok(question) => question,
+            Err(error) => {
+                self.refuse(ask);
+                self.blame(peer, POINTS_GARBAGE, format!("a question that is none: {error}"));
+                return;
+            }
+        };
+        let (from, count) = match question {
+            Question::Blocks { from, count } => (from, count),
+            Question::Body { height, .. } | Question::Signed { from: height, .. } => (height, 1),
+        };
+        if !self.serving.server.on_request(millis(now), Serve { peer: peer.0, id: ask.0, from, count }) {
+            self.refuse(ask);
+            self.blame(peer, POINTS_FLOOD, "more questions than may wait".into());
+            return;
+        }
+        self.serving.waiting.insert(ask, (peer, question));
+        self.serve(now);
+    }
+
+    /// A peer left, and its questions with it. The shell forgets whom to answer when it is answered.
+    pub(crate) fn stop_serving(&mut self, now: Now, peer: Peer) {
+        self.serving.server.peer_gone(peer.0);
+        let theirs: Vec<AskId> = self.serving.waiting.iter().filter(|(_, (asker, _))| *asker == peer).map(|(ask, _)| *ask).collect();
+        for ask in theirs {
+            self.serving.waiting.remove(&ask);
+            self.refuse(ask);
+        }
+        self.serve(now);
+    }
+
+    pub(crate) fn on_serve_timer(&mut self, now: Now) {
+        self.serving.timer = None;
+        self.serve(now);
+    }
+
+    /// Answers the questions whose turn it is.
+    fn serve(&mut self, now: Now) {
+        while let Some(Serve { id, .. }) = self.serving.server.next(millis(now)) {
+            let ask = AskId(id);
+            let (peer, question) = self.serving.waiting.remove(&ask).expect("what the server lets wait is kept here");
+            self.answer(peer, ask, question);
+        }
+        let Some(at) = self.serving.server.wakeup_ms().map(|at| Mono(at.saturating_mul(1_000_000))) else { return };
+        // One that could be answered now waits for the others that are read, and is looked at when they are.
+        if at > now.mono && self.serving.timer.is_none_or(|set| at < set || set <= now.mono) {
+            self.serving.timer = Some(at);
+            self.fx.push(Effect::SetTimer { at, timer: Timer::Serve });
+        }
+    }
+
+    fn answer(&mut self, peer: Peer, ask: AskId, question: Question) {
+        match question {
+            Question::Blocks { from, count } => {
+                if from < self.base || from > self.chain.height || from == Height::ZERO || count == 0 {
+                    self.respond(peer, ask, &Answer::Unavailable(self.status()));
+                    return;
+                }
+                let count = count.min(lockstep_sync::RANGE_BLOCKS_MAX);
+                self.read(peer, ask, ReadQuestion::Blocks { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX });
+            }
+            Question::Body { block_id, .. } => {
+                let held = self.bodies.get(&block_id).and_then(|body| body.bytes.clone());
+                let last = self.last.as_ref().filter(|last| last.block_id == block_id).map(|last| last.body.clone());
+                let deciding =
+                    self.deciding.as_ref().filter(|deciding| deciding.block_id == block_id).map(|deciding| deciding.body.clone());
+                let answer = held.or(last).or(deciding).map_or_else(|| Answer::Unavailable(self.status()), Answer::Body);
+                self.respond(peer, ask, &answer);
+            }
+            Question::Signed { address, from } => {
+                let (votes, proposals) = self.signed_by(&address, from);
+                self.respond(peer, ask, &Answer::Signed(votes, proposals));
+            }
+        }
+    }
+
+    fn read(&mut self, peer: Peer, ask: AskId, what: ReadQuestion) {
+        let job = self.fx.job();
+        self.jobs.insert(job, Job::Serve { peer, ask });
+        self.fx.push(Effect::Read { job, what });
+    }
+
+    pub(crate) fn on_read(&mut self, now: Now, id: JobId, answer: ReadAnswer) {
+        let Some(Job::Serve { peer, ask }) = self.jobs.remove(&id) else { return };
+        let ReadAnswer::Blocks(blocks) = answer;
+        let answer = if blocks.is_empty() { Answer::Unavailable(self.status()) } else { Answer::Blocks(blocks) };
+        self.respond(peer, ask, &answer);
+        self.serve(now);
+    }
+
+    /// Answers a question whose turn it was.
+    fn respond(&mut self, peer: Peer, ask: AskId, answer: &Answer) {
+        let bytes = answer.encode();
+        self.serving.server.served(peer.0, bytes.len() as u64);
+        self.fx.push(Effect::Respond { ask, bytes });
+    }
+
+    /// Answers a question that gets no turn.
+    fn refuse(&mut self, ask: AskId) {
+        let bytes = Answer::Unavailable(self.status()).encode();
+        self.fx.push(Effect::Respond { ask, bytes });
+    }
+
+    /// What we hold of a validator's messages, from a height on.
+    fn signed_by(&self, address: &Address, from: Height) -> (Vec<Vote>, Vec<Proposal>) {
+        let mut votes = Vec::new();
+        let mut proposals = Vec::new();
+        if let (true, Some(index)) = (self.height() >= from, self.chain.validators.index_of(address)) {
+            votes.extend(self.all_votes().filter(|vote| vote.validator == index).take(VOTES_MAX).cloned());
+            for held in self.proposals.values().flatten() {
+                if self.chain.validators.proposer(held.proposal.round) == index && proposals.len() < VOTES_MAX {
+                    proposals.push(held.proposal.get().clone());
+                }
+            }
+        }
+        (votes, proposals)
+    }
+}

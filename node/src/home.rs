@@ -23,6 +23,7 @@ use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::lock::{HomeLock, LockError, PID_FILE};
 use lockstep_types::{Hash, Height, PrivateKey};
 
+use crate::command::shell_word;
 use crate::config::Config;
 use crate::error::{Exit, NodeError};
 
@@ -94,7 +95,7 @@ impl Home {
             return Ok(());
         }
         Err(NodeError::new(Exit::Refused, format!("{} is not the home of a node: it has no {CONFIG_PATH}", self.root.display()))
-            .next(format!("lockstep init --home {}   (a chain of one validator), or give another --home", self.root.display())))
+            .next(format!("lockstep init --home {}   (a chain of one validator), or give another --home", shell_word(self.root.display()))))
     }
 
     /// The text of `config.toml`.
@@ -113,7 +114,9 @@ impl Home {
     /// # Errors
     /// Names field, value and rule.
     pub fn read_genesis(&self) -> Result<Genesis, NodeError> {
-        read_genesis(&self.genesis_path())
+        let path = self.genesis_path();
+        present(&path, "take the chain's genesis file from another of its nodes")?;
+        read_genesis(&path)
     }
 
     /// The key that signs votes.
@@ -121,7 +124,9 @@ impl Home {
     /// # Errors
     /// When the file cannot be read, can be read by others, or holds no key.
     pub fn read_validator_key(&self) -> Result<PrivateKey, NodeError> {
-        read_key(&self.validator_key_path(), parse_validator_key)
+        let path = self.validator_key_path();
+        present(&path, "restore the file from its backup; a new key is another validator (lockstep keys generate)")?;
+        read_key(&path, parse_validator_key)
     }
 
     /// The key that names the node on the network.
@@ -129,7 +134,13 @@ impl Home {
     /// # Errors
     /// As [`Home::read_validator_key`].
     pub fn read_node_key(&self) -> Result<PrivateKey, NodeError> {
-        read_key(&self.node_key_path(), parse_node_key)
+        let path = self.node_key_path();
+        let fresh = format!("lockstep keys generate --kind node --output {}", shell_word(path.display()));
+        present(
+            &path,
+            &format!("restore the file from its backup, or make another: {fresh}   (peers that name this node need its new id)"),
+        )?;
+        read_key(&path, parse_node_key)
     }
 
     /// Takes the home for this process and leaves the process id in it. Others are refused until the answer is dropped.
@@ -164,7 +175,7 @@ impl Home {
             if path.exists() {
                 return Err(NodeError::new(Exit::Refused, format!("{} exists", path.display()))
                     .means("this folder is the home of a node already; its keys and its memory of what it signed are never replaced")
-                    .next("give another --home, or run it with: lockstep start --home …"));
+                    .next(format!("give another --home, or run it with: lockstep start --home {}", shell_word(self.root.display()))));
             }
         }
         make_folder(&self.root.join("config"))?;
@@ -254,6 +265,15 @@ pub fn read_key(path: &Path, parse: fn(&[u8]) -> Result<PrivateKey, FieldError>)
     })
 }
 
+/// Refuses a file of a home that is not there, with what to do.
+fn present(path: &Path, next: &str) -> Result<(), NodeError> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(io_error("read", path, &error).next(next)),
+        // What else is wrong with it shows when it is read.
+        _ => Ok(()),
+    }
+}
+
 fn refused_file(path: &Path, error: &FieldError) -> NodeError {
     NodeError::new(Exit::Refused, format!("{}: {error}", path.display()))
 }
@@ -303,9 +323,13 @@ fn sync_folder(path: &Path) -> Result<(), NodeError> {
 pub fn io_error(action: &str, path: &Path, error: &io::Error) -> NodeError {
     let failed = NodeError::new(Exit::Refused, format!("cannot {action} {}: {error}", path.display()));
     match error.kind() {
-        io::ErrorKind::NotFound => failed.next("check the path; lockstep init makes a new home"),
-        io::ErrorKind::PermissionDenied => failed.next("run as the user who owns the home, or change its owner"),
+        io::ErrorKind::NotFound => failed.next("check the path"),
+        io::ErrorKind::PermissionDenied => failed.next("run as the user who owns it, or change its owner or mode"),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failed.next("make room on the disk"),
+        io::ErrorKind::ReadOnlyFilesystem => failed.next("the disk is mounted read-only: mount it writable, or give another place"),
+        io::ErrorKind::AlreadyExists => failed.next("nothing is ever overwritten: give another name, or move what is there"),
+        io::ErrorKind::IsADirectory => failed.next("it is a folder: name a file"),
+        io::ErrorKind::NotADirectory => failed.next("a part of this path is a file where a folder should be: check the path"),
         _ => failed,
     }
 }

@@ -13,7 +13,7 @@ use crate::home::{read_bounded, read_genesis, read_key};
 
 pub(super) fn run(args: &InitArgs) -> Result<(), NodeError> {
     let home = home_of(&args.home)?;
-    let config = Config::load("init", "", [], &[("moniker".to_owned(), args.moniker.clone())])?;
+    let config = Config::load("init", "", [], &[("--moniker".to_owned(), args.moniker.clone())])?;
     let signed = args.import_state.as_deref().map(read_sign_state).transpose()?;
     let mut member = new_member(&args.moniker)?;
     if let Some(path) = &args.import_key {

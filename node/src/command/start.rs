@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::home_of;
 use crate::cli::StartArgs;
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::error::{Exit, NodeError};
 use crate::home::Home;
 use crate::shell::{self, ShellError};
@@ -42,10 +42,12 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     }
     let runtime = runtime.enable_all().build();
     let runtime = runtime.map_err(|error| NodeError::new(Exit::Failed, format!("the system gives no threads: {error}")))?;
-    let ended = runtime.block_on(shell::run(options, async move { stop.stopped().await })).map_err(|error| explain(&error));
+    let ended = runtime.block_on(shell::run(options, async move { stop.stopped().await })).map_err(|error| explain(&error, &home));
     match &ended {
         Ok(()) => info!("node stopped as asked"),
-        Err(error) => error!(%error, "node halts"),
+        // People read the error that the program ends with; a collector needs it as a line of the log, too.
+        Err(error) if config.log_format == LogFormat::Json => error!(%error, "node halts"),
+        Err(_) => {}
     }
     drop(held);
     ended
@@ -54,10 +56,12 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
 /// File, then environment, then flags.
 fn load_config(home: &Home, args: &StartArgs) -> Result<Config, NodeError> {
     let mut overrides = args.set.clone();
-    for (key, value) in [("log_level", &args.log_level), ("log_format", &args.log_format)] {
-        overrides.extend(value.iter().map(|value| (key.to_owned(), value.clone())));
+    for (flag, value) in [("--log-level", &args.log_level), ("--log-format", &args.log_format)] {
+        overrides.extend(value.iter().map(|value| (flag.to_owned(), value.clone())));
     }
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    // What is not text is no value of any setting, and is refused as such.
+    let text = |word: &std::ffi::OsStr| word.to_string_lossy().into_owned();
+    let variables = std::env::vars_os().map(|(name, value)| (text(&name), text(&value)));
     Ok(Config::load(&home.config_path().display().to_string(), &home.read_config()?, variables, &overrides)?)
 }
 
@@ -89,14 +93,22 @@ fn options(home: &Home, config: &Config, app: Arc<dyn Application>) -> Result<sh
 }
 
 /// What the end of a node means to its operator.
-fn explain(error: &ShellError) -> NodeError {
+fn explain(error: &ShellError, home: &Home) -> NodeError {
     match error {
+        ShellError::Guard(GuardError::Missing { .. }) => NodeError::new(
+            Exit::Refused,
+            format!("the vote guard {} is missing", home.guard_file().display()),
+        )
+        .means("what this validator has signed is not known, and signing without knowing could be punished as double signing")
+        .next(
+            "put the file back if it was moved, never an older copy of it; if it is lost, see \"A lost vote guard\" in docs/operating.md",
+        ),
         ShellError::Network(lockstep_network::StartError::Listen { address, source }) => {
             not_listening(error, source, "p2p.laddr", &address.to_string())
         }
         ShellError::Rpc { address, source } => not_listening(error, source, "rpc.laddr", &address.to_string()),
         ShellError::Network(_) | ShellError::Recovery(_) => NodeError::new(Exit::Refused, error),
-        ShellError::Guard(GuardError::Missing { .. } | GuardError::WrongGenesis { .. } | GuardError::Newer { .. }) => {
+        ShellError::Guard(GuardError::WrongGenesis { .. } | GuardError::Newer { .. }) => {
             NodeError::new(Exit::Refused, error).means("signing without knowing what was signed could be punished as double signing")
         }
         ShellError::Log(LogError::NoSpace(_)) => NodeError::new(Exit::Halted, error).next("make room on the disk, then start again"),

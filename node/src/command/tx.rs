@@ -18,13 +18,13 @@ pub(super) async fn run(args: &TxArgs) -> Result<(), NodeError> {
     let hash = Hash::of(&tx);
     match args.wait {
         Wait::Check => {
-            let answer = client.broadcast_tx_sync(&tx).await.map_err(|error| broadcast_error(&error, &hash))?;
+            let answer = client.broadcast_tx_sync(&tx).await.map_err(|error| broadcast_error(&error, &hash, &client))?;
             refuse_code("its check", answer.code, &answer.log)?;
             say(format!("accepted   {hash}"));
             say(format!("by         {}", client.endpoint()));
         }
         Wait::Commit => {
-            let answer = client.broadcast_tx_commit(&tx).await.map_err(|error| broadcast_error(&error, &hash))?;
+            let answer = client.broadcast_tx_commit(&tx).await.map_err(|error| broadcast_error(&error, &hash, &client))?;
             refuse_code("its check", answer.check_tx.code, &answer.check_tx.log)?;
             refuse_code(&format!("its execution in block {}", answer.height), answer.tx_result.code, &answer.tx_result.log)?;
             say(format!("committed  {hash}"));
@@ -53,13 +53,14 @@ fn refuse_code(what: &str, code: u32, log: &str) -> Result<(), NodeError> {
     Err(NodeError::new(Exit::TxRefused, format!("the transaction failed {what} with code {code}{reason}")))
 }
 
-fn broadcast_error(error: &ClientError, hash: &Hash) -> NodeError {
+fn broadcast_error(error: &ClientError, hash: &Hash, client: &Client) -> NodeError {
     let reason = error.reason().unwrap_or_default();
     let refused = || NodeError::new(Exit::TxRefused, error);
     if reason.contains("timed out waiting") {
-        return refused()
-            .means("the node has the transaction, and it may still be committed")
-            .next(format!("ask for it later: curl 'http://HOST:26657/tx?hash=0x{hash}'; do not send another in its place meanwhile"));
+        return refused().means("the node has the transaction, and it may still be committed").next(format!(
+            "ask for it later: curl '{}/tx?hash=0x{hash}'; do not send another in its place meanwhile",
+            client.endpoint().trim_end_matches('/')
+        ));
     }
     if reason.contains("already exists in cache") {
         return refused()

@@ -6,6 +6,7 @@
 mod keys;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -188,7 +189,7 @@ impl From<ConfigError> for NodeError {
 
 impl Config {
     /// The configuration of a file, overridden by environment variables (`LOCKSTEP_RPC_LADDR` for `rpc.laddr`), overridden by
-    /// `overrides` (key and value, as flags give them).
+    /// `overrides`: key and value, as `--set` gives them, or a flag of its own and its value (`--log-level`).
     ///
     /// # Errors
     /// The first key that does not exist or value that breaks its rule.
@@ -199,18 +200,29 @@ impl Config {
         overrides: &[(String, String)],
     ) -> Result<Self, ConfigError> {
         let mut config = Self::default();
+        let mut sources = BTreeMap::new();
         config.read_toml(file, text)?;
         for (variable, value) in environment {
             if variable.starts_with("LOCKSTEP_") && !FLAG_VARIABLES.contains(&variable.as_str()) {
-                config.read_variable(&variable, &value)?;
+                let source = format!("environment, {variable}");
+                let key = config.read_variable(&variable, &value, &source)?;
+                sources.insert(key.path, source);
             }
         }
-        for (path, value) in overrides {
-            let source = format!("--set {path}");
-            let key = find(path).ok_or_else(|| unknown(&source, path, KEYS.iter().map(|key| key.path.to_owned())))?;
+        for (name, value) in overrides {
+            let (source, path) = match name.strip_prefix("--") {
+                Some(flag) => (name.clone(), flag.replace('-', "_")),
+                None => (format!("--set {name}"), name.clone()),
+            };
+            let key = find(&path).ok_or_else(|| unknown(&source, &path, KEYS.iter().map(|key| key.path.to_owned())))?;
             config.set(&source, key, Given::Text(value))?;
+            sources.insert(key.path, source);
         }
-        config.check(file)?;
+        config.check().map_err(|(keys, what)| {
+            // Each alone keeps its rule. Who set one of them beside the file is who has to look.
+            let beside: Vec<&str> = keys.iter().filter_map(|key| sources.get(key.as_str())).map(String::as_str).collect();
+            ConfigError { source: if beside.is_empty() { file.to_owned() } else { beside.join(" and ") }, what }
+        })?;
         Ok(config)
     }
 
@@ -276,10 +288,11 @@ impl Config {
         self.set(file, key, Given::Toml(value))
     }
 
-    fn read_variable(&mut self, variable: &str, value: &str) -> Result<(), ConfigError> {
+    fn read_variable(&mut self, variable: &str, value: &str, source: &str) -> Result<&'static Key, ConfigError> {
         let key = KEYS.iter().find(|key| key.variable() == variable);
         let key = key.ok_or_else(|| unknown("environment", variable, KEYS.iter().map(Key::variable)))?;
-        self.set(&format!("environment, {variable}"), key, Given::Text(value))
+        self.set(source, key, Given::Text(value))?;
+        Ok(key)
     }
 
     fn set(&mut self, source: &str, key: &Key, given: Given<'_>) -> Result<(), ConfigError> {
@@ -293,22 +306,29 @@ impl Config {
         Err(ConfigError { source: source.to_owned(), what: format!("{} is {value}: must be {}", key.path, key.rule()) })
     }
 
-    /// The rules between keys.
-    fn check(&self, file: &str) -> Result<(), ConfigError> {
-        let refuse = |what: String| Err(ConfigError { source: file.to_owned(), what });
+    /// The rules between keys; which keys break one, and how.
+    fn check(&self) -> Result<(), (Vec<String>, String)> {
+        let refuse = |keys: [&str; 2], what: String| Err((keys.map(str::to_owned).to_vec(), what));
         if self.rpc.laddr == self.p2p.laddr {
-            return refuse(format!("p2p.laddr is \"{}\": must differ from rpc.laddr, two listeners need two ports", self.p2p.laddr));
+            let what = format!("p2p.laddr is \"{}\": must differ from rpc.laddr, two listeners need two ports", self.p2p.laddr);
+            return refuse(["p2p.laddr", "rpc.laddr"], what);
         }
         let (ping, silence) = (self.rpc.limits.websocket_ping, self.rpc.limits.websocket_silence);
         if silence <= ping {
             let [ping, silence] = [ping, silence].map(show_duration);
-            return refuse(format!("rpc.websocket_silence is \"{silence}\": must be above rpc.websocket_ping, which is \"{ping}\""));
+            let what = format!("rpc.websocket_silence is \"{silence}\": must be above rpc.websocket_ping, which is \"{ping}\"");
+            return refuse(["rpc.websocket_silence", "rpc.websocket_ping"], what);
         }
         if self.p2p.limits.pending_per_ip_max > self.p2p.limits.pending_max {
             let (one, all) = (self.p2p.limits.pending_per_ip_max, self.p2p.limits.pending_max);
-            return refuse(format!("p2p.pending_per_ip_max is {one}: must be at most p2p.pending_max, which is {all}"));
+            let what = format!("p2p.pending_per_ip_max is {one}: must be at most p2p.pending_max, which is {all}");
+            return refuse(["p2p.pending_per_ip_max", "p2p.pending_max"], what);
         }
-        self.mempool.limits.check().or_else(|what| refuse(format!("mempool.{what}")))
+        // The pool's own rules name the field that is too small first; what it is too small for is the largest transaction.
+        self.mempool.limits.check().or_else(|what| {
+            let name = format!("mempool.{}", what.split(' ').next().unwrap_or_default());
+            refuse([&name, "mempool.max_tx_bytes"], format!("mempool.{what}"))
+        })
     }
 }
 

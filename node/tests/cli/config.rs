@@ -158,6 +158,14 @@ fn flags_win_over_variables_and_variables_over_the_file() {
     );
     assert!(refused(&[("LOCKSTEP_RPC_BATCH", "many")], &[]).starts_with("environment, LOCKSTEP_RPC_BATCH: rpc.batch is \"many\": must be"));
     assert!(refused(&[], &[("rpc.batch", "0")]).starts_with("--set rpc.batch: rpc.batch is \"0\": must be"));
+    assert!(refused(&[], &[("--log-level", "loud")]).starts_with("--log-level: log_level is \"loud\": must be"));
+    // Of two keys that do not go together, whoever set one of them is told; the file when it said both.
+    assert!(refused(&[], &[("mempool.max_tx_bytes", "5000000")]).starts_with("--set mempool.max_tx_bytes: mempool.max_sender_bytes is"));
+    assert!(
+        refused(&[("LOCKSTEP_RPC_LADDR", "127.0.0.1:5")], &[("p2p.laddr", "127.0.0.1:5")])
+            .starts_with("--set p2p.laddr and environment, LOCKSTEP_RPC_LADDR: p2p.laddr is")
+    );
+    assert!(refused(&[], &[("rpc.websocket_ping", "1m")]).starts_with("--set rpc.websocket_ping: rpc.websocket_silence is"));
     assert!(refused(&[], &[("rpc.bach", "1")]).contains("the closest known one is rpc.batch"));
 }
 

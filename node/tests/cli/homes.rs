@@ -33,7 +33,7 @@ fn init_makes_a_home_and_never_another_in_its_place() {
     assert_eq!(guard.last().expect("readable").position(), (0, 0, 0));
 
     let before: Vec<Vec<u8>> = FILES.iter().map(|file| fs::read(home.root().join(file)).expect("the file")).collect();
-    run(&["init", "--home", text(home.root())]).refused(3, &["exists", "never replaced"]);
+    run(&["init", "--home", text(home.root())]).refused(3, &["exists", "never replaced", &format!("start --home {}", text(home.root()))]);
     // What is left of a home is one, too.
     fs::remove_file(home.config_path()).expect("removed");
     run(&["init", "--home", text(home.root())]).refused(3, &["genesis.json exists"]);
@@ -50,7 +50,7 @@ fn chains_get_a_name_of_their_own() {
     for bad in ["", "a b", "é", &"x".repeat(51)] {
         run(&["init", "--home", text(&folder.path().join("c")), "--chain-id", bad]).refused(2, &["--chain-id", "chain id"]);
     }
-    run(&["init", "--home", text(&folder.path().join("c")), "--moniker", ""]).refused(3, &["moniker is \"\": must be"]);
+    run(&["init", "--home", text(&folder.path().join("c")), "--moniker", ""]).refused(3, &["--moniker: moniker is \"\": must be"]);
     assert!(!folder.path().join("c").exists(), "nothing was made");
 }
 
@@ -190,7 +190,7 @@ fn start_refuses_a_bad_home_and_says_why() {
         (KEY, |path| fs::write(path, vec![b' '; 100_000]).expect("written"), &["larger than"]),
         ("config/node_key.json", open_to_all, &["has mode 0644", "chmod 600"]),
         ("config/node_key.json", |path| fs::write(path, "[]").expect("written"), &["node_key.json"]),
-        ("data/guard", remove, &["the vote guard guard is missing", "double sign"]),
+        ("data/guard", remove, &["data/guard is missing", "double sign", "never an older copy"]),
     ];
     let folder = tempfile::tempdir().expect("a folder");
     for (index, (file, damage, says)) in damages.into_iter().enumerate() {
@@ -205,7 +205,7 @@ fn start_refuses_a_bad_home_and_says_why() {
     run(&["start", "--home", text(&folder.path().join("nobody"))]).refused(3, &["is not the home of a node"]);
     let home = new_home(folder.path(), "flags");
     run(&["start", "--home", text(&home), "--set", "rpc.batch=0"]).refused(3, &["--set rpc.batch", "must be"]);
-    run(&["start", "--home", text(&home), "--log-level", "loud"]).refused(3, &["log_level is \"loud\""]);
+    run(&["start", "--home", text(&home), "--log-level", "loud"]).refused(3, &["--log-level: log_level is \"loud\""]);
     run(&["start", "--home", text(&home), "--set", "rpc.batch"]).refused(2, &["KEY=VALUE"]);
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lockstep_types::{Hash, Height};
 
 use crate::config::parse_duration;
 
@@ -15,9 +16,13 @@ Exit codes:
   0  done, or stopped as asked       5  the node halted: its disk failed, or going on is unsafe
   1  not done                        6  FAIL: what the node answered is not proven
   2  wrong command line              7  no node answered
-  3  home, config, genesis or key    8  transaction refused, or its commit not seen in time
-     refused
-  4  home or port in use
+  3  a home or a file is refused     8  transaction refused, or its commit not seen in time
+  4  home or port in use             130  a second Ctrl-C did not let it finish
+
+Environment variables:
+  LOCKSTEP_HOME   stands for --home of init, start, query and keys
+  LOCKSTEP_NODE   stands for --node of status, tx and query, and for --endpoints of bench
+  LOCKSTEP_<KEY>  overrides a key of config.toml for start: LOCKSTEP_RPC_LADDR for rpc.laddr
 
 First steps:
   lockstep localnet                          four validators on this machine
@@ -60,8 +65,9 @@ pub(crate) enum Command {
 Examples:
   lockstep init                                     a chain of one validator in ~/.lockstep
   lockstep init --home n0 --chain-id my-chain       ... elsewhere, with a name
-  lockstep init --home n1 --genesis genesis.json    a node of an existing chain, with keys of its own
-  lockstep init --home v --genesis genesis.json --import-key priv_validator_key.json \\
+  lockstep init --home n1 --genesis n0/config/genesis.json
+                                                    a node of an existing chain, with keys of its own
+  lockstep init --home v --genesis n0/config/genesis.json --import-key priv_validator_key.json \\
       --import-state priv_validator_state.json      a validator that moves here, with what it signed so far
 
 A key must sign in one place only. Stop the old node before you import its state, and never start it again.")]
@@ -94,7 +100,7 @@ pub(crate) struct InitArgs {
 Examples:
   lockstep testnet --validators 4 --output net --starting-ip 10.0.0.10
                                     10.0.0.10 to 10.0.0.13, ports 26656 (peers) and 26657 (clients, loopback)
-  lockstep testnet --validators 3 --output net --hosts a.example,b.example,c.example:27000
+  lockstep testnet --validators 3 --output net3 --hosts a.example,b.example,c.example:27000
 
 Carry net/node0 to the first machine, and so on; then on each: lockstep start --home node0
 The folders hold secret keys: carry them over a channel that nobody reads, and delete what stays behind.")]
@@ -120,7 +126,7 @@ pub(crate) struct TestnetArgs {
 ///
 /// Validator i lives in DIR/node<i> and serves clients on port rpc-port + i. On a terminal a live table shows the network;
 /// elsewhere lines do. Ctrl-C stops all of it cleanly, and the same command on the same folder goes on where it stopped.
-/// There is no minimum block interval: blocks come as fast as the machine can.
+/// A block is made as soon as there is a transaction, as fast as the machine can; without any, an empty one every 10 s.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -128,8 +134,8 @@ Examples:
   lockstep localnet --validators 7 --home net7 --rpc-port 30000
   lockstep localnet --load 500 --for 30s            under 500 transactions a second, for half a minute
 
-Try to break it:  kill -9 $(cat lockstep-localnet/node2/pid)
-and bring it back: lockstep start --home lockstep-localnet/node2
+Try to break it:    kill -9 $(cat lockstep-localnet/node2/pid)
+and bring it back:  lockstep start --home lockstep-localnet/node2
 
 Logs: DIR/node<i>/node.log")]
 pub(crate) struct LocalnetArgs {
@@ -158,14 +164,15 @@ pub(crate) struct LocalnetArgs {
 
 /// Run a node.
 ///
-/// Checks home, configuration, genesis and keys, takes the home (a second process is refused), and runs until SIGINT or
-/// SIGTERM. It logs to stderr. However it ends, the next start goes on from there.
+/// Checks home, configuration, genesis and keys, takes the home (a second process is refused), and runs until SIGINT (Ctrl-C),
+/// SIGTERM or SIGHUP (the terminal was closed; nohup prevents it). It logs to stderr. However it ends, the next start goes on
+/// from there.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   lockstep start                                        the home in ~/.lockstep
-  lockstep start --home net/node2 --log-level debug
-  lockstep start --home n0 --set rpc.laddr=0.0.0.0:26657 --set mempool.max_txs=100000
+  lockstep start --home lockstep-localnet/node2 --log-level debug
+  lockstep start --home n0 --set rpc.laddr=127.0.0.1:26667 --set mempool.max_txs=100000
 
 Every key of config.toml can be set by a variable too: LOCKSTEP_RPC_LADDR for rpc.laddr. Flags win over variables, and
 variables over the file.")]
@@ -187,11 +194,15 @@ pub(crate) struct StartArgs {
 }
 
 /// Ask a node how it is.
+///
+/// Where it is in the chain, and whether its validator signs: one that lost its vote guard, say, follows and holds its votes back.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   lockstep status
-  lockstep status --node http://127.0.0.1:26658 --json")]
+  lockstep status --node http://127.0.0.1:26658 --json
+
+--json gives what the node answers to the RPC method status; whether it signs is among its metrics (GET /metrics).")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) nodes: NodesArg,
@@ -208,9 +219,10 @@ pub(crate) struct StatusArgs {
 Examples:
   lockstep tx hello=world
   lockstep tx hello=again --wait check              return when a node has it in its mempool
-  lockstep tx --hex 613d62                          bytes
-  lockstep tx --file big.tx --node http://a:26657,http://b:26657
-                                                    from a file; b is asked when a does not answer")]
+  lockstep tx --hex 613d62                          bytes: a=b
+  lockstep tx b=2 --node http://127.0.0.1:26658,http://127.0.0.1:26657
+                                                    the second is asked when the first does not answer
+  printf c=3 > my.tx && lockstep tx --file my.tx    from a file")]
 pub(crate) struct TxArgs {
     /// The transaction as text.
     #[arg(value_name = "KEY=VALUE", required_unless_present_any = ["hex", "file"], conflicts_with_all = ["hex", "file"])]
@@ -242,12 +254,16 @@ pub(crate) enum Wait {
 #[command(after_long_help = "\
 Examples:
   lockstep query hello --home lockstep-localnet/node0
-  lockstep query hello --genesis genesis.json --node http://a:26657,http://b:26657
-  lockstep query 6b65790a --hex --prefix ''         a key of the application's state, whole
+  lockstep query hello --genesis lockstep-localnet/node0/config/genesis.json \\
+      --node http://127.0.0.1:26658,http://127.0.0.1:26657
+  lockstep query 6b762f68656c6c6f --hex --prefix '' --home lockstep-localnet/node0
+                                                    a key of the application's state, whole: kv/hello
 
 The bundled application keeps a user's key under kv/, which --prefix puts in front.
-A chain older than the trusting period cannot be trusted from its genesis: keys of long ago may be stolen or sold. Who knows
-that they are not can lengthen it: --trusting-period 720h")]
+
+A genesis older than the trusting period is not believed: keys of long ago may be stolen or sold, and sign another history.
+Then say from which block to start, as somebody you trust knows it (on your own node, lockstep status shows both):
+  lockstep query hello --home n0 --trust-height 86400 --trust-hash A1B2C3D4E5F60718293A4B5C6D7E8F90A1B2C3D4E5F60718293A4B5C6D7E8F90")]
 pub(crate) struct QueryArgs {
     /// The key.
     #[arg(value_name = "KEY")]
@@ -267,6 +283,12 @@ pub(crate) struct QueryArgs {
     /// How long validators are trusted after they are known.  [default: the evidence window of genesis]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) trusting_period: Option<Duration>,
+    /// Height of a block that is trusted instead of the genesis.
+    #[arg(long, value_name = "HEIGHT", requires = "trust_hash", value_parser = parse_height)]
+    pub(crate) trust_height: Option<Height>,
+    /// Hash of that block, 64 hex digits.
+    #[arg(long, value_name = "HASH", requires = "trust_height", value_parser = parse_hash)]
+    pub(crate) trust_hash: Option<Hash>,
     /// The answer as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -274,16 +296,32 @@ pub(crate) struct QueryArgs {
     pub(crate) nodes: NodesArg,
 }
 
+fn parse_height(text: &str) -> Result<Height, String> {
+    let height = text.parse().ok().and_then(Height::new).filter(|height| *height != Height::ZERO);
+    height.ok_or_else(|| "a height is a whole number from 1".to_owned())
+}
+
+fn parse_hash(text: &str) -> Result<Hash, String> {
+    let bytes = hex::decode(text.trim_start_matches("0x")).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.map(Hash).ok_or_else(|| "a block hash is 64 hex digits".to_owned())
+}
+
 /// Show, make or bring in keys.
 #[derive(Debug, Subcommand)]
+#[command(after_long_help = "\
+Examples:
+  lockstep keys show --home lockstep-localnet/node0
+  lockstep keys generate --output fresh.json
+
+lockstep keys COMMAND --help has more.")]
 pub(crate) enum KeysCommand {
     /// Show who a home is: address and public key of the validator, id of the node.
-    #[command(after_long_help = "Example:\n  lockstep keys show --home net/node0")]
+    #[command(after_long_help = "Example:\n  lockstep keys show --home lockstep-localnet/node0")]
     Show(HomeArg),
     /// Make a key file for a new validator or node.
     #[command(after_long_help = "\
 Examples:
-  lockstep keys generate --output priv_validator_key.json
+  lockstep keys generate --output fresh.json
   lockstep keys generate --kind node --output node_key.json")]
     Generate(GenerateArgs),
     /// Put a validator's key in the place of one that never signed.
@@ -339,10 +377,9 @@ pub(crate) struct ImportArgs {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  light load, latency:
-    lockstep bench --endpoints http://127.0.0.1:26657,http://127.0.0.1:26658 --rate 50 --for 60s --warmup 10s
-  saturation, throughput:
-    lockstep bench --rate 20000 --batch 50 --connections 16 --for 30s")]
+  lockstep bench --endpoints http://127.0.0.1:26657,http://127.0.0.1:26658 --rate 50 --for 60s
+                                                    light load: latency
+  lockstep bench --rate 20000 --batch 50 --for 30s  saturation: throughput")]
 pub(crate) struct BenchArgs {
     /// RPC endpoints, separated by commas; connections are spread over them.
     #[arg(long, value_name = "URL,...", value_delimiter = ',', default_value = NODE_DEFAULT, env = "LOCKSTEP_NODE")]
@@ -447,4 +484,39 @@ pub(crate) struct SimArgs {
 fn parse_seed(text: &str) -> Result<u64, String> {
     let parsed = text.strip_prefix("0x").map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16));
     parsed.map_err(|_| format!("{text:?} is no seed: a number like 42 or 0x2a"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::Cli;
+
+    /// Every example of a help text, as words. A comment is set off by two spaces, an example that goes on by a backslash.
+    fn examples(command: &clap::Command) -> Vec<Vec<String>> {
+        let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default().replace(" \\\n      ", " ");
+        let starts = |line: &&str| line.starts_with("  ") && line.contains("lockstep ");
+        let mut found: Vec<Vec<String>> = help
+            .lines()
+            .filter(starts)
+            .map(|line| {
+                let line = &line[line.find("lockstep ").expect("just seen")..];
+                let line = line.split("  ").next().expect("a first part");
+                line.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()
+            })
+            .collect();
+        found.extend(command.get_subcommands().flat_map(examples));
+        found
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_a_command_line() {
+        let examples = examples(&Cli::command());
+        assert!(examples.len() > 25, "{}", examples.len());
+        for words in examples {
+            if let Err(error) = Cli::try_parse_from(&words) {
+                panic!("{}: {error}", words.join(" "));
+            }
+        }
+    }
 }

@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::metrics::HeldBack;
+
 /// Largest answer that is read: the largest block, in base64, and what surrounds it.
 const ANSWER_BYTES_MAX: usize = 160 << 20;
 /// Most headers of an answer, and most bytes of them.
@@ -105,6 +107,19 @@ impl Connection {
         self.request.extend_from_slice(body);
         self.stream.write_all(&self.request).await?;
         self.answer().await
+    }
+
+    /// Gets a page; the body of the answer, whatever its status.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<&[u8], HttpError> {
+        self.request.clear();
+        write!(self.request, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.endpoint.host_port)?;
+        self.stream.write_all(&self.request).await?;
+        self.answer().await
+    }
+
+    /// What a node says of its votes: none when it does not say.
+    pub(crate) async fn held_back(&mut self) -> Option<Option<HeldBack>> {
+        HeldBack::read(std::str::from_utf8(self.get("/metrics").await.ok()?).ok()?)
     }
 
     async fn answer(&mut self) -> Result<&[u8], HttpError> {

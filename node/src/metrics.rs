@@ -1,18 +1,80 @@
 //! Numbers for Prometheus, served at `GET /metrics` beside RPC. All are local observations; none feeds back into the node.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use lockstep_storage::guard::Guard;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+/// Why a validator that runs holds its votes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldBack {
+    /// No slot of its vote guard was readable: it waits until it sees the others decide a height, and signs above it.
+    GuardLost,
+    /// Its vote guard is ahead of its chain: it signed there already, and signs again when it has caught up.
+    GuardAhead,
+    /// For good: somebody else signs with its key, or this folder is older than what it signed.
+    Stopped,
+}
+
+impl HeldBack {
+    const ALL: [Self; 3] = [Self::GuardLost, Self::GuardAhead, Self::Stopped];
+    /// The metric, as a reader finds it; its label `reason` is [`Self::label`].
+    const METRIC: &str = "lockstep_votes_held_back";
+
+    /// The word in the metric. Part of the interface.
+    fn label(self) -> &'static str {
+        match self {
+            Self::GuardLost => "guard_lost",
+            Self::GuardAhead => "guard_ahead",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// For a table.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Self::GuardLost => "guard lost",
+            Self::GuardAhead => "behind its guard",
+            Self::Stopped => "for good, see its log",
+        }
+    }
+
+    /// For the operator: what it means and what to do.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Self::GuardLost => "its vote guard cannot be read; it signs again above the next height that it sees the others decide",
+            Self::GuardAhead => "it signed further than its chain reaches; it signs again when it has caught up",
+            Self::Stopped => {
+                "another process signs with its key, or its folder is an old copy: stop it, read its log, and start it again only when you \
+                 know that it is the only one"
+            }
+        }
+    }
+
+    /// What a node's metrics say: none when they do not speak of it, as those of another program.
+    pub(crate) fn read(metrics: &str) -> Option<Option<Self>> {
+        let mut lines = metrics.lines().filter_map(|line| line.strip_prefix(Self::METRIC)).peekable();
+        lines.peek()?;
+        // Of two reasons the one that will not pass by itself says more.
+        Some(lines.filter_map(Self::held).max_by_key(|why| *why as usize))
+    }
+
+    fn held(line: &str) -> Option<Self> {
+        let (label, value) = line.strip_prefix("{reason=\"")?.split_once("\"} ")?;
+        Self::ALL.into_iter().find(|why| why.label() == label && value == "1")
+    }
+}
 
 /// The numbers of a node.
 #[derive(Debug)]
@@ -32,6 +94,10 @@ pub struct Metrics {
     behind: Gauge<i64, AtomicI64>,
     equivocations: Counter<u64, AtomicU64>,
     refused: Counter<u64, AtomicU64>,
+    /// One for each of [`HeldBack::ALL`].
+    held_back: [Gauge<i64, AtomicI64>; 3],
+    /// Nothing is signed below this height.
+    signs_from: AtomicU64,
 }
 
 impl Default for Metrics {
@@ -57,6 +123,9 @@ impl Metrics {
         let mempool_bytes = gauge("mempool_bytes", "Bytes of transactions waiting");
         let peers = gauge("peers", "Connected peers");
         let behind = gauge("catching_up", "1 while blocks are known to be decided that this node does not have");
+        let reasons = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
+        let held_back = HeldBack::ALL.map(|why| reasons.get_or_create(&[("reason", why.label())]).clone());
+        registry.register("votes_held_back", "1 while this validator signs nothing, for this reason", reasons);
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::<u64, AtomicU64>::default();
             registry.register(name, help, counter.clone());
@@ -85,6 +154,8 @@ impl Metrics {
             behind,
             equivocations,
             refused,
+            held_back,
+            signs_from: AtomicU64::new(0),
         }
     }
 
@@ -92,17 +163,19 @@ impl Metrics {
     pub fn routes(self: Arc<Self>) -> Router {
         Router::new().route(
             "/metrics",
-            get(move || async move {
-                let mut text = String::new();
-                // Writing to a string does not fail.
-                let _ = encode(&mut text, &self.registry);
-                ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
-            }),
+            get(move || async move { ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], self.text()) }),
         )
     }
 
+    fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
     pub(crate) fn committed(&self, height: u64, round: u32, txs: usize) {
-        self.height.set(height.cast_signed());
+        self.is_at(height);
         self.commit_round.set(i64::from(round));
         self.blocks.inc();
         self.transactions.inc_by(txs as u64);
@@ -113,8 +186,35 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn starts_at(&self, height: u64) {
+    /// At start: the height that was found, and what the validator's guard says of its votes.
+    pub(crate) fn starts_at(&self, height: u64, guard: Option<&Guard>) {
+        if let Some(guard) = guard {
+            self.hold_back(HeldBack::GuardLost, !guard.is_readable());
+            // A record without a message forbids its own height, too.
+            let from = guard.records().iter().map(|record| record.height.saturating_add(u64::from(record.sign_bytes.is_empty()))).max();
+            self.signs_from.store(from.unwrap_or(0), Ordering::Relaxed);
+        }
+        self.is_at(height);
+    }
+
+    /// The lost guard was made anew: votes of heights above this one are signed.
+    pub(crate) fn signs_above(&self, height: u64) {
+        self.signs_from.store(height.saturating_add(1), Ordering::Relaxed);
+        self.hold_back(HeldBack::GuardLost, false);
+    }
+
+    /// Nothing is signed any more.
+    pub(crate) fn stopped_signing(&self) {
+        self.hold_back(HeldBack::Stopped, true);
+    }
+
+    fn hold_back(&self, why: HeldBack, holds: bool) {
+        self.held_back[why as usize].set(i64::from(holds));
+    }
+
+    fn is_at(&self, height: u64) {
         self.height.set(height.cast_signed());
+        self.hold_back(HeldBack::GuardAhead, height.saturating_add(1) < self.signs_from.load(Ordering::Relaxed));
     }
 
     pub(crate) fn stepped(&self, height: u64, round: u32) {
@@ -145,5 +245,31 @@ impl Metrics {
 
     pub(crate) fn refused(&self) {
         self.refused.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HeldBack, Metrics};
+
+    #[test]
+    fn readers_learn_whether_and_why_votes_are_held_back() {
+        let metrics = Metrics::new();
+        let read = || HeldBack::read(&metrics.text());
+        metrics.starts_at(7, None);
+        assert_eq!(read(), Some(None), "it signs");
+        metrics.hold_back(HeldBack::GuardLost, true);
+        assert_eq!(read(), Some(Some(HeldBack::GuardLost)));
+        metrics.signs_above(9);
+        assert_eq!(read(), Some(None));
+        // At height 8 the next is 9, which may have been signed; at 9 it is 10.
+        metrics.committed(8, 0, 0);
+        assert_eq!(read(), Some(Some(HeldBack::GuardAhead)));
+        metrics.committed(9, 0, 0);
+        assert_eq!(read(), Some(None));
+        metrics.stopped_signing();
+        metrics.committed(10, 0, 0);
+        assert_eq!(read(), Some(Some(HeldBack::Stopped)), "for good");
+        assert_eq!(HeldBack::read("go_goroutines 12\n"), None, "another program's metrics");
     }
 }

@@ -6,8 +6,10 @@ use lockstep_genesis::Genesis;
 use lockstep_rpc::Client;
 use lockstep_rpc::client::ClientError;
 use lockstep_rpc::client::verify::{LightClient, TrustRoot, VerifiedValue, VerifyError};
+use lockstep_rpc::json::validator_set;
 use lockstep_types::light::LightError;
-use lockstep_types::{Hash, Header, Height};
+use lockstep_types::validators::VALIDATORS_MAX;
+use lockstep_types::{Hash, Header, Height, Time, ValidatorSet};
 
 use super::{client_error, named_or_default, say};
 use crate::cli::QueryArgs;
@@ -25,14 +27,16 @@ pub(super) async fn run(args: &QueryArgs) -> Result<(), NodeError> {
         Some(path) => read_genesis(path)?,
         None => {
             let home = named_or_default(args.home.as_ref())?;
-            home.check_exists().map_err(|error| error.means("the proof starts from the validators of a genesis that you trust"))?;
+            home.check_exists().map_err(|error| {
+                error
+                    .means("the proof starts from the validators of a genesis that you trust")
+                    .next("name a home of the chain, or its genesis file: --home DIR, or --genesis FILE")
+            })?;
             home.read_genesis()?
         }
     };
     let window = Duration::from_nanos(genesis.consensus_params.evidence.max_age_duration_ns);
     let trusting = args.trusting_period.unwrap_or(window);
-    let root =
-        TrustRoot::genesis(genesis.chain_id.clone(), genesis.genesis_time, genesis.initial_height(), genesis.validator_set(), trusting);
     let client = Client::new(args.nodes.urls.iter().cloned()).map_err(|error| client_error(&error))?;
     let status = client.status().await.map_err(|error| client_error(&error))?;
     if status.node_info.network != genesis.chain_id {
@@ -45,6 +49,15 @@ pub(super) async fn run(args: &QueryArgs) -> Result<(), NodeError> {
         .next("give the genesis of its chain, or another --node"));
     }
     await_proof_of_tip(&client, status.sync_info.latest_block_height).await.map_err(|error| client_error(&error))?;
+    let root = match args.trust_height.zip(args.trust_hash) {
+        Some((height, hash)) => {
+            let (time, validators) = trusted_block(&client, height, hash).await?;
+            TrustRoot::genesis(genesis.chain_id.clone(), time, height, validators, trusting)
+        }
+        None => {
+            TrustRoot::genesis(genesis.chain_id.clone(), genesis.genesis_time, genesis.initial_height(), genesis.validator_set(), trusting)
+        }
+    };
     let mut client = LightClient::new(client, root);
     let answer = client.query(&key).await.map_err(|error| unproven(&error))?;
     if args.json {
@@ -53,6 +66,36 @@ pub(super) async fn run(args: &QueryArgs) -> Result<(), NodeError> {
         tell(args, &answer, &genesis)
     }
     Ok(())
+}
+
+/// The validators of a block that is known by its hash, and a time just before it: from them trust goes on as from those of a
+/// genesis. The node only fills in what the hash pins.
+async fn trusted_block(client: &Client, height: Height, hash: Hash) -> Result<(Time, ValidatorSet), NodeError> {
+    let failed = |what: String| {
+        NodeError::new(Exit::Unproven, format!("FAIL: {} {what}", client.endpoint()))
+            .means("the node is not on the chain that you trust, or --trust-height and --trust-hash are not those of one block")
+            .next("compare both with your source, and ask another --node")
+    };
+    let shown = client.header(Some(height)).await.map_err(|error| client_error(&error))?.header;
+    let shown = shown.ok_or_else(|| failed(format!("has no block of height {height}")))?;
+    let header = Header::try_from(&shown).map_err(|error| failed(format!("answers with a malformed header: {error}")))?;
+    if header.hash() != hash || header.height != height {
+        return Err(failed(format!("shows block {} at height {height}, and {hash} is trusted", header.hash())));
+    }
+    let mut members = Vec::new();
+    for page in 1.. {
+        let answer = client.validators(Some(height), page).await.map_err(|error| client_error(&error))?;
+        let is_last = answer.validators.is_empty();
+        members.extend(answer.validators);
+        if is_last || members.len() >= answer.total.0 || members.len() > VALIDATORS_MAX {
+            break;
+        }
+    }
+    let validators = validator_set(&members).map_err(|error| failed(format!("answers with malformed validators: {error}")))?;
+    if validators.hash() != header.validators_hash {
+        return Err(failed(format!("shows other validators for height {height} than the block that is trusted")));
+    }
+    Ok((header.time.saturating_sub(Duration::from_nanos(1)), validators))
 }
 
 /// Nodes answer with the latest state that can be proven, and what proves the state after a block is the next header. So
@@ -134,9 +177,15 @@ fn unproven(error: &VerifyError) -> NodeError {
     let failed = NodeError::new(Exit::Unproven, format!("FAIL: {error}"));
     match error {
         VerifyError::Client(error) => client_error(error),
-        VerifyError::Header { error: LightError::Expired, .. } => failed
-            .means("the genesis is older than the trusting period, and keys of long ago may be stolen or sold")
-            .next("if you know that they are not, lengthen it: --trusting-period 720h"),
+        VerifyError::Header { error: LightError::Expired, .. } => {
+            failed.means("what is trusted is older than the trusting period, and keys of long ago may be stolen or sold").next(
+                "start from a newer block that you know from a node of your own (lockstep status shows it): --trust-height HEIGHT \
+                 --trust-hash HASH; or, if you know that no key was lost, lengthen the period: --trusting-period 720h",
+            )
+        }
+        VerifyError::BelowRoot { .. } => {
+            failed.means("the node has not come as far as the block that is trusted").next("ask again, or ask another --node")
+        }
         VerifyError::NotYet { .. } => {
             failed.means("the chain stands still, or this node is behind").next("ask again, or ask another --node")
         }

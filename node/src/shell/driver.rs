@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +17,7 @@ use super::disk::{GuardJob, LogJob, ReadJob};
 use super::executor::{CheckTxsJob, ExecutorJob};
 use super::inbox::{Inputs, Mail};
 use super::publish::News;
+use crate::metrics::Metrics;
 
 /// Mail taken before timers are looked at again.
 const BURST: usize = 256;
@@ -36,6 +38,7 @@ pub(crate) struct Driver {
     pub(crate) check: Sender<CheckTxsJob>,
     pub(crate) read: Sender<ReadJob>,
     pub(crate) publish: Sender<News>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) halted: watch::Sender<Option<String>>,
 }
 
@@ -158,6 +161,9 @@ impl Driver {
         let began = Instant::now();
         let effects = self.replica.step(now(started), input);
         let stepped = began.elapsed();
+        if self.replica.silent().is_some() {
+            self.metrics.stopped_signing();
+        }
         self.perform_all(at, effects);
         if began.elapsed() > SLOW_STEP {
             tracing::debug!(?stepped, whole = ?began.elapsed(), "a slow step");
@@ -203,6 +209,9 @@ impl Driver {
             }
             Effect::Persist { ticket, write: Write::Log(records), .. } => drop(self.log.send((ticket, records))),
             Effect::Persist { ticket, write, .. } => {
+                if let Write::GuardFloor(height) = &write {
+                    self.metrics.signs_above(height.get());
+                }
                 if let Some(guard) = &self.guard {
                     drop(guard.send((ticket, write)));
                 }

@@ -176,7 +176,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     );
 
     let metrics = Arc::new(Metrics::new());
-    metrics.starts_at(restored.chain.height.get());
+    metrics.starts_at(restored.chain.height.get(), guard.as_ref());
     let readers =
         Arc::new(Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone()));
     let me = options.validator_key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
@@ -246,6 +246,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         check,
         read,
         publish,
+        metrics: metrics.clone(),
         halted,
     };
     threads.spawn("replica", move || driver.run());
@@ -260,7 +261,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         }
     };
     if let Some(reason) = reason {
-        tracing::error!(%reason, "the node halted");
+        tracing::info!("halting");
         server.shutdown().await;
         peers.shutdown().await;
         network_task.abort();

@@ -107,7 +107,15 @@ fn a_localnet_commits_proves_survives_and_resumes() {
     let stranger = new_home(folder.path(), "stranger");
     run(&["query", "hello", "--node", &url(0), "--home", text(&stranger)]).refused(6, &["FAIL", "another chain"]);
     run(&["query", "hello", "--node", &url(0), "--home", text(&home1), "--trusting-period", "1ms"])
-        .refused(6, &["FAIL", "--trusting-period"]);
+        .refused(6, &["FAIL", "--trusting-period", "--trust-hash"]);
+    // From a block that is known by its hash, trust reaches as far as from the genesis; from another hash it does not begin.
+    let status = run(&["status", "--node", &url(0)]).done();
+    let told = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of status").trim().to_owned();
+    let (height, hash) = (told("height"), told("block hash"));
+    let out = run(&[&read[..], &["--trust-height", &height, "--trust-hash", &hash]].concat()).done();
+    assert!(out.starts_with("world\nVERIFIED"), "{out}");
+    let other = hash.replace(|c: char| c != '0', "0");
+    run(&[&read[..], &["--trust-height", &height, "--trust-hash", &other]].concat()).refused(6, &["FAIL", &hash, "is trusted"]);
 
     // One is killed from outside; the others go on, it is reported, and it comes back by hand.
     let killed = pid_of(&home(2)).expect("it runs");
@@ -134,6 +142,18 @@ fn a_localnet_commits_proves_survives_and_resumes() {
     for index in 0..4 {
         assert_eq!(pid_of(&home(index)), None, "node{index} is stopped");
         assert!(fs::metadata(home(index).join("node.log")).expect("a log").len() > 0);
+    }
+
+    // One whose vote guard is lost says that it holds its votes back, until it sees the others decide.
+    fs::write(home(2).join("data/guard"), []).expect("written");
+    let mute = Running::start(lockstep(&["start", "--home", text(&home(2))]));
+    let signs = || run(&["status", "--node", &url(2)]).out.lines().find_map(|line| line.strip_prefix("signs").map(str::to_owned));
+    assert!(wait_until("it answers", signs).contains("NO: its vote guard cannot be read"), "no other runs, so nothing is decided");
+    let others = [0, 1, 3].map(|index| Running::start(lockstep(&["start", "--home", text(&home(index))])));
+    wait_until("it signs again", || signs().filter(|signs| signs.trim() == "yes"));
+    for node in others.into_iter().chain([mute]) {
+        node.signal(Signal::TERM);
+        assert_eq!(node.wait().code, Some(0));
     }
 
     // The same folder goes on, under load, for a while; other shapes of network are refused.

@@ -110,14 +110,16 @@ fn table(view: &View<'_>, rows: usize) -> Vec<String> {
     lines
 }
 
-fn state(view: &View<'_>, index: usize) -> &'static str {
-    match (&view.states[index], view.snapshots[index]) {
+fn state(view: &View<'_>, index: usize) -> String {
+    let word = match (&view.states[index], view.snapshots[index]) {
         (State::Down, _) => "DOWN",
         (_, None) => "silent",
+        (_, Some(Snapshot { held_back: Some(why), .. })) => return format!("HOLDS ITS VOTES BACK: {}", why.short()),
         (_, Some(Snapshot { catching_up: true, .. })) => "catching up",
         (State::Foreign(_), _) => "up, started by hand",
         (State::Ours(_), _) => "up",
-    }
+    };
+    word.to_owned()
 }
 
 fn figures(view: &View<'_>) -> String {
@@ -133,12 +135,18 @@ fn one_line(view: &View<'_>) -> String {
         let cells: Vec<String> = view.snapshots.iter().map(|snapshot| snapshot.as_ref().map_or("-".to_owned(), show)).collect();
         cells.join(",")
     };
-    format!(
+    let mut line = format!(
         "height {}   round {}   peers {}   mempool {}   {}",
         column(|snapshot| snapshot.height.to_string()),
         column(|snapshot| snapshot.round.to_string()),
         column(|snapshot| snapshot.peers.to_string()),
         column(|snapshot| snapshot.mempool.to_string()),
         figures(view)
-    )
+    );
+    for (node, snapshot) in view.nodes.iter().zip(&view.snapshots) {
+        if let Some(why) = snapshot.and_then(|snapshot| snapshot.held_back) {
+            let _ = write!(line, "   {} HOLDS ITS VOTES BACK: {}", node.name, why.short());
+        }
+    }
+    line
 }

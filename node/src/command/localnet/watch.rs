@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Node;
 use crate::http::{Connection, Endpoint};
+use crate::metrics::HeldBack;
 
 /// Between two questions to a validator.
 const POLL: Duration = Duration::from_millis(500);
@@ -33,6 +34,8 @@ pub(super) struct Snapshot {
     pub(super) peers: u64,
     pub(super) mempool: u64,
     pub(super) catching_up: bool,
+    /// Why it signs nothing, if so.
+    pub(super) held_back: Option<HeldBack>,
 }
 
 /// Blocks and transactions per second.
@@ -175,7 +178,7 @@ struct Reply {
     result: Option<serde_json::Value>,
 }
 
-/// One batch: status, net_info, num_unconfirmed_txs, commit.
+/// One batch: status, net_info, num_unconfirmed_txs, commit; and the metrics.
 async fn ask(connection: &mut Option<Connection>, endpoint: &Endpoint) -> Option<Snapshot> {
     const QUESTIONS: &str = r#"[{"jsonrpc":"2.0","id":0,"method":"status"},{"jsonrpc":"2.0","id":1,"method":"net_info"},{"jsonrpc":"2.0","id":2,"method":"num_unconfirmed_txs"},{"jsonrpc":"2.0","id":3,"method":"commit"}]"#;
     let open = match connection {
@@ -183,11 +186,13 @@ async fn ask(connection: &mut Option<Connection>, endpoint: &Endpoint) -> Option
         None => connection.insert(Connection::open(endpoint).await.ok()?),
     };
     let replies: Vec<Reply> = serde_json::from_slice(open.post(QUESTIONS.as_bytes()).await.ok()?).ok()?;
+    let held_back = open.held_back().await?;
     let member = |id: u64, path: &str| replies.iter().find(|reply| reply.id == id)?.result.as_ref()?.pointer(path).cloned();
     let decimal = |id: u64, path: &str| member(id, path)?.as_str()?.parse::<u64>().ok();
     Some(Snapshot {
         height: decimal(0, "/sync_info/latest_block_height")?,
         catching_up: member(0, "/sync_info/catching_up")?.as_bool()?,
+        held_back,
         peers: decimal(1, "/n_peers").unwrap_or(0),
         mempool: decimal(2, "/total").unwrap_or(0),
         round: member(3, "/signed_header/commit/round").and_then(|round| u32::try_from(round.as_u64()?).ok()).unwrap_or(0),

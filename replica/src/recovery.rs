@@ -2,7 +2,15 @@
 //!
 //! The database holds the state of one height, whole. The block log holds the decisions after it; executing those gives the
 //! state of the durable tip. No signature is verified again: a decision was verified before it was written, and the log's
-//! checksums say that it is the same. Only one thing is ever ahead of another: guard ≤ log + 1, database ≤ log.
+//! checksums say that it is the same. What executing them gives is compared with what their headers say, which more than two
+//! thirds signed. Only one thing is ever ahead of another: guard ≤ log + 1, database ≤ log.
+//!
+//! [`open`] does all of this for a whole home, and heals what is damaged on the way (decision record 10): the log is cut down
+//! to its sound prefix, state and results are made again from it, and what was damaged is set aside. The vote guard is handed
+//! in, and nothing here changes it. A log that was cut may end below it: such a validator is silent ([`crate::signing`]) until
+//! block sync has brought it to the guard's height, where its lock waits for it.
+
+mod open;
 
 use std::sync::Arc;
 
@@ -10,12 +18,15 @@ use bytes::Bytes;
 use lockstep_app::application::GenesisInput;
 use lockstep_app::{AppError, Host, State, Tree};
 use lockstep_genesis::Genesis;
+use lockstep_storage::DiskError;
 use lockstep_storage::guard::Guard;
 use lockstep_storage::log::{Kind, LogError, LogReader};
+use lockstep_storage::quarantine::QuarantineError;
+use lockstep_storage::results::ResultsError;
 use lockstep_storage::state::{StateDb, StateError};
 use lockstep_types::block::{Block, part_set_header};
 use lockstep_types::codec::{self, DecodeError};
-use lockstep_types::{BlockId, Commit, Height, ValidatorUpdate};
+use lockstep_types::{AppHash, BlockId, Commit, Hash, Height, ValidatorUpdate};
 use thiserror::Error;
 
 use crate::chain::ChainState;
@@ -24,6 +35,8 @@ use crate::replica::Restored;
 use crate::seam::Outcome;
 use crate::signing::{GuardView, Remembered};
 use crate::wire::WIRE_VERSION;
+
+pub use self::open::{Healed, Home, Opened, Store, Told, open};
 
 /// Bound on a decision that is read back.
 const DECISION_BYTES_MAX: usize = 1 << 20;
@@ -50,11 +63,59 @@ pub enum RecoveryError {
         /// What is wrong.
         error: DecodeError,
     },
-    /// Two things on disk contradict each other.
+    /// The results beside the log.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// A file operation failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// What is damaged could not be set aside.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+    /// The database is ahead of the log, from which it comes.
+    #[error("the state database holds height {state}, the block log ends at {tip}")]
+    Ahead {
+        /// Height of the state.
+        state: Height,
+        /// Last height of the log.
+        tip: Height,
+    },
+    /// The log does not hold what should be there.
+    #[error("the block log has no {what} of height {height}")]
+    Hole {
+        /// Decision or body.
+        what: &'static str,
+        /// Its height.
+        height: Height,
+    },
+    /// The database verifies and says two things of itself.
+    #[error("{0}")]
+    Unbelievable(String),
+    /// A decided block says that the state before it is not ours.
     #[error(
-        "{0}; move data/log and data/state.redb away together, keep data/guard, and let the node fetch its blocks from its peers again"
+        "the header of height {height}, which was decided, has root {theirs} and results {their_results} of the height before, and \
+         executing the block log gives root {ours} and results {our_results}"
+    )]
+    WrongRoot {
+        /// Height of the header.
+        height: Height,
+        /// What it says.
+        theirs: AppHash,
+        /// What executing gives.
+        ours: AppHash,
+        /// What it says of the results.
+        their_results: Hash,
+        /// What executing gives.
+        our_results: Hash,
+    },
+    /// Two things in the log contradict each other, and both verify.
+    #[error(
+        "{0}; this is a fault of the program that wrote it: keep the data folder, and start again from an empty log and state with the same guard"
     )]
     Contradiction(String),
+    /// Results could not be kept, or whoever watches the execution refuses it.
+    #[error("{0}")]
+    Watcher(String),
     /// Genesis makes no chain.
     #[error("genesis: {0}")]
     Genesis(String),
@@ -91,7 +152,7 @@ pub fn genesis_state(host: &Host, genesis: &Genesis) -> Result<(ChainState, Stat
 }
 
 /// Opens the state of the flushed height and executes the log after it. `executed` is told each block's outcome, for results
-/// and progress.
+/// and progress. Heals nothing: see [`open`].
 ///
 /// # Errors
 /// See [`RecoveryError`].
@@ -103,24 +164,57 @@ pub fn recover(
     guard: Option<&Guard>,
     mut executed: impl FnMut(&Block, &Outcome, &ChainState) -> Result<(), String>,
 ) -> Result<Recovered, RecoveryError> {
-    let (mut chain, mut executor) = load_state(host, genesis, db)?;
+    let (chain, executor) = load_state(host, genesis, db)?;
     let flushed = chain.height;
-    let tip = log.tip().and_then(Height::new).unwrap_or(genesis.initial_height().previous());
+    let (chain, executor) =
+        replay(genesis, log, chain, executor, |block, outcome, chain, _| executed(block, outcome, chain).map_err(RecoveryError::Watcher))?;
+    let restored = restored(log, chain, flushed, guard)?;
+    Ok(Recovered { restored, executor })
+}
+
+/// The height that the log ends at; the one before the first for an empty log.
+fn tip_of(log: &LogReader, genesis: &Genesis) -> Height {
+    log.tip().and_then(Height::new).unwrap_or(genesis.initial_height().previous())
+}
+
+/// Executes the log from the height of `chain` to its tip, and compares every root with the header that certifies it.
+fn replay(
+    genesis: &Genesis,
+    log: &LogReader,
+    mut chain: ChainState,
+    mut executor: Executor,
+    mut executed: impl FnMut(&Block, &Outcome, &ChainState, &mut Executor) -> Result<(), RecoveryError>,
+) -> Result<(ChainState, Executor), RecoveryError> {
+    let tip = tip_of(log, genesis);
     if chain.height > tip {
-        return Err(RecoveryError::Contradiction(format!("the database holds height {}, the block log ends at {tip}", chain.height)));
+        return Err(RecoveryError::Ahead { state: chain.height, tip });
     }
     while chain.height < tip {
         let height = chain.next_height();
         let (block_id, block, _, commit) = decided(log, height)?;
         debug_assert_eq!(commit.block_id, block_id);
+        if block.header.app_hash != chain.app_hash || block.header.last_results_hash != chain.results_hash {
+            return Err(RecoveryError::WrongRoot {
+                height,
+                theirs: block.header.app_hash,
+                ours: chain.app_hash,
+                their_results: block.header.last_results_hash,
+                our_results: chain.results_hash,
+            });
+        }
         let job = ExecuteJob { block: Arc::new(block), block_id, chain: Arc::new(chain) };
         let outcome = executor.execute(&job)?;
         let next = job.chain.advance(block_id, &job.block.header, job.block.txs.len(), &outcome);
-        executed(&job.block, &outcome, &next).map_err(RecoveryError::Contradiction)?;
+        executed(&job.block, &outcome, &next, &mut executor)?;
         chain = next;
     }
-    let last = if log.tip().is_some() { Some(decided(log, tip)?) } else { None };
-    let restored = Restored {
+    Ok((chain, executor))
+}
+
+/// What the replica goes on from.
+fn restored(log: &LogReader, chain: ChainState, flushed: Height, guard: Option<&Guard>) -> Result<Restored, RecoveryError> {
+    let last = if log.tip().is_some() { Some(decided(log, chain.height)?) } else { None };
+    Ok(Restored {
         base: log.base().and_then(Height::new).unwrap_or(Height::FIRST),
         flushed,
         last_commit: last.as_ref().map(|(_, _, _, commit)| commit.clone()),
@@ -128,8 +222,7 @@ pub fn recover(
         bodies: undecided_bodies(log, chain.next_height())?,
         guard: guard_view(guard, &chain)?,
         chain: Arc::new(chain),
-    };
-    Ok(Recovered { restored, executor })
+    })
 }
 
 /// A key and its value.
@@ -142,14 +235,15 @@ fn load_state(host: Host, genesis: &Genesis, db: &mut StateDb) -> Result<(ChainS
         let (chain, state, changes) = genesis_state(&host, genesis)?;
         return Ok((chain, Executor::at_genesis(host, state, changes)));
     };
-    let chain = ChainState::decode(&flushed.meta).map_err(|error| RecoveryError::Record {
-        what: "the chain state",
-        height: flushed.height,
-        error,
+    let chain = ChainState::decode(&flushed.meta).map_err(|error| {
+        RecoveryError::Unbelievable(format!(
+            "the state database verifies, and its chain state of height {} cannot be read: {error}",
+            flushed.height
+        ))
     })?;
     let state = State::new(chain.height, Tree::from_entries(entries));
     if chain.height.get() != flushed.height || chain.app_hash != state.root().into() || chain.chain_id != genesis.chain_id {
-        return Err(RecoveryError::Contradiction(format!(
+        return Err(RecoveryError::Unbelievable(format!(
             "the database says that it holds height {} of {} with root {}, and its entries have root {}",
             chain.height,
             chain.chain_id,
@@ -165,7 +259,7 @@ fn load_state(host: Host, genesis: &Genesis, db: &mut StateDb) -> Result<(ChainS
 /// # Errors
 /// When the log does not hold it, or holds something else.
 pub fn decided(log: &LogReader, height: Height) -> Result<(BlockId, Block, Bytes, Commit), RecoveryError> {
-    let missing = |what: &str| RecoveryError::Contradiction(format!("the block log has no {what} of height {height}"));
+    let missing = |what| RecoveryError::Hole { what, height };
     let decision = log.decision(height.get())?.ok_or_else(|| missing("decision"))?;
     let commit: Commit = codec::decode(WIRE_VERSION, &decision.payload, DECISION_BYTES_MAX).map_err(|error| RecoveryError::Record {
         what: "the decision",

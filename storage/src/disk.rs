@@ -19,7 +19,8 @@ pub trait Disk: Send + Sync {
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// The names of the files (not the folders) in a folder, sorted.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
-    /// Renames a file within its folder. A file that has the new name is replaced.
+    /// Renames a file, in its folder or into another one. A file that has the new name is replaced. Durable when the folder of
+    /// the new name is synced, and then that of the old one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file's name. Open handles go on reading it.
     fn unlink(&self, path: &str) -> io::Result<()>;

@@ -13,7 +13,7 @@
 //! with a disk that loses, tears and reorders what was not synced.
 //!
 //! Nothing read from a disk is believed before its checksum is: what fails is a typed error that names the place, never
-//! a panic and never a wrong answer. The byte layouts are written down in `docs/format-storage.md` and are frozen.
+//! a panic and never a wrong answer. What is damaged goes to [`quarantine`]. The byte layouts are written down in `docs/format-storage.md` and are frozen.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ mod error;
 pub mod guard;
 pub mod lock;
 pub mod log;
+pub mod quarantine;
 pub mod results;
 pub mod state;
 

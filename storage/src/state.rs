@@ -7,8 +7,8 @@
 //! redb does not check its pages when they are read, only when it is told to: opening tells it to. And every entry carries a checksum over path, height, key and value,
 //! and the metadata carries the number of entries and the sum of their hashes, modulo 2^256: an entry that is missing,
 //! stale, doubled or in another's place changes the sum. [`StateDb::load`] reads everything, as the state tree must at every
-//! start, and answers only if all of that agrees. What does not is [`StateError::Damaged`]: the file is to be moved away
-//! and the state fetched or computed again. So is a panic of redb over a damaged page, which becomes the same error.
+//! start, and answers only if all of that agrees. What does not is [`StateError::Damaged`]: a start moves the file away and
+//! computes the state again from the log. So is a panic of redb over a damaged page, which becomes the same error.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,8 +30,9 @@ const META_ROW: u8 = 0;
 const VERSION: u8 = 1;
 /// Bytes of the hash that an entry carries. Against rot, half of it is plenty; there may be millions of entries.
 const ENTRY_CHECK_BYTES: usize = 16;
-/// redb's cache. Fixed, because what is written when depends on it, and runs of the simulator are to repeat.
-const CACHE_BYTES: usize = 64 << 20;
+/// redb's cache. Half of it may hold pages that a flush changed; a flush of more than that writes pages out early, and some of
+/// them again. Fixed, because what is written when depends on it, and runs of the simulator are to repeat.
+const CACHE_BYTES: usize = 256 << 20;
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -39,7 +40,7 @@ pub enum StateError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The file is not what was written.
-    #[error("the state database {path} is damaged ({what}); move it away: the node rebuilds it from a snapshot or its log")]
+    #[error("the state database {path} is damaged: {what}")]
     Damaged {
         /// The file.
         path: String,

@@ -21,15 +21,18 @@
 //! are not. So opening writes the records after the last that is known to be durable once more, and syncs, before it
 //! believes them.
 //!
-//! Opening reads the headers of closed segments and the whole of the last; every read verifies its record again.
+//! Opening reads the headers of closed segments and the whole of the last; every read verifies its record again. It never
+//! mends: a log with damage in it is opened again after [`cut_at_damage`] has made it a sound prefix of itself.
 
 mod format;
+mod heal;
 mod index;
 mod reader;
 mod recover;
 mod segment;
 mod writer;
 
+pub use heal::{cut_at_damage, set_aside_all};
 pub use index::Entry;
 pub use reader::{LogReader, Stored};
 pub use recover::Recovery;
@@ -102,8 +105,7 @@ pub enum LogError {
     NoSpace(#[source] DiskError),
     /// What was durable is damaged.
     #[error(
-        "rot in {segment} at byte {offset}: record {sequence}{} was durable and does not verify; move data/log and \
-         data/state.redb away together, keep data/guard, and let the node fetch its blocks from its peers again", height.map(|height| format!(" of height {height}")).unwrap_or_default()
+        "rot in {segment} at byte {offset}: record {sequence}{} was durable and does not verify", height.map(|height| format!(" of height {height}")).unwrap_or_default()
     )]
     Rot {
         /// The file.

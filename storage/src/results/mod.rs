@@ -4,16 +4,19 @@
 //! `<segment>.idx`, the hashes of its transactions in order. They go when their segment goes.
 //!
 //! All of it can be made again by executing again, so it is not synced per block: [`Results::sync`] is called before the
-//! state is flushed, and what a crash takes after that is executed again from the flushed height. What cannot be executed
-//! again is a height below the flush: damage there is an error that names the place, never "no such transaction".
+//! state is flushed, and what a crash takes after that is executed again from the flushed height. A height below the flush
+//! that cannot be read is an error that names the place, never "no such transaction"; a start that finds one sets the
+//! damaged files aside ([`set_aside_from`]) and executes the log from its beginning.
 
 mod format;
+mod heal;
 mod reader;
 mod segment;
 mod writer;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+pub use heal::set_aside_from;
 pub use reader::{Location, ResultsReader};
 pub use writer::Results;
 
@@ -34,6 +37,15 @@ pub struct BlockResults {
     pub txs: Vec<TxResult>,
 }
 
+impl BlockResults {
+    /// Bytes of the encoding, to make room for it once: blocks of many events have megabytes.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        const LENGTH_BYTES: usize = 4;
+        let txs = self.txs.iter().map(|tx| tx.hash.len() + LENGTH_BYTES + tx.result.len());
+        size_of::<u64>() + LENGTH_BYTES + self.block.len() + LENGTH_BYTES + txs.sum::<usize>()
+    }
+}
+
 /// What the execution of one transaction gave.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct TxResult {
@@ -46,7 +58,8 @@ pub struct TxResult {
 /// Why results could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
-    /// A file operation failed.
+    /// A file operation failed. For want of space ([`ResultsError::is_no_space`]) nothing has changed, and the same call works
+    /// once there is room; after anything else the results are opened again.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// A file is not what was written.
@@ -82,4 +95,11 @@ pub enum ResultsError {
     /// An earlier operation failed; what is on the disk is not known.
     #[error("the results met an error before and must be opened again")]
     Failed,
+}
+
+impl ResultsError {
+    /// Whether there was no room, and nothing was done. A sync that fails for want of space is not meant: it has failed.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, ResultsError::Disk(error) if error.is_no_space() && error.action != "sync")
+    }
 }

@@ -82,6 +82,40 @@ impl ResultsReader {
         self.lock().values().rev().find_map(|segment| segment.heights.last_key_value().map(|(height, _)| *height))
     }
 
+    /// The lowest of these heights whose results are not here.
+    pub fn first_missing(&self, heights: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        if heights.is_empty() {
+            return None;
+        }
+        let segments = self.lock();
+        let mut expected = *heights.start();
+        for height in segments.values().flat_map(|segment| segment.heights.range(heights.clone()).map(|(height, _)| *height)) {
+            if height != expected {
+                break;
+            }
+            expected += 1;
+        }
+        (expected <= *heights.end()).then_some(expected)
+    }
+
+    /// The segment with which to begin when this height's results are to be made again: the last that begins at or below it.
+    /// Zero, which is below every segment, if none does.
+    pub fn holder_of(&self, height: u64) -> u64 {
+        let segments = self.lock();
+        let begins_below = |segment: &&ResultsSegment| segment.heights.first_key_value().is_some_and(|(first, _)| *first <= height);
+        segments.values().rev().find(begins_below).map_or(0, |segment| segment.segment)
+    }
+
+    /// Reads and verifies every record: the first height that fails, and how. Indexes are verified when they are used, and
+    /// made again from the records then.
+    pub fn verify(&self) -> Result<u64, (u64, ResultsError)> {
+        let heights: Vec<u64> = self.lock().values().flat_map(|segment| segment.heights.keys().copied().collect::<Vec<_>>()).collect();
+        for height in &heights {
+            self.results(*height).map_err(|error| (*height, error))?;
+        }
+        Ok(heights.len() as u64)
+    }
+
     /// Newest first.
     fn probes(&self, hash: &[u8; 32]) -> Vec<Probe> {
         let segments = self.lock();

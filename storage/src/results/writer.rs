@@ -78,7 +78,8 @@ impl Results {
         if open.is_some_and(|open| segment < open) {
             return Err(ResultsError::Closed { height: results.height, segment });
         }
-        let payload = borsh::to_vec(results).expect("a Vec takes every byte");
+        let mut payload = Vec::with_capacity(results.encoded_bytes());
+        borsh::to_writer(&mut payload, results).expect("a Vec takes every byte");
         let payload_bytes = u32::try_from(payload.len()).ok().filter(|bytes| *bytes <= RESULTS_BYTES_MAX);
         let payload_bytes = payload_bytes.ok_or(ResultsError::TooLarge { bytes: payload.len() })?;
         let header = ResultsHeader { segment, height: results.height, payload_bytes };
@@ -143,7 +144,7 @@ impl Results {
                 Ok(Some(index)) => self.segments().get_mut(&older).expect("it was just read").index = TxIndex::File(index),
                 Ok(None) => {}
                 Err(error) => {
-                    self.failed = true;
+                    self.failed = !error.is_no_space();
                     return Err(error);
                 }
             }
@@ -171,8 +172,9 @@ impl Results {
     }
 
     fn fail(&mut self, error: DiskError) -> ResultsError {
-        self.failed = true;
-        error.into()
+        let error = ResultsError::Disk(error);
+        self.failed = !error.is_no_space();
+        error
     }
 }
 

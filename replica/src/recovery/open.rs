@@ -1,0 +1,332 @@
+//! Opening a home, and healing what is damaged in it.
+//!
+//! Every pass opens the log, loads the state, makes results whole and executes what is missing. What meets damage sets it aside
+//! and the next pass begins from what is left: a pass that heals makes the log shorter, or replaces a state that was not made
+//! in this log by none, so there is an end. What cannot be healed, because the disk fails or because what verifies makes
+//! no sense, is an error as before.
+
+use std::sync::Arc;
+
+use lockstep_app::Host;
+use lockstep_genesis::Genesis;
+use lockstep_storage::disk::Disk;
+use lockstep_storage::guard::Guard;
+use lockstep_storage::log::{BlockLog, LogError, LogOptions, Recovery, cut_at_damage, set_aside_all};
+use lockstep_storage::quarantine::Quarantine;
+use lockstep_storage::results::{Results, ResultsError, set_aside_from};
+use lockstep_storage::state::{Change, StateDb, StateError};
+use lockstep_types::state_tree::Path;
+use lockstep_types::{Block, Height};
+
+use super::{Recovered, RecoveryError, decided, genesis_state, load_state, replay, restored, tip_of};
+use crate::chain::ChainState;
+use crate::execution::Executor;
+use crate::results::keep;
+use crate::seam::Outcome;
+
+/// A home to open.
+pub struct Home<'a> {
+    /// Its disk.
+    pub disk: Arc<dyn Disk>,
+    /// The folder of the block log, and of the results beside it.
+    pub log: &'a str,
+    /// The state database.
+    pub state: &'a str,
+    /// The folder of what is set aside.
+    pub damaged: &'a str,
+    /// How the log is opened.
+    pub log_options: LogOptions,
+    /// Whether results are kept.
+    pub keep_results: bool,
+    /// Changed keys after which a long execution writes the state on its way.
+    pub flush_keys: u64,
+    /// The chain.
+    pub genesis: &'a Genesis,
+    /// The application.
+    pub host: Host,
+}
+
+/// What was opened.
+pub struct Opened {
+    /// The block log.
+    pub log: BlockLog,
+    /// What opening it found.
+    pub log_recovery: Recovery,
+    /// The state database.
+    pub db: StateDb,
+    /// Results, where they are kept.
+    pub results: Option<Results>,
+    /// For the replica and the executor.
+    pub recovered: Recovered,
+    /// What was damaged and is whole again.
+    pub healed: Vec<Healed>,
+}
+
+/// A store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// The block log.
+    Log,
+    /// The state database.
+    State,
+    /// Results of execution.
+    Results,
+}
+
+/// One damage and what was done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healed {
+    /// Where.
+    pub store: Store,
+    /// What was wrong.
+    pub damage: String,
+    /// Where that lies now.
+    pub set_aside: Vec<String>,
+}
+
+/// What happens while a home is opened.
+pub enum Told<'a> {
+    /// Something was damaged, and was set aside.
+    Healed(&'a Healed),
+    /// A block of the log was executed. After something was healed, heights come again.
+    Executed {
+        /// The block.
+        block: &'a Block,
+        /// What came out.
+        outcome: &'a Outcome,
+        /// The height that the log ends at.
+        tip: Height,
+    },
+}
+
+impl std::fmt::Display for Healed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, then) = match self.store {
+            Store::Log => ("the block log", "the log goes on from the block before, and peers are asked for the rest"),
+            Store::State => ("the state database", "it is made again by executing the block log"),
+            Store::Results => ("the results of execution", "they are made again by executing the block log"),
+        };
+        write!(f, "{what} was damaged: {}. ", self.damage)?;
+        match self.set_aside.len() {
+            0 => write!(f, "Nothing but zeros was cut off")?,
+            1..=4 => write!(f, "Set aside, not deleted: {}", self.set_aside.join(", "))?,
+            files => write!(f, "Set aside, not deleted: {} and {} more", self.set_aside[0], files - 1)?,
+        }
+        write!(f, "; {then}")
+    }
+}
+
+/// Why a pass did not come to its end.
+enum Stop {
+    /// Damage of the log.
+    Log(LogError),
+    /// The log does not reach back to where the state ends: what it holds is of no use.
+    Unreachable(String),
+    /// The state cannot be used.
+    State(RecoveryError),
+    /// Results cannot be used, from this segment on.
+    Results { segment: u64, damage: String },
+    /// There is nothing to be done here.
+    Error(RecoveryError),
+}
+
+impl From<RecoveryError> for Stop {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Log(damage @ (LogError::Rot { .. } | LogError::MissingSegment { .. })) => Self::Log(damage),
+            RecoveryError::State(StateError::Damaged { .. } | StateError::Newer { .. })
+            | RecoveryError::Ahead { .. }
+            | RecoveryError::Unbelievable(_)
+            | RecoveryError::WrongRoot { .. } => Self::State(error),
+            RecoveryError::Hole { .. } => Self::Unreachable(error.to_string()),
+            other => Self::Error(other),
+        }
+    }
+}
+
+impl From<LogError> for Stop {
+    fn from(error: LogError) -> Self {
+        RecoveryError::from(error).into()
+    }
+}
+
+impl From<StateError> for Stop {
+    fn from(error: StateError) -> Self {
+        RecoveryError::from(error).into()
+    }
+}
+
+impl From<ResultsError> for Stop {
+    fn from(error: ResultsError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// Opens a home and heals what is damaged in it. The guard was opened before: a home whose guard is refused is left as it is.
+///
+/// # Errors
+/// When the disk fails, a store was written by a newer program, what verifies makes no sense, or too much was damaged before
+/// ([`lockstep_storage::quarantine`]).
+pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_>)) -> Result<Opened, RecoveryError> {
+    let mut quarantine = Quarantine::new(home.disk.clone(), home.damaged);
+    let suspected = quarantine.is_suspected()?;
+    let mut healed: Vec<Healed> = Vec::new();
+    // A state that this very opening made, in a log that was not cut since, is not damaged by rot: it is not made twice.
+    let mut state_is_new = false;
+    loop {
+        let stop = match pass(home, guard, suspected, &mut told) {
+            Ok(opened) => {
+                if suspected {
+                    quarantine.clear_suspicion()?;
+                }
+                return Ok(Opened { healed, ..opened });
+            }
+            Err(stop) => stop,
+        };
+        let done = match stop {
+            Stop::Error(error) => return Err(error),
+            Stop::Log(damage) => {
+                state_is_new = false;
+                let set_aside = cut_at_damage(&home.disk, home.log, &damage, &mut quarantine)?;
+                let Some(set_aside) = set_aside else { return Err(damage.into()) };
+                Healed { store: Store::Log, damage: damage.to_string(), set_aside }
+            }
+            Stop::Unreachable(damage) => {
+                state_is_new = false;
+                let set_aside = set_aside_all(&home.disk, home.log, &mut quarantine)?;
+                if set_aside.is_empty() {
+                    return Err(RecoveryError::Contradiction(damage));
+                }
+                Healed { store: Store::Log, damage, set_aside }
+            }
+            Stop::State(damage) => {
+                if std::mem::replace(&mut state_is_new, true) {
+                    return Err(damage);
+                }
+                Healed { store: Store::State, damage: damage.to_string(), set_aside: vec![quarantine.take(home.state)?] }
+            }
+            Stop::Results { segment, damage } => {
+                let set_aside = set_aside_from(&home.disk, home.log, segment, &mut quarantine)?;
+                if set_aside.is_empty() {
+                    return Err(RecoveryError::Contradiction(damage));
+                }
+                Healed { store: Store::Results, damage, set_aside }
+            }
+        };
+        told(Told::Healed(&done));
+        healed.push(done);
+    }
+}
+
+/// Opens everything once. All that it opened is closed again before what stopped it is mended.
+fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl FnMut(Told<'_>)) -> Result<Opened, Stop> {
+    let (log, log_recovery) = BlockLog::open(home.disk.clone(), home.log, home.log_options)?;
+    let reader = log.reader();
+    if suspected {
+        reader.verify()?;
+    }
+    let mut db = StateDb::open(&*home.disk, home.state)?;
+    let (mut chain, mut executor) = load_state(home.host.clone(), home.genesis, &mut db)?;
+    let flushed = chain.height;
+    let tip = tip_of(&reader, home.genesis);
+    let before_first = home.genesis.initial_height().previous();
+    // Before anything is executed: a log that has lost its beginning is whole for a state that has it, and for no other.
+    let base = reader.base().and_then(Height::new);
+    if flushed < tip && base.is_none_or(|base| base > flushed.next()) {
+        // With a state of its own the log would be rotten here; without one it can only be fetched again from the beginning.
+        let first = flushed.next();
+        decided(&reader, first)?;
+        return Err(Stop::Unreachable(format!("blocks after height {first} are missing in the block log")));
+    }
+    if flushed > tip {
+        return Err(RecoveryError::Ahead { state: flushed, tip }.into());
+    }
+    // The block after the state is certified to follow from it only once it is there; the one that the state is of is here.
+    if flushed > before_first && base.is_some_and(|base| base <= flushed) {
+        let (block_id, ..) = decided(&reader, flushed)?;
+        if chain.last_block_id != Some(block_id) {
+            let ours = chain.last_block_id.map_or_else(|| "none".to_owned(), |block_id| block_id.to_string());
+            let what = format!("the state database is of block {ours} at height {flushed}, where the block log has {block_id}");
+            return Err(RecoveryError::Unbelievable(what).into());
+        }
+    }
+    let mut results = open_results(home, &reader, suspected, flushed, base)?;
+    if let Some(Missing::FromGenesis) = results.as_ref().map(|(_, missing)| *missing) {
+        // The state is here and its results are not: they come of the same execution, from the beginning.
+        let (start, state, changes) = genesis_state(&home.host, home.genesis)?;
+        chain = start;
+        executor = Executor::at_genesis(home.host.clone(), state, changes);
+    }
+    let mut written = flushed;
+    let (chain, executor) = replay(home.genesis, &reader, chain, executor, |block, outcome, chain, executor| {
+        if let Some((results, _)) = &mut results
+            && let Some(segment) = reader.segment_of(outcome.height.get())
+        {
+            results.append(segment, &keep(block, outcome, chain))?;
+        }
+        told(Told::Executed { block, outcome, tip });
+        if outcome.height <= flushed {
+            drop(executor.take_flush(outcome.height));
+        } else if outcome.unflushed_keys >= home.flush_keys {
+            // Results first: what is below the state is not executed again.
+            if let Some((results, _)) = &mut results {
+                results.sync()?;
+            }
+            write_state(&mut db, executor, chain)?;
+            written = outcome.height;
+        }
+        Ok(())
+    })?;
+    let restored = restored(&reader, chain, written, guard)?;
+    let results = results.map(|(results, _)| results);
+    Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed: Vec::new() })
+}
+
+/// What is missing of the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// Nothing below the state.
+    Nothing,
+    /// Some that only an execution from the beginning gives.
+    FromGenesis,
+}
+
+/// Opens the results, if they are kept. Damaged ones stop the pass, so that they are set aside; then they are missing.
+fn open_results(
+    home: &Home<'_>,
+    log: &lockstep_storage::log::LogReader,
+    suspected: bool,
+    flushed: Height,
+    base: Option<Height>,
+) -> Result<Option<(Results, Missing)>, Stop> {
+    if !home.keep_results {
+        return Ok(None);
+    }
+    let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
+    let reader = results.reader();
+    // Blocks that are gone for good took their results with them, and nothing can be executed without them.
+    let from_genesis = base == Some(home.genesis.initial_height());
+    if !from_genesis {
+        return Ok(Some((results, Missing::Nothing)));
+    }
+    let stop = |height: u64, damage: String| Stop::Results { segment: reader.holder_of(height), damage };
+    if suspected && let Err((height, error)) = reader.verify() {
+        return Err(stop(height, error.to_string()));
+    }
+    let initial = home.genesis.initial_height().get();
+    let Some(missing) = reader.first_missing(initial..=flushed.get()) else { return Ok(Some((results, Missing::Nothing))) };
+    // Results behind a gap are in the way of those that are to fill it.
+    if reader.last_height().is_some_and(|last| last > missing) {
+        return Err(stop(missing, format!("those of height {missing} are missing or do not verify")));
+    }
+    Ok(Some((results, Missing::FromGenesis)))
+}
+
+/// Moves the database to the height that was executed last.
+fn write_state(db: &mut StateDb, executor: &mut Executor, chain: &ChainState) -> Result<(), RecoveryError> {
+    let batch = executor.take_flush(chain.height);
+    let changes: Vec<_> = batch.changes.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
+    let changes = changes.iter().map(|(path, key, value)| Change { path: path.0, key, value: value.map(|value| &value[..]) });
+    db.flush(batch.height.get(), changes, &chain.encode())?;
+    Ok(())
+}

@@ -1,6 +1,8 @@
 //! The pool: where each hash stands, and how it moves.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
+use std::mem;
 
 use lockstep_types::Hash;
 
@@ -84,21 +86,24 @@ impl Mempool {
             return Err(Refused::TooLarge { max: self.limits.max_tx_bytes, got: size });
         }
         let hash = Hash::of(&bytes);
-        if let Some(place) = self.places.get_mut(&hash) {
-            match place {
-                Place::Checking(checking) => checking.heard.also_from(origin),
-                Place::Pooled(seq) => self.index.get_mut(*seq).heard.also_from(origin),
-                // Whoever repeats an old transaction keeps it remembered: it must not outlive our memory of it.
-                Place::Committed(stamp) => *stamp = self.recent.touch(*stamp),
+        let vacant = match self.places.entry(hash) {
+            MapEntry::Vacant(vacant) => vacant,
+            MapEntry::Occupied(mut known) => {
+                match known.get_mut() {
+                    Place::Checking(checking) => checking.heard.also_from(origin),
+                    Place::Pooled(seq) => self.index.get_mut(*seq).heard.also_from(origin),
+                    // Whoever repeats an old transaction keeps it remembered: it must not outlive our memory of it.
+                    Place::Committed(stamp) => *stamp = self.recent.touch(*stamp),
+                }
+                return Err(Refused::AlreadyInCache);
             }
-            return Err(Refused::AlreadyInCache);
-        }
+        };
         if self.checking_txs >= self.limits.max_checking_txs || self.checking_bytes + size > self.limits.max_checking_bytes {
             return Err(Refused::Busy { checking: self.checking_txs, max: self.limits.max_checking_txs });
         }
         self.checking_txs += 1;
         self.checking_bytes += size;
-        self.places.insert(hash, Place::Checking(Box::new(Checking { bytes, heard: Heard::new(origin) })));
+        vacant.insert(Place::Checking(Box::new(Checking { bytes, heard: Heard::new(origin) })));
         Ok(hash)
     }
 
@@ -163,6 +168,12 @@ impl Mempool {
         let mut touched = BTreeMap::new();
         for (hash, code) in executed {
             match self.places.get_mut(&hash) {
+                Some(place @ Place::Pooled(_)) if code == 0 => {
+                    let Place::Pooled(seq) = mem::replace(place, Place::Committed(self.recent.push(hash))) else { continue };
+                    self.index.detach_executed(seq, code, &mut touched);
+                    self.forget_oldest();
+                    continue;
+                }
                 Some(Place::Pooled(seq)) => {
                     let seq = *seq;
                     self.index.detach_executed(seq, code, &mut touched);
@@ -327,6 +338,10 @@ impl Mempool {
 
     fn remember(&mut self, hash: Hash) {
         self.places.insert(hash, Place::Committed(self.recent.push(hash)));
+        self.forget_oldest();
+    }
+
+    fn forget_oldest(&mut self) {
         if let Some(oldest) = self.recent.pop_above(self.limits.cache_size) {
             self.places.remove(&oldest);
         }

@@ -40,7 +40,10 @@ pub enum DecodeError {
 /// # Panics
 /// Never for our types: writing to memory fails only for lists longer than `u32::MAX`.
 pub fn encode<T: BorshSerialize>(version: u8, value: &T) -> Vec<u8> {
-    let mut bytes = vec![version];
+    /// Most values fit, and those that do not grow from here in few steps.
+    const FIRST_BYTES: usize = 512;
+    let mut bytes = Vec::with_capacity(FIRST_BYTES);
+    bytes.push(version);
     value.serialize(&mut bytes).expect("writing to memory does not fail");
     bytes
 }

@@ -1,7 +1,7 @@
 //! The server: JSON-RPC by POST, URI calls by GET and the WebSocket, all on one port.
 //!
 //! ```text
-//! listener -> Steady (drops who does not read) -> hyper -> access (Host, Origin)
+//! listener -> Steady (drops who does not read) -> Lenient (quotes in URIs) -> hyper -> access (Host, Origin)
 //!          -> POST /           envelope::parse -+
 //!          -> GET /<method>    params           +-> Service -> Read:  pool of blocking threads -> Backend
 //!          -> GET /websocket   websocket::talk -+           -> Write: Backend's future
@@ -18,6 +18,7 @@ mod methods;
 mod params;
 mod service;
 mod steady;
+mod target;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -51,6 +52,7 @@ use self::methods::{Context, METHODS, WEBSOCKET_ONLY};
 use self::params::Args;
 use self::service::Service;
 use self::steady::Steady;
+use self::target::Lenient;
 use crate::backend::Backend;
 
 pub use self::envelope::DEPTH_MAX;
@@ -256,7 +258,7 @@ async fn connection(stream: TcpStream, router: Router, lease: Lease, limits: Lim
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "RPC connection without TCP_NODELAY");
     }
-    let io = TokioIo::new(Steady::new(stream, limits.write_wait));
+    let io = TokioIo::new(Lenient::new(Steady::new(stream, limits.write_wait)));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Lease::clone(&lease));

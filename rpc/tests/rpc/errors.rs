@@ -182,6 +182,7 @@ async fn uri_calls() {
     let same_as = [
         ("/block?height=3", "block", json!(["3"])),
         ("/block?height=%223%22", "block", json!(["3"])),
+        ("/block?height=\"3\"", "block", json!(["3"])),
         ("/block?height=&nonsense=4", "block", json!([null])),
         ("/block", "block", json!([null])),
         ("/block?height=3&height=2", "block", json!(["3"])),
@@ -192,6 +193,8 @@ async fn uri_calls() {
         ("/abci_query?path=%22/store%22&data=0x61&prove=true", "abci_query", json!(["/store", "61", "0", true])),
         ("/abci_query?data=%22a%22&prove=false", "abci_query", json!(["", "61", "0", false])),
         ("/abci_query?data=%22%5Cu0061%22", "abci_query", json!(["", "61", "0", false])),
+        ("/abci_query?data=\"\\u0061\"", "abci_query", json!(["", "61", "0", false])),
+        ("/check_tx?tx=\"{é|<^`>}\"", "check_tx", json!(["e8OpfDxeYD59"])),
         ("/check_tx?tx=%22a%3D%5C%22%22", "check_tx", json!(["YT0i"])),
         ("/validators?height=5&page=2&per_page=3", "validators", json!(["5", "2", "3"])),
     ];

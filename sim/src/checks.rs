@@ -175,9 +175,21 @@ impl Checks {
         Ok(())
     }
 
-    /// I5: a node that restarts holds at least what it told its readers of.
-    pub(crate) fn restarted(&mut self, node: usize, height: Height) -> Result<(), Violation> {
+    /// I6 for a block that a restart executed again.
+    pub(crate) fn replayed(&self, node: usize, outcome: &Outcome) -> Result<(), Violation> {
+        match self.chain.get(&outcome.height.get()) {
+            Some(decided) if decided.app_hash == outcome.app_hash => Ok(()),
+            _ => Err(Violation { invariant: "I6", what: format!("node {node} executes height {} again, to another root", outcome.height) }),
+        }
+    }
+
+    /// I5: a node that restarts holds at least what it told its readers of, unless its disk has lost something at rest.
+    pub(crate) fn restarted(&mut self, node: usize, height: Height, has_rotted: bool) -> Result<(), Violation> {
         let told = self.told.get(&node).copied().unwrap_or(0);
+        if has_rotted {
+            self.told.insert(node, height.get());
+            return Ok(());
+        }
         if height.get() < told {
             return Err(Violation { invariant: "I5", what: format!("node {node} told height {told} and restarts at {height}") });
         }

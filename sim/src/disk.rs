@@ -363,15 +363,31 @@ impl SimDisk {
 
     /// Changes bits of a byte at rest, as rot does: `mask` is what is inverted.
     pub fn rot(&self, path: &str, offset: u64, mask: u8) {
-        let mut world = self.lock();
-        let file = world.live_names[path];
-        let file = world.files.get_mut(&file).expect("a name names a file");
-        for image in [&mut file.live, &mut file.durable] {
+        self.at_rest(path, |image| {
             assert!(offset < image.len, "rot is in what is there");
             let mut byte = [0];
             image.read(offset, &mut byte);
             image.write(offset, &[byte[0] ^ mask]);
-        }
+        });
+    }
+
+    /// Cuts a file at rest, by an accident that is no operation of ours.
+    pub fn cut(&self, path: &str, len: u64) {
+        self.at_rest(path, |image| image.set_len(len.min(image.len)));
+    }
+
+    /// Takes a file's name away at rest.
+    pub fn lose(&self, path: &str) {
+        let mut world = self.lock();
+        world.live_names.remove(path);
+        world.durable_names.remove(path);
+    }
+
+    fn at_rest(&self, path: &str, mut change: impl FnMut(&mut Image)) {
+        let mut world = self.lock();
+        let file = world.live_names[path];
+        let file = world.files.get_mut(&file).expect("a name names a file");
+        [&mut file.live, &mut file.durable].into_iter().for_each(&mut change);
     }
 
     /// A whole file, as the process sees it; nothing if there is none.

@@ -78,6 +78,8 @@ pub struct Summary {
     pub acknowledged: u64,
     /// Crashes, over all runs.
     pub crashes: u64,
+    /// Damaged files that a restart healed, over all runs.
+    pub heals: u64,
     /// Runs made twice and compared.
     pub repeated: u64,
 }
@@ -131,6 +133,7 @@ pub fn run(options: &Options, out: &mut (dyn Write + Send)) -> io::Result<Summar
                             summary.blocks += report.height;
                             summary.acknowledged += report.acknowledged as u64;
                             summary.crashes += report.crashes;
+                            summary.heals += report.heals;
                         }
                         Err(failure) => {
                             let line = line(run, &failure);
@@ -153,13 +156,14 @@ pub fn run(options: &Options, out: &mut (dyn Write + Send)) -> io::Result<Summar
     let hours = summary.simulated_ns as f64 / 3.6e12;
     writeln!(
         out,
-        "{} {} in {seconds:.1} s ({:.1} per second), {hours:.2} simulated hours, {} blocks, {} acknowledged transactions, {} crashes, {} run twice: {} failed{what}",
+        "{} {} in {seconds:.1} s ({:.1} per second), {hours:.2} simulated hours, {} blocks, {} acknowledged transactions, {} crashes, {} files healed, {} run twice: {} failed{what}",
         summary.runs,
         if options.sweep { "crashes of one scenario" } else { "seeds" },
         summary.runs as f64 / seconds.max(0.001),
         summary.blocks,
         summary.acknowledged,
         summary.crashes,
+        summary.heals,
         summary.repeated,
         summary.failures.len()
     )?;

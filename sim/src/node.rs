@@ -8,24 +8,31 @@ use lockstep_consensus::Step;
 use lockstep_genesis::Genesis;
 use lockstep_replica::execution::Executor;
 use lockstep_replica::planted::Planted;
-use lockstep_replica::recovery::{RecoveryError, decided, recover};
+use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, Told, decided};
+use lockstep_replica::results::keep;
 use lockstep_replica::seam::{AskId, LogRecord, Outcome, Peer, Ticket, Write};
 use lockstep_replica::signing::Me;
-use lockstep_replica::{Config, Fence, Input, Replica};
+use lockstep_replica::{ChainState, Config, Fence, Input, Replica};
 use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader, Record};
+use lockstep_storage::results::Results;
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Block, BlockId, Commit, Hash, Height, PrivateKey, VoteType};
 
 use crate::disk::SimDisk;
+use crate::random::Stream;
 
 /// Where a node keeps its guard.
-const GUARD: &str = "guard";
-const LOG: &str = "log";
-const STATE: &str = "state.redb";
+pub(crate) const GUARD: &str = "guard";
+pub(crate) const LOG: &str = "log";
+pub(crate) const STATE: &str = "state.redb";
+const DAMAGED: &str = "damaged";
 /// Small, so that runs of a few dozen blocks have several segments.
 const SEGMENT_BYTES: u64 = 16 << 10;
+
+/// Changed keys after which the state is written: never reached, blocks are counted.
+const FLUSH_KEYS: u64 = 1_000_000;
 
 /// What survives a crash.
 pub(crate) struct Machine {
@@ -42,6 +49,24 @@ pub(crate) struct Machine {
     pub(crate) effects: u64,
     /// Until when nothing that comes to it is looked at.
     pub(crate) frozen_until: u64,
+    /// Whether results are kept beside the log. Nothing in a run reads them, so only runs in which files rot have them.
+    pub(crate) keeps_results: bool,
+    /// What rot did to it.
+    pub(crate) rot: Rot,
+}
+
+/// What rot did to a machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rot {
+    /// How often.
+    pub(crate) times: u64,
+    /// Where its guard was then: what it said up to there rests on a disk that has lost something since.
+    pub(crate) said_before: (u64, u32, u8),
+    /// It counts among the faulty until it has told its readers of this height: what it had told before, and the height that
+    /// its guard was at, where it may be locked on a body that it lost.
+    pub(crate) until: u64,
+    /// It rotted since it last started. One copy of its guard may be lost, and a second one must not be before that is mended.
+    pub(crate) is_fresh: bool,
 }
 
 /// A life.
@@ -52,6 +77,7 @@ pub(crate) struct Running {
     pub(crate) reader: LogReader,
     pub(crate) guard: Option<Guard>,
     pub(crate) db: StateDb,
+    pub(crate) results: Option<Results>,
     pub(crate) executor: Executor,
     /// Appended and not synced.
     pub(crate) unsynced: Vec<Ticket>,
@@ -104,53 +130,64 @@ pub(crate) struct Started {
     pub(crate) running: Running,
     pub(crate) replayed: Vec<Replayed>,
     pub(crate) height: Height,
+    pub(crate) healed: Vec<Healed>,
 }
 
 impl Machine {
-    pub(crate) fn new(key: Option<PrivateKey>, clock: i64, genesis_hash: Hash) -> Self {
+    pub(crate) fn new(key: Option<PrivateKey>, clock: i64, genesis_hash: Hash, keeps_results: bool) -> Self {
         let disk = SimDisk::new();
         if key.is_some() {
             Guard::create(&*disk.disk(), GUARD, GuardRecord::initial(genesis_hash.0)).expect("a new disk takes a guard");
         }
-        Self { disk, key, clock, life: 0, running: None, retired: false, effects: 0, frozen_until: 0 }
+        Self { disk, key, clock, life: 0, running: None, retired: false, effects: 0, frozen_until: 0, keeps_results, rot: Rot::default() }
     }
 
     /// Opens what is on the disk and goes on from it.
     pub(crate) fn start(&self, genesis: &Genesis, flush_blocks: u64, planted: Planted) -> Result<Started, String> {
         let disk = self.disk.disk();
         let genesis_hash = genesis.hash();
-        let options = LogOptions { salt: genesis_hash.0, segment_bytes: SEGMENT_BYTES };
-        let (log, _) = BlockLog::open(disk.clone(), LOG, options).map_err(|error| error.to_string())?;
-        let reader = log.reader();
         let guard = match &self.key {
             Some(_) => Some(Guard::open(&*disk, GUARD, genesis_hash.0).map_err(|error| error.to_string())?),
             None => None,
         };
-        let mut db = StateDb::open(&*disk, STATE).map_err(|error| error.to_string())?;
-        let host = Host::new(Arc::new(Kv));
-        let mut outcomes = Vec::new();
-        let recovered = recover(host, genesis, &reader, &mut db, guard.as_ref(), |_, outcome, _| {
-            outcomes.push(outcome.clone());
-            Ok(())
-        })
-        .map_err(|error: RecoveryError| error.to_string())?;
+        let home = Home {
+            disk,
+            log: LOG,
+            state: STATE,
+            damaged: DAMAGED,
+            log_options: LogOptions { salt: genesis_hash.0, segment_bytes: SEGMENT_BYTES },
+            keep_results: self.keeps_results,
+            flush_keys: FLUSH_KEYS,
+            genesis,
+            host: Host::new(Arc::new(Kv)),
+        };
+        let mut outcomes = BTreeMap::new();
+        let opened = recovery::open(&home, guard.as_ref(), |told| {
+            if let Told::Executed { outcome, .. } = told {
+                outcomes.insert(outcome.height, outcome.clone());
+            }
+        });
+        let Opened { log, db, results, recovered: Recovered { restored, executor }, healed, .. } =
+            opened.map_err(|error| error.to_string())?;
+        let reader = log.reader();
+        let height = restored.chain.height;
         let mut replayed = Vec::new();
-        for outcome in outcomes {
+        for (_, outcome) in outcomes.range(..=height) {
             let (block_id, block, _, commit) = decided(&reader, outcome.height).map_err(|error| error.to_string())?;
-            replayed.push(Replayed { block_id, block: Arc::new(block), commit, outcome });
+            replayed.push(Replayed { block_id, block: Arc::new(block), commit, outcome: outcome.clone() });
         }
-        let height = recovered.restored.chain.height;
         let me = self.key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
         let config =
-            Config { genesis_hash, me, mempool: lockstep_mempool::Limits::default(), flush_keys: 1_000_000, flush_blocks, planted };
+            Config { genesis_hash, me, mempool: lockstep_mempool::Limits::default(), flush_keys: FLUSH_KEYS, flush_blocks, planted };
         let running = Running {
-            replica: Replica::new(config, recovered.restored),
+            replica: Replica::new(config, restored),
             fence: Fence::new(),
             log,
             reader,
             guard,
             db,
-            executor: recovered.executor,
+            results,
+            executor,
             unsynced: Vec::new(),
             guard_queue: VecDeque::new(),
             peers: BTreeMap::new(),
@@ -158,7 +195,51 @@ impl Machine {
             ask_count: 0,
             bodies: Bodies::default(),
         };
-        Ok(Started { running, replayed, height })
+        Ok(Started { running, replayed, height, healed })
+    }
+}
+
+impl Machine {
+    /// Where its guard is; none for a follower.
+    pub(crate) fn guard_position(&self, genesis_hash: Hash) -> Option<(u64, u32, u8)> {
+        self.key.as_ref()?;
+        let guard = Guard::open(&self.disk.fork(), GUARD, genesis_hash.0).ok()?;
+        guard.last().map(GuardRecord::position)
+    }
+
+    /// Damages one file at rest: a bit, the end, or the whole of it. Never more of the guard than one of its four copies. What
+    /// was done.
+    pub(crate) fn damage(&self, dice: &mut Stream) -> Option<String> {
+        let files: Vec<String> = self.disk.paths().into_iter().filter(|path| !path.starts_with(DAMAGED)).collect();
+        if files.is_empty() {
+            return None;
+        }
+        let path = dice.pick(&files).clone();
+        let bytes = self.disk.bytes(&path)?;
+        if path == GUARD {
+            let copy = dice.below(4) * (4 << 20);
+            // The head of a copy and some of its record.
+            let offset = copy + dice.below(700);
+            self.disk.rot(&path, offset, 1 << dice.below(8));
+            return Some(format!("byte {offset} of {path}"));
+        }
+        // What was made ahead of time and is not used has nothing to lose.
+        let used = bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1;
+        let at = dice.below(used);
+        Some(match dice.below(8) {
+            0 => {
+                self.disk.lose(&path);
+                format!("all of {path}")
+            }
+            1 => {
+                self.disk.cut(&path, at);
+                format!("{path} from byte {at} on")
+            }
+            _ => {
+                self.disk.rot(&path, at, 1 << dice.below(8));
+                format!("byte {at} of {path}")
+            }
+        })
     }
 }
 
@@ -208,8 +289,18 @@ impl Running {
         written.map(|()| Some(ticket)).map_err(|error| error.to_string())
     }
 
-    /// Writes the state of a height.
+    /// Keeps what a block gave, where results are kept.
+    pub(crate) fn keep(&mut self, block: &Block, outcome: &Outcome, chain: &ChainState) -> Result<(), String> {
+        let Some(results) = &mut self.results else { return Ok(()) };
+        let segment = self.reader.segment_of(outcome.height.get()).ok_or("the log does not know a height that it made durable")?;
+        results.append(segment, &keep(block, outcome, chain)).map_err(|error| error.to_string())
+    }
+
+    /// Writes the state of a height, and before it the results up to there.
     pub(crate) fn flush(&mut self, height: Height, meta: &[u8]) -> Result<(), String> {
+        if let Some(results) = &mut self.results {
+            results.sync().map_err(|error| error.to_string())?;
+        }
         let batch = self.executor.take_flush(height);
         let changes: Vec<_> = batch.changes.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
         let changes = changes.iter().map(|(path, key, value)| Change { path: path.0, key, value: value.map(|value| &value[..]) });

@@ -96,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) freezes: bool,
     /// Kinds of messages are lost for a while ([`Hushed`]).
     pub(crate) hushes: bool,
+    /// Files rot between a crash and the restart, of nodes that together with the liar have less than a third of the power.
+    pub(crate) rots: bool,
     /// Longest time between two crashes, in milliseconds.
     pub(crate) crash_interval_ms: u64,
     /// Largest distance of an honest clock from true time.
@@ -152,6 +154,7 @@ impl Plan {
             disk_stops: class(&mut more),
             freezes: class(&mut more),
             hushes: class(&mut more),
+            rots: class(&mut Stream::new(seed, "plan, rot")),
             crash_interval_ms: *dice.pick(&[400, 800, 2_500, 2_500]),
             clock_offset: if class(&mut dice) { dice.between(1, 5_000) * MS } else { 0 },
             clock_steps: class(&mut dice),
@@ -187,6 +190,7 @@ impl Plan {
             disk_stops: false,
             freezes: false,
             hushes: false,
+            rots: false,
             crash_interval_ms: 2_500,
             clock_offset: 0,
             clock_steps: false,

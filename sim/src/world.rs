@@ -11,8 +11,8 @@ use lockstep_app::CheckKind;
 use lockstep_genesis::Genesis;
 use lockstep_replica::check::{build, check};
 use lockstep_replica::planted::Planted;
-use lockstep_replica::recovery::decided;
 use lockstep_replica::seam::{AskId, JobId, Lane, Mono, Peer, ReadAnswer, ReadQuestion, Reply, Report, RequestId, Target, Wait, Write};
+use lockstep_replica::source::BlockSource;
 use lockstep_replica::wire::Message;
 use lockstep_replica::{Effect, Input, Now};
 use lockstep_storage::guard::GuardRecord;
@@ -122,6 +122,8 @@ pub(crate) struct Report1 {
     pub(crate) height: u64,
     pub(crate) acknowledged: usize,
     pub(crate) crashes: u64,
+    /// Files that were damaged and made whole.
+    pub(crate) heals: u64,
     /// Effects that the first node performed: the boundaries of a sweep.
     pub(crate) effects: u64,
     /// The first node's disk: operations before it started, and at the end.
@@ -165,6 +167,7 @@ pub(crate) struct World {
     digest: Sha256,
     processed: u64,
     crashes: u64,
+    heals: u64,
     healed: bool,
     core: BTreeSet<usize>,
     deadline: u64,
@@ -178,6 +181,7 @@ pub(crate) struct World {
     stops: Stream,
     work: Stream,
     liar: Stream,
+    rot: Stream,
     /// The liar's second block for each of its blocks.
     second_blocks: BTreeMap<BlockId, BlockId>,
 }
@@ -195,11 +199,11 @@ impl World {
         let hash = genesis.hash();
         let powers = keys.iter().zip(&plan.powers).map(|(key, power)| (key.public_key().address(), *power)).collect();
         let mut machines: Vec<Machine> =
-            keys.into_iter().map(|key| (Some(key), offset(&plan))).map(|(key, clock)| Machine::new(key, clock, hash)).collect();
-        machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash)));
+            keys.into_iter().map(|key| (Some(key), offset(&plan))).map(|(key, clock)| Machine::new(key, clock, hash, plan.rots)).collect();
+        machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash, plan.rots)));
         if let Some(twins) = plan.twins {
             let key = machines[twins.node].key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
-            machines.push(Machine::new(key, 0, hash));
+            machines.push(Machine::new(key, 0, hash, plan.rots));
         }
         let keys = machines.iter().take(plan.powers.len()).filter_map(|machine| machine.key.as_ref());
         let addresses: Vec<Address> = keys.map(|key| key.public_key().address()).collect();
@@ -229,6 +233,7 @@ impl World {
             digest: Sha256::new(),
             processed: 0,
             crashes: 0,
+            heals: 0,
             healed: false,
             core: BTreeSet::new(),
             deadline: u64::MAX,
@@ -242,6 +247,7 @@ impl World {
             stops: Stream::new(seed, "disk stops and freezes"),
             work: Stream::new(seed, "work"),
             liar: Stream::new(seed, "liar"),
+            rot: Stream::new(seed, "rot"),
             plan,
         }
     }
@@ -274,6 +280,7 @@ impl World {
             height,
             acknowledged: self.checks.acknowledgements(),
             crashes: self.crashes,
+            heals: self.heals,
             effects: self.machines[0].effects,
             operations: (self.first_operation, self.machines[0].disk.operations()),
             disk_operations: self.machines.iter().map(|machine| machine.disk.operations()).sum(),
@@ -443,6 +450,9 @@ impl World {
             }
             What::Restart { node, life } => {
                 if self.machines[node].life == life && self.machines[node].running.is_none() && !self.machines[node].retired {
+                    if self.plan.rots && !self.healed && self.rot.chance(350) {
+                        self.rot(node);
+                    }
                     if self.plan.disk_stops && !self.healed && self.stops.chance(300) {
                         self.stop_disk(node, 16);
                     }
@@ -486,8 +496,22 @@ impl World {
                 self.votes.decided(node, &block.commit)?;
             }
         }
-        self.checks.restarted(node, started.height)?;
+        // What was executed again is what it was, also below what this node told before.
+        started.replayed.iter().try_for_each(|block| self.checks.replayed(node, &block.outcome))?;
+        let has_rotted = std::mem::take(&mut self.machines[node].rot.is_fresh);
+        self.checks.restarted(node, started.height, has_rotted)?;
         let at = started.height;
+        for healed in &started.healed {
+            self.trace(|| format!("node {node}: {healed}"));
+        }
+        if !(started.healed.is_empty() || self.machines[node].rot.times > 0) {
+            return violation("I18", format!("node {node} heals what never rotted: {}", started.healed[0]));
+        }
+        self.heals += started.healed.len() as u64;
+        if has_rotted && started.running.reader.verify().is_err() {
+            // A block of long ago that this start had no need of: nobody gets it from here.
+            self.machines[node].rot.until = u64::MAX;
+        }
         self.trace(|| format!("node {node} starts at height {at}"));
         self.machines[node].life += 1;
         self.machines[node].running = Some(started.running);
@@ -659,15 +683,17 @@ impl World {
     fn orders(&self, node: usize, signed: &Signed, bytes: &[u8]) -> Outcome {
         let running = self.machines[node].running.as_ref().expect("it signs");
         let at = (signed.height, u32::try_from(signed.round).unwrap_or(u32::MAX), signed.step());
+        // What is said again after rot rested on what the disk had when it was recorded (decision record 10).
+        let is_said_again = at <= self.machines[node].rot.said_before;
         let recorded = |record: &GuardRecord| record.position() > at || record.sign_bytes == bytes;
         if !running.guard.as_ref().is_some_and(|guard| guard.records().into_iter().any(recorded)) {
             return violation("order 0", format!("node {node} signs {at:?}, and no durable record of its guard says so"));
         }
         let reader = &running.reader;
-        if reader.tip().unwrap_or(0) + 1 < signed.height {
+        if reader.tip().unwrap_or(0) + 1 < signed.height && !is_said_again {
             return violation("order 2", format!("node {node} signs for height {}, the decision before it is not durable", signed.height));
         }
-        let Some(block) = signed.block.as_ref().filter(|_| signed.kind == PRECOMMIT) else { return Ok(()) };
+        let Some(block) = signed.block.as_ref().filter(|_| signed.kind == PRECOMMIT && !is_said_again) else { return Ok(()) };
         let is_durable = reader
             .entries(signed.height)
             .iter()
@@ -681,7 +707,11 @@ impl World {
                 self.trace(|| format!("node {node} enters {height}/{round} {step:?}"));
                 Ok(())
             }
-            Report::Committed { block_id, block, commit, outcome, .. } => {
+            Report::Committed { block_id, block, commit, outcome, chain } => {
+                let running = self.machines[node].running.as_mut().expect("it reports");
+                if let Err(reason) = running.keep(block, outcome, chain) {
+                    return self.disk_failed(node, reason);
+                }
                 self.trace(|| format!("node {node} commits {} {block_id}", block.header.height));
                 self.checks.committed(node, *block_id, block, commit.get(), outcome)?;
                 self.votes.decided(node, commit.get())?;
@@ -757,6 +787,36 @@ impl World {
         self.crash(node, survival)
     }
 
+    /// One of a machine's files rots while it is down, as long as those who rot and those who lie have less than a third of
+    /// the power: every block, and every body that a lock names, has then a sound copy somewhere.
+    fn rot(&mut self, node: usize) {
+        /// Openings that set something aside are counted, and a run must not reach the bound.
+        const TIMES_MAX: u64 = 6;
+        let machine = &self.machines[node];
+        if !self.is_honest(node) || machine.rot.is_fresh || machine.rot.times >= TIMES_MAX {
+            return;
+        }
+        let is_faulty = |other: usize| other == node || !self.is_honest(other) || self.is_rotten(other);
+        let faulty: u64 = (0..self.plan.powers.len()).filter(|other| is_faulty(*other)).map(|other| self.plan.powers[other]).sum();
+        if node < self.plan.powers.len() && 3 * faulty >= self.plan.powers.iter().sum::<u64>() {
+            return;
+        }
+        let said = machine.guard_position(self.genesis.hash()).unwrap_or_default();
+        let told = self.checks.told(node);
+        let Some(what) = self.machines[node].damage(&mut self.rot) else { return };
+        self.trace(|| format!("node {node} loses {what}"));
+        let rot = &mut self.machines[node].rot;
+        rot.times += 1;
+        rot.is_fresh = true;
+        rot.said_before = rot.said_before.max(said);
+        rot.until = rot.until.max(told).max(said.0);
+    }
+
+    /// Whether it has not come back to where it was when it rotted.
+    fn is_rotten(&self, node: usize) -> bool {
+        self.checks.told(node) < self.machines[node].rot.until
+    }
+
     fn disk_failed(&mut self, node: usize, reason: String) -> Outcome {
         if self.machines[node].disk.is_stopped() {
             return self.stopped(node);
@@ -813,13 +873,14 @@ impl World {
                 Ok(()) => Input::Flushed { height },
                 Err(reason) => return self.disk_failed(node, reason),
             },
-            Effect::Read { job, what: ReadQuestion::Blocks { from, count, .. } } => {
-                let mut blocks = Vec::new();
-                for offset in 0..u64::from(count.min(16)) {
-                    let Ok((_, _, body, commit)) = decided(&running.reader, from.plus(offset)) else { break };
-                    blocks.push((body, commit));
-                }
-                Input::ReadDone { job, answer: ReadAnswer::Blocks(blocks) }
+            Effect::Read { job, what } => {
+                // Short answers: more of them, in more orders.
+                let what = match what {
+                    ReadQuestion::Blocks { from, count, bytes_max } => ReadQuestion::Blocks { from, count: count.min(16), bytes_max },
+                    what => what,
+                };
+                let answer = BlockSource::new(running.reader.clone()).read(&what);
+                Input::ReadDone { job, answer: answer.unwrap_or(ReadAnswer::Blocks(Vec::new())) }
             }
             _ => return Ok(()),
         };
@@ -1153,7 +1214,8 @@ impl World {
         }
         let total: u64 = self.plan.powers.iter().sum();
         let mut core: BTreeSet<usize> = BTreeSet::new();
-        let mut left = honest;
+        // Those who are broken for good are a third; who still lacks what it lost would be one more.
+        let mut left: Vec<usize> = honest.into_iter().filter(|node| !self.is_rotten(*node)).collect();
         while core.iter().map(|node| self.plan.powers[*node]).sum::<u64>() * 3 <= total * 2 {
             let Some(place) = (!left.is_empty()).then(|| self.faults.place(left.len())) else { break };
             core.insert(left.swap_remove(place));

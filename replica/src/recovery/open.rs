@@ -230,19 +230,18 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
     let flushed = chain.height;
     let tip = tip_of(&reader, home.genesis);
     let before_first = home.genesis.initial_height().previous();
-    // Before anything is executed: a log that has lost its beginning is whole for a state that has it, and for no other.
+    // Nothing is pruned, so a log that does not begin with the chain has lost its beginning.
     let base = reader.base().and_then(Height::new);
-    if flushed < tip && base.is_none_or(|base| base > flushed.next()) {
-        // With a state of its own the log would be rotten here; without one it can only be fetched again from the beginning.
-        let first = flushed.next();
-        decided(&reader, first)?;
-        return Err(Stop::Unreachable(format!("blocks after height {first} are missing in the block log")));
+    if let Some(base) = base.filter(|base| *base > home.genesis.initial_height()) {
+        // Rot in what should be there is named more precisely.
+        decided(&reader, base.previous())?;
+        return Err(Stop::Unreachable(format!("it begins with height {base}")));
     }
     if flushed > tip {
         return Err(RecoveryError::Ahead { state: flushed, tip }.into());
     }
     // The block after the state is certified to follow from it only once it is there; the one that the state is of is here.
-    if flushed > before_first && base.is_some_and(|base| base <= flushed) {
+    if flushed > before_first {
         let (block_id, ..) = decided(&reader, flushed)?;
         if chain.last_block_id != Some(block_id) {
             let ours = chain.last_block_id.map_or_else(|| "none".to_owned(), |block_id| block_id.to_string());
@@ -250,7 +249,7 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
             return Err(RecoveryError::Unbelievable(what).into());
         }
     }
-    let mut results = open_results(home, &reader, suspected, flushed, base)?;
+    let mut results = open_results(home, &reader, suspected, flushed)?;
     if let Some(Missing::FromGenesis) = results.as_ref().map(|(_, missing)| *missing) {
         // The state is here and its results are not: they come of the same execution, from the beginning.
         let (start, state, changes) = genesis_state(&home.host, home.genesis)?;
@@ -297,18 +296,12 @@ fn open_results(
     log: &lockstep_storage::log::LogReader,
     suspected: bool,
     flushed: Height,
-    base: Option<Height>,
 ) -> Result<Option<(Results, Missing)>, Stop> {
     if !home.keep_results {
         return Ok(None);
     }
     let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
     let reader = results.reader();
-    // Blocks that are gone for good took their results with them, and nothing can be executed without them.
-    let from_genesis = base == Some(home.genesis.initial_height());
-    if !from_genesis {
-        return Ok(Some((results, Missing::Nothing)));
-    }
     let stop = |height: u64, damage: String| Stop::Results { segment: reader.holder_of(height), damage };
     if suspected && let Err((height, error)) = reader.verify() {
         return Err(stop(height, error.to_string()));

@@ -12,7 +12,7 @@ use lockstep_types::block::{self, Part, PartSetHeader};
 use lockstep_types::{Block, BlockId, Hash, Round};
 
 use crate::check::CheckFailure;
-use crate::seam::{Peer, Ticket};
+use crate::seam::{Mono, Peer, Ticket};
 use crate::shares::Shares;
 
 /// Bodies held at once. Two proposals for each round that may be open, and those that a lock or a certificate names.
@@ -45,13 +45,29 @@ pub struct Body {
     /// Whether a polka, a lock or a certificate named it: it is then kept and stored, whoever proposed it.
     pub named_by_quorum: bool,
     /// When it was last asked for, to ask again.
-    pub asked_at: Option<crate::seam::Mono>,
+    pub asked_at: Option<Mono>,
+    /// Ranges of parts that are on their way: of whom they were asked, and when.
+    pub(crate) ranges_asked: BTreeMap<u32, (Peer, Mono)>,
 }
 
 impl Body {
     /// The judged block, when it is valid.
     pub fn valid_block(&self) -> Option<&Arc<Block>> {
         self.verdict.as_ref().and_then(|verdict| verdict.as_ref().ok())
+    }
+
+    /// For each range of so many parts that is not all here: its first part that is not, and its end. None when it is whole.
+    pub(crate) fn lacking_ranges(&self, total: u32, range: u32) -> Vec<(u32, u32)> {
+        if self.bytes.is_some() {
+            return Vec::new();
+        }
+        let ranges = (0..total).step_by(range as usize).map(|from| (from, from.saturating_add(range).min(total)));
+        ranges.filter_map(|(from, end)| (from..end).find(|index| !self.collected.contains_key(index)).map(|first| (first, end))).collect()
+    }
+
+    /// Whether parts of it are here, cut.
+    pub(crate) fn has_parts(&self) -> bool {
+        self.parts.is_some() || !self.collected.is_empty()
     }
 
     /// Its parts, once it is whole.

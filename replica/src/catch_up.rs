@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstep_sync::{Answer as SyncAnswer, BlockSync, Effect as SyncEffect, Fetched, Input as SyncInput};
 use lockstep_types::block::part_set_header;
-use lockstep_types::{Commit, Height, Round};
+use lockstep_types::{BlockId, Commit, Height, Round};
 
 use crate::replica::{Job, POINTS_LIE, Replica};
 use crate::seam::{Effect, JobId, Mono, Now, Peer, Report, Timer};
@@ -23,13 +23,24 @@ struct Waiting {
     block: Arc<Fetched>,
 }
 
+/// A fetched block that is being verified.
+#[derive(Debug)]
+struct Current {
+    ticket: u64,
+    height: Height,
+    /// What its sender says it is.
+    block_id: BlockId,
+    /// Whether the certificate that came with it holds. Its body is its certificate's, that was compared at the start.
+    proven: bool,
+}
+
 /// Block sync and what it handed over.
 #[derive(Debug)]
 pub struct CatchUp {
     sync: BlockSync,
     waiting: VecDeque<Waiting>,
-    /// The one that is being verified: its ticket, sender and height.
-    current: Option<(u64, u64, Height)>,
+    /// The one that is being verified.
+    current: Option<Current>,
     /// The earliest tick that is set.
     timer: Option<Mono>,
     /// What was last reported.
@@ -99,11 +110,15 @@ impl Replica {
         self.sync(now, SyncInput::PeerGone { peer: peer.0 });
     }
 
-    /// Our tip moved; the block that was fetched for it held.
+    /// Our tip moved. Who gave the block that was fetched for it is credited for a certificate that was verified, and blamed
+    /// for another block; not for what others proved while its own was being verified.
     pub(crate) fn catch_up_with_peers(&mut self, now: Now) {
         let tip = self.chain.height;
-        if let Some((ticket, _, height)) = self.catch_up.current.take_if(|(_, _, height)| *height <= tip) {
-            self.sync(now, SyncInput::Verdict { height, ticket, ok: true });
+        if let Some(Current { ticket, height, block_id, proven }) = self.catch_up.current.take_if(|current| current.height <= tip) {
+            let is_another = height == tip && self.chain.last_block_id.is_some_and(|decided| decided != block_id);
+            if proven || is_another {
+                self.sync(now, SyncInput::Verdict { height, ticket, ok: proven });
+            }
         }
         self.sync(now, SyncInput::Tip { height: tip });
         self.verify_next(now);
@@ -122,27 +137,43 @@ impl Replica {
         let free = self.catch_up.current.is_none() && self.deciding.is_none();
         let ready = free && self.catch_up.waiting.front().is_some_and(|next| next.height == height);
         let Some(next) = ready.then(|| self.catch_up.waiting.pop_front()).flatten() else { return };
-        self.catch_up.current = Some((next.ticket, next.peer, next.height));
         let peer = Peer(next.peer);
         let commit = next.block.commit.clone();
-        if part_set_header(&next.block.body) != commit.block_id.parts {
-            self.synced_block_is_bad(now, peer);
+        let block_id = commit.block_id;
+        let ticket = next.ticket;
+        let known = self.certificate.as_ref();
+        let proven = known.is_some_and(|known| *known.get() == commit);
+        let is_another = known.is_some_and(|known| known.block_id != block_id);
+        self.catch_up.current = Some(Current { ticket, height, block_id, proven });
+        // A large block comes as its certificate alone; its parts are asked for when that holds.
+        let whole = !next.block.body.is_empty();
+        if is_another || (whole && part_set_header(&next.block.body) != block_id.parts) {
+            self.synced_block_is_bad(now, ticket);
             return;
         }
-        if self.certificate.is_none() {
-            self.on_commit(now, peer, commit.clone(), true);
+        if whole {
+            // Kept under the certificate's name even while its signatures are being checked: should they fail, the name is one
+            // that nobody asks for, and it goes with the height.
+            self.bodies.put(block_id, Round::ZERO, Bytes::copy_from_slice(&next.block.body), None);
         }
-        // Kept under the certificate's name even while its signatures are being checked: should they fail, the name is one
-        // that nobody asks for, and it goes with the height.
-        self.bodies.put(commit.block_id, Round::ZERO, Bytes::copy_from_slice(&next.block.body), None);
+        if !proven {
+            self.on_commit(now, peer, commit, Some(ticket));
+        }
         if self.certificate.is_some() {
-            self.judge(commit.block_id);
+            self.judge(block_id);
+        }
+    }
+
+    /// The certificate of the fetched block holds.
+    pub(crate) fn synced_block_is_proven(&mut self, ticket: u64) {
+        if let Some(current) = self.catch_up.current.as_mut().filter(|current| current.ticket == ticket) {
+            current.proven = true;
         }
     }
 
     /// The block that is being verified does not hold: its sender is left, and it is fetched from another.
-    pub(crate) fn synced_block_is_bad(&mut self, now: Now, peer: Peer) {
-        if let Some((ticket, _, height)) = self.catch_up.current.take_if(|(_, from, _)| *from == peer.0) {
+    pub(crate) fn synced_block_is_bad(&mut self, now: Now, ticket: u64) {
+        if let Some(Current { ticket, height, .. }) = self.catch_up.current.take_if(|current| current.ticket == ticket) {
             // What was handed over above it is void and comes again.
             self.catch_up.waiting.clear();
             self.sync(now, SyncInput::Verdict { height, ticket, ok: false });
@@ -154,7 +185,7 @@ impl Replica {
         let Some(job) = self.jobs.remove(&id) else { return };
         let answer = bytes.map(|bytes| Answer::decode(&bytes)).transpose();
         let peer = match &job {
-            Job::AskBody { peer, .. } | Job::AskBlocks { peer, .. } | Job::AskSigned { peer } => *peer,
+            Job::AskBody { peer, .. } | Job::AskParts { peer, .. } | Job::AskBlocks { peer, .. } | Job::AskSigned { peer } => *peer,
             _ => return,
         };
         let answer = match answer {
@@ -167,6 +198,21 @@ impl Replica {
         match (job, answer) {
             (Job::AskBody { height, block_id, .. }, Some(Answer::Body(body))) => self.on_body(now, peer, height, block_id, body),
             (Job::AskBody { .. }, Some(Answer::Unavailable(status))) => self.on_status(now, peer, status),
+            (Job::AskParts { height, block_id, from, count, .. }, answer) => {
+                let parts = match answer {
+                    Some(Answer::Parts(parts)) => parts,
+                    Some(Answer::Unavailable(status)) => {
+                        self.on_status(now, peer, status);
+                        Vec::new()
+                    }
+                    _ => Vec::new(),
+                };
+                self.on_parts(now, peer, height, block_id, (from, count), parts);
+            }
+            (Job::AskBlocks { request, .. }, Some(Answer::Certificate(commit))) => {
+                self.sync(now, SyncInput::Response { peer: peer.0, id: request, answer: SyncAnswer::Certificate(commit) });
+                self.verify_next(now);
+            }
             (Job::AskBlocks { request, .. }, Some(Answer::Blocks(blocks))) => {
                 let blocks: Vec<(Bytes, Commit)> = blocks;
                 let fetched = blocks.into_iter().map(|(body, commit)| Fetched { body: Arc::from(&body[..]), commit }).collect();

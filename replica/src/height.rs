@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use lockstep_consensus as consensus;
 use lockstep_storage::log::Kind;
-use lockstep_types::block::{Part, PartSetHeader, part_set_header};
+use lockstep_types::block::{Part, PartSetHeader};
 use lockstep_types::codec;
 use lockstep_types::quorum::Quorum;
 use lockstep_types::vote::Verified;
-use lockstep_types::{Block, BlockId, Commit, Height, Polka, Power, Proposal, Round, Time, ValidatorIndex, Vote, VoteType};
+use lockstep_types::{Block, BlockId, Commit, Height, Polka, Power, Proposal, PublicKey, Round, Time, ValidatorIndex, Vote, VoteType};
 
 use crate::bodies::{Bodies, Body, PartFate};
 use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob};
@@ -27,8 +27,6 @@ use crate::wire::{Message, Question, WIRE_VERSION};
 const PROPOSALS_PER_ROUND: usize = 2;
 /// Rounds ahead of ours of which proposals are kept.
 const ROUNDS_AHEAD: u32 = 2;
-/// A body is asked for again after this.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Something to sign, with what it is cast under.
 #[derive(Debug)]
@@ -486,8 +484,10 @@ impl Replica {
         if let Some(state) = self.peers.get_mut(peer) {
             state.told_own = true;
         }
-        let told = self.peers.iter().filter(|(_, state)| state.told_own && state.validator.is_some()).count();
-        if told + 1 >= self.chain.validators.len() {
+        // Who is no validator of this height proves nothing by knowing of no message, and one that connected twice answers once.
+        let me = self.signing.me().map(|me| me.public_key);
+        let told = |key: PublicKey| self.peers.iter().any(|(_, state)| state.told_own && state.validator == Some(key));
+        if self.chain.validators.iter().all(|validator| Some(validator.public_key) == me || told(validator.public_key)) {
             self.end_own_wait(now);
         }
     }
@@ -690,33 +690,6 @@ impl Replica {
         }
     }
 
-    /// Asks somebody for a body that we lack.
-    pub(crate) fn ask_body(&mut self, now: Now, block_id: BlockId) {
-        let height = self.height();
-        let Some(body) = self.bodies.get(&block_id).filter(|body| body.bytes.is_none()) else { return };
-        if body.asked_at.is_some_and(|at| now.mono.since(at) < ASK_AGAIN) {
-            return;
-        }
-        let Some(peer) = self.peers.to_ask(height) else { return };
-        self.bodies.get_mut(&block_id).expect("just seen").asked_at = Some(now.mono);
-        let job = self.fx.job();
-        self.jobs.insert(job, Job::AskBody { peer, height, block_id });
-        self.fx.push(Effect::Request { job, peer, bytes: Question::Body { height, block_id }.encode() });
-    }
-
-    pub(crate) fn on_body(&mut self, now: Now, peer: Peer, height: Height, block_id: BlockId, bytes: Bytes) {
-        if height != self.height() || self.deciding.is_some() {
-            return;
-        }
-        if part_set_header(&bytes) != block_id.parts {
-            self.blame(peer, POINTS_LIE, "a body that is not the one asked for".into());
-            return;
-        }
-        self.bodies.put(block_id, self.consensus.round(), bytes, None);
-        self.gossip.progressed(now);
-        self.judge(block_id);
-    }
-
     // --- votes and certificates -------------------------------------------------------------------------------------
 
     pub(crate) fn on_vote(&mut self, _now: Now, peer: Peer, vote: Vote) {
@@ -775,16 +748,16 @@ impl Replica {
         self.judge(block_id);
     }
 
-    pub(crate) fn on_commit(&mut self, now: Now, peer: Peer, commit: Commit, synced: bool) {
-        let _ = now;
-        if self.certificate.is_some() && !synced {
+    /// A certificate; `synced` is block sync's ticket, when it is that of a fetched block.
+    pub(crate) fn on_commit(&mut self, now: Now, peer: Peer, commit: Commit, synced: Option<u64>) {
+        if self.certificate.is_some() && synced.is_none() {
             return;
         }
         match commit.claim(&self.chain_id, &self.chain.validators) {
             Ok(claim) => self.verify(claim.checks().to_vec(), Job::Commit { peer, claim, synced }),
             Err(error) => {
-                if synced {
-                    self.synced_block_is_bad(now, peer);
+                if let Some(ticket) = synced {
+                    self.synced_block_is_bad(now, ticket);
                 }
                 self.blame(peer, POINTS_LIE, format!("a commit: {error}"));
             }
@@ -796,6 +769,9 @@ impl Replica {
             return;
         }
         let block_id = commit.block_id;
+        if self.certificate.as_ref().is_some_and(|known| known.block_id == block_id) {
+            return;
+        }
         self.sync_certified(now, commit.height);
         self.certificate = Some(Arc::new(commit.clone()));
         self.bodies.name(block_id, commit.round, true);

@@ -16,7 +16,8 @@
 //! | [`pool`] | transactions of clients and peers |
 //! | [`gossip`] | reconciliation with peers |
 //! | [`catch_up`] | block sync beside consensus |
-//! | [`serving`] | answers to peers, each in its turn |
+//! | `fetching` | bodies that a quorum named and nobody sent |
+//! | [`serving`], [`source`] | answers to peers, each in its turn; what the log holds for them |
 //! | [`pace`] | when a height begins |
 //! | [`chain`] | what the chain says after a block |
 //! | [`check`], [`execution`] | the jobs that shells run beside the replica |
@@ -34,6 +35,7 @@ pub mod check;
 pub mod effects;
 pub mod execution;
 pub mod fence;
+mod fetching;
 pub mod gossip;
 mod height;
 pub mod pace;
@@ -47,6 +49,7 @@ pub mod seam;
 pub mod serving;
 pub mod shares;
 pub mod signing;
+pub mod source;
 pub mod wire;
 
 pub use chain::ChainState;

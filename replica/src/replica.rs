@@ -81,7 +81,7 @@ pub(crate) enum Job {
     LateVote { claim: Claim<Vote> },
     Proposal { peer: Peer, claim: Claim<Proposal>, received: Time, first: Option<Part> },
     Polka { peer: Peer, claim: Claim<Polka> },
-    Commit { peer: Peer, claim: Claim<Commit>, synced: bool },
+    Commit { peer: Peer, claim: Claim<Commit>, synced: Option<u64> },
     OwnProof { peer: Peer, claim: Claim<Vote>, message: OwnMessage },
     OwnProposal { peer: Peer, claim: Claim<Proposal>, message: OwnMessage },
     Sign { message: OwnMessage },
@@ -89,8 +89,9 @@ pub(crate) enum Job {
     Check { height: Height, block_id: BlockId, certified: bool },
     CheckTxs { hashes: Vec<Hash>, recheck: bool },
     Execute { height: Height },
-    Serve { peer: Peer, ask: AskId },
+    Serve { peer: Peer, ask: AskId, cost: u64 },
     AskBody { peer: Peer, height: Height, block_id: BlockId },
+    AskParts { peer: Peer, height: Height, block_id: BlockId, from: u32, count: u32 },
     AskBlocks { peer: Peer, request: u64 },
     AskSigned { peer: Peer },
 }
@@ -393,7 +394,7 @@ impl Replica {
             Message::Proposal { proposal, first } => self.on_proposal(now, peer, proposal, first),
             Message::Part { header, part, .. } => self.on_part(now, peer, header, part),
             Message::Polka(polka) => self.on_polka(now, peer, polka),
-            Message::Commit(commit) => self.on_commit(now, peer, commit, false),
+            Message::Commit(commit) => self.on_commit(now, peer, commit, None),
             Message::Status(_) | Message::Have(_) | Message::Txs(_) => {}
         }
     }
@@ -401,7 +402,7 @@ impl Replica {
     /// Asks for signature checks; what is beyond the bound is dropped, and comes again. Not so the certificate that block
     /// sync waits for: there is one at a time, and nothing would ask for it again.
     pub(crate) fn verify(&mut self, checks: Vec<lockstep_types::crypto::SignatureCheck>, job: Job) {
-        if self.checks_out >= VERIFYING_MAX && !matches!(job, Job::Commit { synced: true, .. }) {
+        if self.checks_out >= VERIFYING_MAX && !matches!(job, Job::Commit { synced: Some(_), .. }) {
             if let Job::Vote { key, .. } = &job {
                 self.verifying.remove(key);
             }
@@ -471,10 +472,15 @@ impl Replica {
                 Err(error) => self.blame(peer, POINTS_LIE, format!("a polka: {error}")),
             },
             Some(Job::Commit { peer, claim, synced }) => match claim.settle(verdicts) {
-                Ok(commit) => self.on_verified_commit(now, commit),
+                Ok(commit) => {
+                    if let Some(ticket) = synced {
+                        self.synced_block_is_proven(ticket);
+                    }
+                    self.on_verified_commit(now, commit);
+                }
                 Err(error) => {
-                    if synced {
-                        self.synced_block_is_bad(now, peer);
+                    if let Some(ticket) = synced {
+                        self.synced_block_is_bad(now, ticket);
                     }
                     self.blame(peer, POINTS_LIE, format!("a commit: {error}"));
                 }

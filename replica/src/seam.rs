@@ -423,6 +423,20 @@ pub enum ReadQuestion {
         /// Bound on the bodies' bytes.
         bytes_max: u64,
     },
+    /// One body, decided or not.
+    Body {
+        /// Its name.
+        block_id: BlockId,
+    },
+    /// Parts of a body, decided or not.
+    Parts {
+        /// Its name.
+        block_id: BlockId,
+        /// The first part.
+        from: u32,
+        /// How many, at most [`crate::wire::WHOLE_PARTS_MAX`].
+        count: u32,
+    },
 }
 
 /// What was read.
@@ -430,6 +444,12 @@ pub enum ReadQuestion {
 pub enum ReadAnswer {
     /// Bodies and commits, by ascending height without gaps.
     Blocks(Vec<(Bytes, Commit)>),
+    /// The first of the blocks has more parts than travel whole: its commit.
+    Certificate(Commit),
+    /// The body, if it is there.
+    Body(Option<Bytes>),
+    /// The parts; none when the body is not there.
+    Parts(Vec<lockstep_types::block::Part>),
 }
 
 /// What a timer is for.

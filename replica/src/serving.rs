@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use lockstep_sync::Server;
 use lockstep_sync::server::Serve;
+use lockstep_types::block::{PART_BYTES, Part};
 use lockstep_types::{Address, Height, Proposal, Vote};
 
+use crate::bodies::Body;
 use crate::catch_up::millis;
 use crate::replica::{Job, POINTS_GARBAGE, Replica};
 use crate::seam::{AskId, Effect, JobId, Mono, Now, Peer, ReadAnswer, ReadQuestion, Timer};
-use crate::wire::{Answer, Question, VOTES_MAX};
+use crate::wire::{Answer, Question, VOTES_MAX, WHOLE_PARTS_MAX};
 
 /// What one peer is sent on average, in bytes a second. More than a node that catches up can verify and execute, so an honest
 /// one never waits; and little enough that one peer does not keep the disk from the others.
@@ -22,6 +24,10 @@ pub const SERVE_BYTES_PER_S: u64 = 64 << 20;
 /// How bad a question beyond those that may wait is, in points of the shell's score. A correct peer may send a few when its
 /// requests time out; one that goes on sending them is out after a hundred.
 pub(crate) const POINTS_FLOOD: u32 = 1;
+
+/// A range of parts counts for this part of its body at least: whoever reads the log keeps one body cut, and a peer that
+/// asks for another one each time has a whole one read for a few parts.
+const REREAD_PART: u64 = 4;
 
 /// The questions that wait for their turn.
 #[derive(Debug)]
@@ -55,7 +61,7 @@ impl Replica {
         };
         let (from, count) = match question {
             Question::Blocks { from, count } => (from, count),
-            Question::Body { height, .. } | Question::Signed { from: height, .. } => (height, 1),
+            Question::Body { height, .. } | Question::Parts { height, .. } | Question::Signed { from: height, .. } => (height, 1),
         };
         if !self.serving.server.on_request(millis(now), Serve { peer: peer.0, id: ask.0, from, count }) {
             self.refuse(ask);
@@ -101,45 +107,64 @@ impl Replica {
         match question {
             Question::Blocks { from, count } => {
                 if from < self.base || from > self.chain.height || from == Height::ZERO || count == 0 {
-                    self.respond(peer, ask, &Answer::Unavailable(self.status()));
+                    self.respond(peer, ask, &Answer::Unavailable(self.status()), 0);
                     return;
                 }
                 let count = count.min(lockstep_sync::RANGE_BLOCKS_MAX);
-                self.read(peer, ask, ReadQuestion::Blocks { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX });
+                self.read(peer, ask, ReadQuestion::Blocks { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX }, 0);
+            }
+            Question::Body { block_id, .. } if block_id.parts.total > WHOLE_PARTS_MAX => {
+                self.respond(peer, ask, &Answer::Unavailable(self.status()), 0);
             }
             Question::Body { block_id, .. } => {
                 let held = self.bodies.get(&block_id).and_then(|body| body.bytes.clone());
-                let last = self.last.as_ref().filter(|last| last.block_id == block_id).map(|last| last.body.clone());
-                let deciding =
-                    self.deciding.as_ref().filter(|deciding| deciding.block_id == block_id).map(|deciding| deciding.body.clone());
-                let answer = held.or(last).or(deciding).map_or_else(|| Answer::Unavailable(self.status()), Answer::Body);
-                self.respond(peer, ask, &answer);
+                let last = || self.last.as_ref().filter(|last| last.block_id == block_id).map(|last| last.body.clone());
+                match held.or_else(last) {
+                    Some(body) => self.respond(peer, ask, &Answer::Body(body), 0),
+                    None => self.read(peer, ask, ReadQuestion::Body { block_id }, 0),
+                }
+            }
+            Question::Parts { block_id, from, count, .. } => {
+                let count = count.min(WHOLE_PARTS_MAX);
+                if self.bodies.get(&block_id).is_some_and(Body::has_parts) {
+                    let indices = from..from.saturating_add(count).min(block_id.parts.total);
+                    let parts: Vec<Part> = indices.filter_map(|index| self.bodies.part(&block_id, index)).collect();
+                    self.respond(peer, ask, &Answer::Parts(parts), 0);
+                } else {
+                    let body_bytes = u64::from(block_id.parts.total).saturating_mul(PART_BYTES as u64);
+                    self.read(peer, ask, ReadQuestion::Parts { block_id, from, count }, body_bytes / REREAD_PART);
+                }
             }
             Question::Signed { address, from } => {
                 let (votes, proposals) = self.signed_by(&address, from);
-                self.respond(peer, ask, &Answer::Signed(votes, proposals));
+                self.respond(peer, ask, &Answer::Signed(votes, proposals), 0);
             }
         }
     }
 
-    fn read(&mut self, peer: Peer, ask: AskId, what: ReadQuestion) {
+    fn read(&mut self, peer: Peer, ask: AskId, what: ReadQuestion, cost: u64) {
         let job = self.fx.job();
-        self.jobs.insert(job, Job::Serve { peer, ask });
+        self.jobs.insert(job, Job::Serve { peer, ask, cost });
         self.fx.push(Effect::Read { job, what });
     }
 
     pub(crate) fn on_read(&mut self, now: Now, id: JobId, answer: ReadAnswer) {
-        let Some(Job::Serve { peer, ask }) = self.jobs.remove(&id) else { return };
-        let ReadAnswer::Blocks(blocks) = answer;
-        let answer = if blocks.is_empty() { Answer::Unavailable(self.status()) } else { Answer::Blocks(blocks) };
-        self.respond(peer, ask, &answer);
+        let Some(Job::Serve { peer, ask, cost }) = self.jobs.remove(&id) else { return };
+        let answer = match answer {
+            ReadAnswer::Blocks(blocks) if !blocks.is_empty() => Answer::Blocks(blocks),
+            ReadAnswer::Certificate(commit) => Answer::Certificate(commit),
+            ReadAnswer::Body(Some(body)) => Answer::Body(body),
+            ReadAnswer::Parts(parts) if !parts.is_empty() => Answer::Parts(parts),
+            _ => Answer::Unavailable(self.status()),
+        };
+        self.respond(peer, ask, &answer, cost);
         self.serve(now);
     }
 
-    /// Answers a question whose turn it was.
-    fn respond(&mut self, peer: Peer, ask: AskId, answer: &Answer) {
+    /// Answers a question whose turn it was. It counts for its bytes, and at least for what it cost.
+    fn respond(&mut self, peer: Peer, ask: AskId, answer: &Answer, cost: u64) {
         let bytes = answer.encode();
-        self.serving.server.served(peer.0, bytes.len() as u64);
+        self.serving.server.served(peer.0, cost.max(bytes.len() as u64));
         self.fx.push(Effect::Respond { ask, bytes });
     }
 

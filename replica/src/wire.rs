@@ -26,10 +26,22 @@ pub const GOSSIP_BYTES_MAX: usize = 1 << 20;
 pub const VOTES_MAX: usize = 256;
 /// Longest question.
 pub const QUESTION_BYTES_MAX: usize = 4 * 1024;
-/// Longest answer. Blocks that are larger travel one at a time, so this is the largest body with its commit.
+/// A body of more parts travels in ranges of at most as many, each verified when it comes: 4 MiB, half of what the network
+/// carries in one response.
+pub const WHOLE_PARTS_MAX: u32 = lockstep_sync::WHOLE_PARTS_MAX;
+/// Longest answer that is decoded: the largest body with its commit. What this program sends is shorter, see
+/// [`SENT_BYTES_MAX`].
 pub const ANSWER_BYTES_MAX: usize = lockstep_types::block::BODY_BYTES_MAX + (1 << 20);
 /// Most blocks in one answer.
 pub const BLOCKS_MAX: usize = 128;
+const _: () = assert!(lockstep_sync::RANGE_BLOCKS_MAX as usize <= BLOCKS_MAX, "what block sync asks for fits one answer");
+/// Longest answer that this program sends: parts with their proofs, or blocks with their commits. The network must carry it.
+pub const SENT_BYTES_MAX: usize = (4 << 20) + (1 << 20);
+const _: () = assert!(lockstep_sync::RESPONSE_BYTES_MAX + (1 << 20) <= SENT_BYTES_MAX as u64);
+/// What surrounds the bytes of a part in an answer: index, lengths, proof.
+const PART_ENVELOPE_BYTES: usize = 4 + 4 + 4 + 32 * lockstep_types::merkle::AUNTS_MAX;
+const _: () = assert!(2 + 4 + WHOLE_PARTS_MAX as usize * (PART_BYTES + PART_ENVELOPE_BYTES) <= SENT_BYTES_MAX);
+const _: () = assert!(WHOLE_PARTS_MAX as usize * PART_BYTES + VALIDATORS_MAX * (1 + 20 + 12 + 64) + 256 <= SENT_BYTES_MAX);
 /// Transactions in one batch, whatever their size.
 pub const TXS_MAX: usize = 4_096;
 
@@ -207,7 +219,7 @@ pub enum Question {
         /// Most blocks.
         count: u32,
     } = 1,
-    /// A body that is not decided yet.
+    /// A body, decided or not.
     Body {
         /// Its height.
         height: Height,
@@ -221,6 +233,17 @@ pub enum Question {
         /// From which height.
         from: Height,
     } = 3,
+    /// Parts of a body, decided or not.
+    Parts {
+        /// Its height.
+        height: Height,
+        /// Its name.
+        block_id: BlockId,
+        /// The first part.
+        from: u32,
+        /// Most parts.
+        count: u32,
+    } = 4,
 }
 
 /// What is answered.
@@ -234,6 +257,10 @@ pub enum Answer {
     Body(Bytes),
     /// Votes and proposals of the validator asked about.
     Signed(Vec<Vote>, Vec<Proposal>),
+    /// Parts of the body asked for, from the first on; each proves its place. At most [`WHOLE_PARTS_MAX`].
+    Parts(Vec<Part>),
+    /// The first of the blocks asked for has more than [`WHOLE_PARTS_MAX`] parts: its certificate, which names them.
+    Certificate(Commit),
 }
 
 impl BorshSerialize for Answer {
@@ -260,6 +287,14 @@ impl BorshSerialize for Answer {
                 votes.serialize(writer)?;
                 proposals.serialize(writer)
             }
+            Self::Parts(parts) => {
+                5u8.serialize(writer)?;
+                parts.serialize(writer)
+            }
+            Self::Certificate(commit) => {
+                6u8.serialize(writer)?;
+                commit.serialize(writer)
+            }
         }
     }
 }
@@ -283,6 +318,8 @@ impl BorshDeserialize for Answer {
             2 => Ok(Self::Unavailable(Status::deserialize_reader(reader)?)),
             3 => Ok(Self::Body(Bytes::from(codec::read_bytes(reader, lockstep_types::block::BODY_BYTES_MAX)?))),
             4 => Ok(Self::Signed(codec::read_list(reader, VOTES_MAX)?, codec::read_list(reader, VOTES_MAX)?)),
+            5 => Ok(Self::Parts(codec::read_list(reader, WHOLE_PARTS_MAX as usize)?)),
+            6 => Ok(Self::Certificate(Commit::deserialize_reader(reader)?)),
             other => Err(invalid(format!("no answer has tag {other}"))),
         }
     }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lockstep_types::block::BODY_BYTES_MAX;
+use lockstep_types::block::{BODY_BYTES_MAX, PARTS_MAX};
 use lockstep_types::{Commit, Height};
 
 use crate::held::{BUFFER_BYTES_MAX, Held, WINDOW_BLOCKS};
 use crate::peers::{DEADLINE_MS, DEBT_SLACK, FORGET_AFTER_DEADLINES, PEERS_MAX, Peer, REQUESTS_PER_PEER_MAX, SHORT_ANSWER_DEBT};
-use crate::server::{RESPONSE_BYTES_MAX, bytes_of};
+use crate::server::{RESPONSE_BYTES_MAX, WHOLE_PARTS_MAX, bytes_of};
 
 /// Most requests that are within their deadline at one time.
 pub const REQUESTS_MAX: usize = 4;
@@ -40,7 +40,8 @@ const RUNS_TRIED_MAX: usize = 8;
 /// A block as a peer sends it. Its height is that of its commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// The bytes of the body, undecoded.
+    /// The bytes of the body, undecoded. None at all stand for a body that does not travel whole ([`Answer::Certificate`]): the
+    /// caller asks for its parts when it has verified the certificate.
     pub body: Arc<[u8]>,
     /// The certificate that is said to prove it.
     pub commit: Commit,
@@ -58,6 +59,8 @@ impl Fetched {
 pub enum Answer {
     /// The first of the blocks asked for, in order and without a hole; the rest is asked again.
     Blocks(Vec<Fetched>),
+    /// The first of the blocks has more parts than [`WHOLE_PARTS_MAX`]: its certificate.
+    Certificate(Commit),
     /// It does not have the first of them; this is what it has.
     NotAvailable {
         /// Its lowest block.
@@ -174,6 +177,11 @@ pub enum BlameReason {
         asked: u32,
         /// Sent.
         found: usize,
+    },
+    /// The certificate alone of a block that travels whole.
+    Withheld {
+        /// Parts that the certificate names.
+        parts: u32,
     },
     /// More bytes than an answer or a body may have, or a body without any.
     BadSize {
@@ -361,6 +369,19 @@ impl BlockSync {
                         if self.held.contains(height) {
                             self.wanted.remove(&height);
                         }
+                    }
+                    self.want(request.from, request.end());
+                }
+                Err(reason) => {
+                    self.want(request.from, request.end());
+                    self.blame(id, reason, fx);
+                }
+            },
+            Answer::Certificate(commit) => match check_certificate(&request, &commit) {
+                Ok(()) => {
+                    self.held.keep(request.from, id, Fetched { body: Arc::from([]), commit });
+                    if self.held.contains(request.from) {
+                        self.wanted.remove(&request.from);
                     }
                     self.want(request.from, request.end());
                 }
@@ -615,6 +636,15 @@ fn check_answer(request: &Request, blocks: &[Fetched]) -> Result<u64, BlameReaso
         return Err(BlameReason::BadSize { bytes: total });
     }
     Ok(total)
+}
+
+/// What can be said of a certificate alone without knowing any validator.
+fn check_certificate(request: &Request, commit: &Commit) -> Result<(), BlameReason> {
+    if commit.height.get() != request.from {
+        return Err(BlameReason::WrongHeight { expected: height(request.from), found: commit.height });
+    }
+    let parts = commit.block_id.parts.total;
+    if parts > WHOLE_PARTS_MAX && parts <= PARTS_MAX { Ok(()) } else { Err(BlameReason::Withheld { parts }) }
 }
 
 fn height(value: u64) -> Height {

@@ -40,4 +40,4 @@ pub use peers::{
     DEADLINE_MS, DEBT_SLACK, FORGET_AFTER_DEADLINES, PATIENCE_MAX, PEERS_MAX, REQUESTS_PER_PEER_MAX, REST_MS, REST_MS_MAX,
     SHORT_ANSWER_DEBT, TIMEOUT_DEBT,
 };
-pub use server::{RESPONSE_BYTES_MAX, Server, fetched_bytes, plan_response};
+pub use server::{RESPONSE_BYTES_MAX, Server, WHOLE_PARTS_MAX, fetched_bytes, plan_response};

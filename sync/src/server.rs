@@ -2,13 +2,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use lockstep_types::block::PART_BYTES;
 use lockstep_types::{Commit, Height};
 
 use crate::client::RANGE_BLOCKS_MAX;
 use crate::peers::{PEERS_MAX, REQUESTS_PER_PEER_MAX};
 
-/// Most bytes of one answer, as [`fetched_bytes`] counts them. A single block may be larger: it then comes alone.
+/// Most bytes of one answer, as [`fetched_bytes`] counts them. A single block may be a little larger, by its
+/// certificate: it then comes alone.
 pub const RESPONSE_BYTES_MAX: u64 = 4 << 20;
+
+/// A body of more parts than this never travels in an answer: the answer is then its certificate alone, and the parts are asked
+/// for when that was verified, in ranges of at most as many.
+pub const WHOLE_PARTS_MAX: u32 = 64;
+const _: () = assert!(WHOLE_PARTS_MAX as u64 * PART_BYTES as u64 <= RESPONSE_BYTES_MAX);
 
 /// Most answers being read from disk at a time, over all peers: serving must not take the disk from consensus.
 pub const SERVING_MAX: usize = 4;

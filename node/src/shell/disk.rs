@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use lockstep_replica::Input;
 use lockstep_replica::seam::{JobId, LogRecord, ReadAnswer, ReadQuestion, Ticket, Write};
+use lockstep_replica::source::BlockSource;
 use lockstep_storage::guard::Guard;
 use lockstep_storage::log::{BlockLog, LogError, Preallocator, Record};
 
@@ -99,12 +100,13 @@ pub(crate) fn guard_thread(threads: &mut Threads, mut guard: Guard, inbox: Inbox
 pub(crate) fn read_thread(threads: &mut Threads, readers: Arc<Readers>, inbox: Inbox) -> Sender<ReadJob> {
     let (sender, receiver) = channel::<ReadJob>();
     threads.spawn("read", move || {
-        while let Ok((job, ReadQuestion::Blocks { from, count, bytes_max })) = receiver.recv() {
-            let blocks = readers.blocks(from, count, bytes_max).unwrap_or_else(|error| {
-                tracing::error!(%error, height = from.get(), "a block cannot be read");
-                Vec::new()
+        let mut source = BlockSource::new(readers.log());
+        while let Ok((job, what)) = receiver.recv() {
+            let answer = source.read(&what).unwrap_or_else(|error| {
+                tracing::error!(%error, ?what, "what a peer asked for cannot be read");
+                ReadAnswer::Blocks(Vec::new())
             });
-            inbox.answer(Input::ReadDone { job, answer: ReadAnswer::Blocks(blocks) });
+            inbox.answer(Input::ReadDone { job, answer });
         }
     });
     sender

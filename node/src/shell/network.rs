@@ -7,12 +7,14 @@ use lockstep_genesis::Genesis;
 use lockstep_network::{Config, Event, Events, Handshake, Limits, Network, Pace, PeerAddr, StartError, ValidatorBinding, Verdict};
 use lockstep_replica::Input;
 use lockstep_replica::seam::Peer;
-use lockstep_replica::wire::{Message, WIRE_VERSION};
+use lockstep_replica::wire::{Message, SENT_BYTES_MAX, WIRE_VERSION};
 use lockstep_types::block::BLOCK_PROTOCOL;
 use lockstep_types::{PrivateKey, PublicKey, Signature, crypto};
 
 use super::inbox::{Inbox, Mail};
 use crate::metrics::Metrics;
+
+const _: () = assert!(SENT_BYTES_MAX <= lockstep_network::RESPONSE_BYTES_MAX, "the network carries every answer that is sent");
 
 /// Where and as whom to listen.
 pub(crate) struct Listen {

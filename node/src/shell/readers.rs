@@ -128,22 +128,9 @@ impl Readers {
         decided(&self.log, height).map(Some)
     }
 
-    /// Blocks for a peer who catches up.
-    ///
-    /// # Errors
-    /// When the disk fails or is damaged.
-    pub fn blocks(&self, from: Height, count: u32, bytes_max: u64) -> Result<Vec<(Bytes, Commit)>, RecoveryError> {
-        let mut blocks = Vec::new();
-        let mut bytes = 0u64;
-        for offset in 0..u64::from(count) {
-            let Some((_, _, body, commit)) = self.block(from.plus(offset))? else { break };
-            bytes += lockstep_sync::fetched_bytes(body.len(), commit.signatures.len());
-            if !blocks.is_empty() && bytes > bytes_max {
-                break;
-            }
-            blocks.push((body, commit));
-        }
-        Ok(blocks)
+    /// The block log, for peers.
+    pub(crate) fn log(&self) -> LogReader {
+        self.log.clone()
     }
 
     /// The height of a decided block with this hash.

@@ -11,8 +11,9 @@ use lockstep_replica::check::{BuildJob, build, check};
 use lockstep_replica::execution::{ExecuteJob, Executor};
 use lockstep_replica::seam::{AskId, JobId, Mono, Peer, ReadAnswer, ReadQuestion, Report, Timer};
 use lockstep_replica::signing::{GuardView, Me};
-use lockstep_replica::wire::{Answer, Message, Question};
+use lockstep_replica::wire::{Answer, Message, Question, WHOLE_PARTS_MAX};
 use lockstep_replica::{ChainState, Config, Effect, Fence, Input, Now, Replica, Restored};
+use lockstep_types::block::cut;
 use lockstep_types::crypto::{SignatureCheck, verify_batch};
 use lockstep_types::{BlockId, Commit, ConsensusParams, Height, Round};
 
@@ -271,11 +272,22 @@ impl Made {
         match question {
             Question::Blocks { from, count } => {
                 let from = usize::try_from(from.get()).unwrap() - 1;
-                let blocks = self.blocks.iter().skip(from).take(*count as usize);
-                Answer::Blocks(blocks.map(|(_, body, commit)| (body.clone(), commit.clone())).collect())
+                let travels = |(id, ..): &&(BlockId, Bytes, Commit)| id.parts.total <= WHOLE_PARTS_MAX;
+                match self.blocks.get(from) {
+                    None => Answer::Unavailable(status),
+                    Some((id, _, commit)) if id.parts.total > WHOLE_PARTS_MAX => Answer::Certificate(commit.clone()),
+                    Some(_) => {
+                        let blocks = self.blocks.iter().skip(from).take(*count as usize).take_while(travels);
+                        Answer::Blocks(blocks.map(|(_, body, commit)| (body.clone(), commit.clone())).collect())
+                    }
+                }
             }
             Question::Body { block_id, .. } => match self.blocks.iter().find(|(id, _, _)| id == block_id) {
                 Some((_, body, _)) => Answer::Body(body.clone()),
+                None => Answer::Unavailable(status),
+            },
+            Question::Parts { block_id, from, count, .. } => match self.blocks.iter().find(|(id, _, _)| id == block_id) {
+                Some((_, body, _)) => Answer::Parts(cut(body).1.into_iter().skip(*from as usize).take(*count as usize).collect()),
                 None => Answer::Unavailable(status),
             },
             Question::Signed { .. } => Answer::Signed(Vec::new(), Vec::new()),

@@ -120,6 +120,11 @@ pub(crate) fn questions() -> Vec<(&'static str, Question, String)> {
             Question::Signed { address: Address([0x44; 20]), from: height(5) },
             "03".to_owned() + &times(20, "44") + "0500000000000000",
         ),
+        (
+            "parts",
+            Question::Parts { height: height(5), block_id: block_id(), from: 64, count: 64 },
+            "04".to_owned() + "0500000000000000" + &id() + "40000000" + "40000000",
+        ),
     ]
 }
 
@@ -134,5 +139,7 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer, String)> {
             Answer::Signed(vec![vote()], vec![proposal()]),
             "04".to_owned() + "01000000" + &vote_hex() + "01000000" + &proposal_hex(),
         ),
+        ("parts", Answer::Parts(vec![part()]), "05".to_owned() + "01000000" + &part_hex()),
+        ("certificate", Answer::Certificate(commit()), "06".to_owned() + &commit_hex()),
     ]
 }

@@ -2,14 +2,17 @@
 //! driven by hand.
 
 mod bodies;
+mod catching_up;
 mod check;
 mod desk;
 mod driven;
 mod examples;
 mod fence;
+mod own_wait;
 mod pool;
 mod serving;
 mod shares;
 mod signing;
+mod source;
 mod support;
 mod wire;

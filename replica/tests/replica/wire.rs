@@ -2,7 +2,7 @@
 
 use lockstep_replica::wire::{
     ANSWER_BYTES_MAX, Answer, BITS_MAX, Bits, FRAME_BYTES_MAX, GOSSIP_BYTES_MAX, Message, QUESTION_BYTES_MAX, Question, TXS_MAX, TxBatch,
-    VOTES_MAX, VoteBatch,
+    VOTES_MAX, VoteBatch, WHOLE_PARTS_MAX,
 };
 use lockstep_types::codec::DecodeError;
 use proptest::prelude::*;
@@ -130,6 +130,10 @@ fn lists_are_bounded() {
     let signed = |n: usize| Answer::Signed(vec![vote(); n], vec![proposal(); n]).encode();
     assert!(Answer::decode(&signed(VOTES_MAX)).is_ok());
     assert!(Answer::decode(&signed(VOTES_MAX + 1)).is_err());
+    let parts = |n: u32| Answer::Parts(vec![part(); n as usize]).encode();
+    assert!(Answer::decode(&parts(WHOLE_PARTS_MAX)).is_ok());
+    assert!(Answer::decode(&parts(WHOLE_PARTS_MAX + 1)).is_err());
+    assert_eq!(WHOLE_PARTS_MAX, 64, "the document's figure");
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use lockstep_sync::{
     Answer, BUFFER_BYTES_MAX, BlameReason, BlockSync, DEADLINE_MS, Effect, FORGET_AFTER_DEADLINES, Fetched, GRACE_MS, HOLD_MS, Input,
     RANGE_BLOCKS_MAX, REQUESTS_MAX, REQUESTS_PER_PEER_MAX, RESPONSE_BYTES_MAX, REST_MS, SPECULATIVE_REQUESTS_MAX, VERIFY_AHEAD_MAX,
-    WINDOW_BLOCKS,
+    WHOLE_PARTS_MAX, WINDOW_BLOCKS,
 };
 use lockstep_types::Height;
+use lockstep_types::block::PARTS_MAX;
 
 use crate::{commit, good, h};
 
@@ -407,4 +408,36 @@ fn wakeups_name_the_next_deadline() {
     assert_eq!(node.sync.wakeup_ms(), Some(GRACE_MS + FORGET_AFTER_DEADLINES * DEADLINE_MS));
     node.on(Input::PeerGone { peer: 1 });
     assert_eq!(node.sync.wakeup_ms(), None);
+}
+
+/// A block that does not travel whole comes as its certificate, which is verified in its turn; its range is asked for again
+/// behind it. One of a block that does travel, or of another height, is a lie.
+#[test]
+fn a_large_block_comes_as_its_certificate() {
+    let large = |height, parts| {
+        let mut commit = commit(height, b"a name");
+        commit.block_id.parts.total = parts;
+        commit
+    };
+    let mut node = Node::at(10);
+    let first = asked(&node.status(1, 1, 600));
+    let answer = |to: Asked, commit| Input::Response { peer: to.peer, id: to.id, answer: Answer::Certificate(commit) };
+    let effects = node.on(answer(first[0], large(11, WHOLE_PARTS_MAX + 1)));
+    let verify = effects.iter().find_map(|effect| match effect {
+        Effect::Verify { height, block, .. } => Some((height.get(), block.clone())),
+        _ => None,
+    });
+    let (height, block) = verify.expect("it is the next one");
+    assert_eq!((height, block.body.len(), &block.commit), (11, 0, &large(11, WHOLE_PARTS_MAX + 1)));
+    assert_eq!(asked(&effects).first().map(|asked| asked.from), Some(12), "the rest of the range");
+
+    for (commit, reason) in [
+        (large(11, WHOLE_PARTS_MAX), BlameReason::Withheld { parts: WHOLE_PARTS_MAX }),
+        (large(11, PARTS_MAX + 1), BlameReason::Withheld { parts: PARTS_MAX + 1 }),
+        (large(12, WHOLE_PARTS_MAX + 1), BlameReason::WrongHeight { expected: h(11), found: h(12) }),
+    ] {
+        let mut node = Node::at(10);
+        let first = asked(&node.status(1, 1, 600));
+        assert_eq!(blamed(&node.on(answer(first[0], commit))), [(1, reason)]);
+    }
 }

@@ -1,6 +1,7 @@
-//! Whole networks of real processes: killed, stopped, damaged and attacked.
+//! Whole networks of real processes: killed, stopped, frozen, damaged and attacked.
 
 mod damage;
+mod freeze;
 mod hostile;
 mod kill;
 mod stop;

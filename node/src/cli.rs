@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use lockstep_types::{Hash, Height};
 
 use crate::config::parse_duration;
@@ -104,6 +104,7 @@ Examples:
 
 Carry net/node0 to the first machine, and so on; then on each: lockstep start --home node0
 The folders hold secret keys: carry them over a channel that nobody reads, and delete what stays behind.")]
+#[command(group(ArgGroup::new("places").required(true).multiple(false).args(["hosts", "starting_ip"])))]
 pub(crate) struct TestnetArgs {
     /// How many validators, 1 to 100.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -112,10 +113,10 @@ pub(crate) struct TestnetArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
     /// A host for each validator, with or without a port for peers; separated by commas.
-    #[arg(long, value_name = "HOST[:PORT],...", value_delimiter = ',', conflicts_with = "starting_ip")]
+    #[arg(long, value_name = "HOST[:PORT],...", value_delimiter = ',')]
     pub(crate) hosts: Vec<String>,
     /// Address of the first validator; the others follow, one up each.
-    #[arg(long, value_name = "IP", required_unless_present = "hosts")]
+    #[arg(long, value_name = "IP")]
     pub(crate) starting_ip: Option<std::net::IpAddr>,
     /// Name of the chain.  [default: lockstep- and a random suffix]
     #[arg(long, value_name = "ID")]
@@ -444,7 +445,11 @@ pub(crate) struct NodesArg {
 
 fn parse_assignment(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a setting is written KEY=VALUE, as in rpc.laddr=127.0.0.1:26657")?;
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
+    let key = key.trim();
+    if key.is_empty() {
+        return Err("no key stands before =; a setting is written KEY=VALUE, as in rpc.laddr=127.0.0.1:26657".to_owned());
+    }
+    Ok((key.to_owned(), value.trim().to_owned()))
 }
 
 /// Run the node in a simulated world that tries to break it.

@@ -243,7 +243,9 @@ fn in_use(error: &LockError, pid: Option<u32>) -> NodeError {
 /// Names field, value and rule.
 pub fn read_genesis(path: &Path) -> Result<Genesis, NodeError> {
     Genesis::parse(&read_bounded(path, GENESIS_BYTES_MAX)?).map_err(|error| {
-        refused_file(path, &error).means("nodes with different genesis files are different chains, so it is not guessed at")
+        refused_file(path, &error)
+            .means("nodes with different genesis files are different chains, so it is not guessed at")
+            .next("take the file from another node of the chain; docs/format-genesis.md describes it")
     })
 }
 

@@ -10,6 +10,8 @@ use crate::cli::InitArgs;
 use crate::config::Config;
 use crate::error::{Exit, NodeError};
 use crate::home::{read_bounded, read_genesis, read_key};
+use lockstep_types::PrivateKey;
+use zeroize::Zeroizing;
 
 pub(super) fn run(args: &InitArgs) -> Result<(), NodeError> {
     let home = home_of(&args.home)?;
@@ -17,7 +19,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), NodeError> {
     let signed = args.import_state.as_deref().map(read_sign_state).transpose()?;
     let mut member = new_member(&args.moniker)?;
     if let Some(path) = &args.import_key {
-        member.validator_key = read_key(path, parse_validator_key)?;
+        member.validator_key = imported_key(path)?;
     }
     let genesis = match &args.genesis {
         Some(path) => read_genesis(path)?,
@@ -48,6 +50,17 @@ fn role(genesis: &lockstep_genesis::Genesis, member: &Member) -> &'static str {
     } else {
         " (not in the genesis: it follows the chain, and signs once the chain admits it)"
     }
+}
+
+/// A validator's key from elsewhere.
+pub(super) fn imported_key(path: &Path) -> Result<PrivateKey, NodeError> {
+    let is_key = |bytes: &[u8]| parse_validator_key(bytes).is_ok();
+    read_key(path, parse_validator_key).map_err(|error| match read_bounded(path, KEY_FILE_BYTES_MAX).map(Zeroizing::new) {
+        // Its mode is what is wrong, which says what to do.
+        Ok(bytes) if is_key(&bytes) => error,
+        Ok(_) => error.next("give the priv_validator_key.json of a validator, of ours or of CometBFT"),
+        Err(unreadable) => unreadable,
+    })
 }
 
 /// What a key signed elsewhere.

@@ -4,15 +4,15 @@ use std::fs;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lockstep_genesis::keys::{node_key_json, parse_validator_key, validator_key_json};
+use lockstep_genesis::keys::{node_key_json, validator_key_json};
 use lockstep_storage::guard::Guard;
 use lockstep_types::{NodeId, PrivateKey};
 
-use super::init::read_sign_state;
+use super::init::{imported_key, read_sign_state};
 use super::{home_of, random, say};
 use crate::cli::{GenerateArgs, HomeArg, ImportArgs, KeyKind, KeysCommand};
 use crate::error::{Exit, NodeError};
-use crate::home::{GUARD_PATH, Home, io_error, read_key, write_new};
+use crate::home::{GUARD_PATH, Home, io_error, write_new};
 
 pub(super) fn run(command: &KeysCommand) -> Result<(), NodeError> {
     match command {
@@ -57,7 +57,7 @@ fn import(args: &ImportArgs) -> Result<(), NodeError> {
     let home = home_of(&args.home)?;
     home.check_exists()?;
     let _held = home.hold()?;
-    let key = read_key(&args.key, parse_validator_key)?;
+    let key = imported_key(&args.key)?;
     let signed = args.state.as_deref().map(read_sign_state).transpose()?;
     let genesis_hash = home.read_genesis()?.hash();
 

@@ -8,11 +8,11 @@ use lockstep_storage::guard::GuardError;
 use lockstep_storage::log::LogError;
 use tracing::{error, info};
 
-use super::home_of;
+use super::{home_of, shell_word};
 use crate::cli::StartArgs;
 use crate::config::{Config, LogFormat};
 use crate::error::{Exit, NodeError};
-use crate::home::Home;
+use crate::home::{DATA_PATH, Home};
 use crate::shell::{self, ShellError};
 use crate::stop::StopSignal;
 
@@ -94,6 +94,7 @@ fn options(home: &Home, config: &Config, app: Arc<dyn Application>) -> Result<sh
 
 /// What the end of a node means to its operator.
 fn explain(error: &ShellError, home: &Home) -> NodeError {
+    let in_data = format!("in {}: {error}", home.root().join(DATA_PATH).display());
     match error {
         ShellError::Guard(GuardError::Missing { .. }) => NodeError::new(
             Exit::Refused,
@@ -101,18 +102,25 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
         )
         .means("what this validator has signed is not known, and signing without knowing could be punished as double signing")
         .next(
-            "put the file back if it was moved, never an older copy of it; if it is lost, see \"A lost vote guard\" in docs/operating.md",
+            format!(
+                "put the file back if it was moved, never an older copy of it. If it is lost, an empty file in its place lets the validator follow \
+                 and hold its votes back until it has seen the others decide:  : > {}   (docs/operating.md, \"A lost vote guard\")",
+                shell_word(home.guard_file().display())
+            ),
         ),
         ShellError::Network(lockstep_network::StartError::Listen { address, source }) => {
             not_listening(error, source, "p2p.laddr", &address.to_string())
         }
         ShellError::Rpc { address, source } => not_listening(error, source, "rpc.laddr", &address.to_string()),
         ShellError::Network(_) | ShellError::Recovery(_) => NodeError::new(Exit::Refused, error),
-        ShellError::Guard(GuardError::WrongGenesis { .. } | GuardError::Newer { .. }) => {
+        ShellError::Guard(GuardError::WrongGenesis { .. }) => NodeError::new(Exit::Refused, error)
+            .means("config/genesis.json is not the one that this home was made with")
+            .next("put that one back; a node of another chain has a home of its own: lockstep init --home DIR --genesis FILE"),
+        ShellError::Guard(GuardError::Newer { .. }) => {
             NodeError::new(Exit::Refused, error).means("signing without knowing what was signed could be punished as double signing")
         }
         ShellError::Log(LogError::NoSpace(_)) => NodeError::new(Exit::Halted, error).next("make room on the disk, then start again"),
-        ShellError::Log(_) | ShellError::State(_) | ShellError::Results(_) | ShellError::Guard(_) => NodeError::new(Exit::Halted, error)
+        ShellError::Log(_) | ShellError::State(_) | ShellError::Results(_) | ShellError::Guard(_) => NodeError::new(Exit::Halted, in_data)
             .means("the disk failed or what is on it is damaged; nothing more is signed on top of it")
             .next("look at the disk (dmesg, smartctl) before starting again"),
         ShellError::Halted(_) => NodeError::new(Exit::Halted, error)
@@ -129,7 +137,13 @@ fn not_listening(error: &ShellError, source: &io::Error, key: &str, address: &st
             address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned() + ":PORT"
         ));
     }
-    NodeError::new(Exit::Refused, error).next(format!("give {key} an address of this machine"))
+    let refused = NodeError::new(Exit::Refused, error);
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            refused.next(format!("give {key} a port from 1024 on; those below are reserved for privileged processes"))
+        }
+        _ => refused.next(format!("give {key} an address of this machine")),
+    }
 }
 
 /// SIGTERM when the parent ends, so that no network outlives the program that runs it.

@@ -41,7 +41,11 @@ fn hosts(args: &TestnetArgs) -> Result<Vec<(String, u16)>, NodeError> {
             let rule = format!("--hosts names {} hosts for {count} validators: must name one for each", args.hosts.len());
             return Err(NodeError::new(Exit::Usage, rule));
         }
-        return args.hosts.iter().map(|text| host_and_port(text)).collect();
+        let hosts: Vec<(String, u16)> = args.hosts.iter().map(|text| host_and_port(text)).collect::<Result<_, _>>()?;
+        if let Some((host, port)) = hosts.iter().enumerate().find_map(|(index, host)| hosts[..index].contains(host).then_some(host)) {
+            return Err(NodeError::new(Exit::Usage, format!("--hosts names {host}:{port} twice: must name a place of its own for each")));
+        }
+        return Ok(hosts);
     };
     (0..args.validators)
         .map(|step| {

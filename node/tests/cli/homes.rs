@@ -96,7 +96,8 @@ fn keys_are_shown_made_and_brought_in() {
     run(&["keys", "generate", "--kind", "node", "--output", text(&node)]).done();
 
     run(&["keys", "import", text(&fresh), "--home", text(&home)]).refused(2, &["--never-signed"]);
-    run(&["keys", "import", text(&node), "--home", text(&home), "--never-signed"]).refused(3, &["node.json"]);
+    run(&["keys", "import", text(&node), "--home", text(&home), "--never-signed"])
+        .refused(3, &["node.json", "give the priv_validator_key.json"]);
     run(&["keys", "import", text(&fresh), "--home", text(&home), "--never-signed"]).done();
     let address = |text: &str| text.lines().find(|line| line.starts_with("validator address")).map(str::to_owned);
     assert_eq!(address(&run(&["keys", "show", "--home", text(&home)]).done()), address(&made));
@@ -143,6 +144,7 @@ fn a_testnet_is_one_chain_whose_members_know_each_other() {
     named("a.example").refused(2, &["--hosts names 1 hosts for 2 validators"]);
     named("a,b:0").refused(2, &["\"b:0\""]);
     named("a,:5").refused(2, &["\":5\""]);
+    named("a,a").refused(2, &["a:26656 twice"]);
     named("a/b,c").refused(2, &["\"a/b\""]);
     assert!(!hosts.exists(), "nothing was made");
     named("a.example,[::1]:27000").done();
@@ -207,6 +209,11 @@ fn start_refuses_a_bad_home_and_says_why() {
     run(&["start", "--home", text(&home), "--set", "rpc.batch=0"]).refused(3, &["--set rpc.batch", "must be"]);
     run(&["start", "--home", text(&home), "--log-level", "loud"]).refused(3, &["--log-level: log_level is \"loud\""]);
     run(&["start", "--home", text(&home), "--set", "rpc.batch"]).refused(2, &["KEY=VALUE"]);
+    run(&["start", "--home", text(&home), "--set", "=1"]).refused(2, &["no key stands before ="]);
+    run(&["start", "--home", text(&home), "--set", "rpc.laddr=192.0.2.1:26657"]).refused(3, &["192.0.2.1", "an address of this machine"]);
+    let home = new_home(folder.path(), "file");
+    fs::write(home.join("data/log"), "x").expect("written");
+    run(&["start", "--home", text(&home)]).refused(5, &[&format!("in {}", text(&home.join("data"))), "log"]);
 }
 
 #[test]
@@ -230,6 +237,12 @@ fn wrong_command_lines_are_refused_with_help() {
     }
     run(&["bench", "--batch", "2", "--via", "commit"]).refused(2, &["--batch is 2: must be 1"]);
     run(&["bench", "--endpoints", "ftp://a"]).refused(2, &["is not an RPC endpoint"]);
+    run(&["bench", "--for", "0s"]).refused(2, &["--for is 0s: must be longer"]);
+    run(&["tx", "--file", "nofile"]).refused(3, &["cannot read nofile", "check the path"]);
+    run(&["query", "k", "--home", "nowhere"]).refused(3, &["--genesis FILE"]);
+    run(&["query", "k", "--trust-height", "0", "--trust-hash", "00"]).refused(2, &["a whole number from 1"]);
+    run(&["query", "k", "--trust-height", "1", "--trust-hash", "00"]).refused(2, &["64 hex digits"]);
+    run(&["testnet", "--output", "t"]).refused(2, &["--hosts", "--starting-ip"]);
     run(&["tx", "--hex", "0g"]).refused(2, &["--hex", "hex digits"]);
     for command in ["init", "testnet", "localnet", "start", "status", "tx", "query", "keys", "bench"] {
         let help = run(&[command, "--help"]).done();

@@ -54,7 +54,7 @@ fn plan(args: &BenchArgs) -> Result<Plan, NodeError> {
         return Err(usage(format!("--batch is {}: must be 1 with --via commit, where each request waits for its own block", args.batch)));
     }
     if args.duration.is_zero() {
-        return Err(usage("--for is 0: must be above".to_owned()));
+        return Err(usage("--for is 0s: must be longer".to_owned()));
     }
     let txs = |time: Duration| {
         let count = u128::from(args.rate) * time.as_millis() / 1_000;

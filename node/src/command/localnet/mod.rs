@@ -237,7 +237,7 @@ impl Network<'_> {
         let blocks = height.saturating_sub(first_height);
         let per_second = f64::from(u32::try_from(blocks).unwrap_or(u32::MAX)) / seconds;
         let mut summary = format!(
-            "ran {seconds:.1} s: height {first_height} to {height}, {per_second:.1} blocks/s, {} transactions committed",
+            "ran {seconds:.1} s: height {first_height} to {height}, {per_second:.1} blocks/s, transactions committed: {}",
             txs.saturating_sub(first_txs)
         );
         if self.args.load.is_some() {

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use super::Node;
-use super::validators::State;
+use super::validators::{State, number};
 use super::watch::{Rates, Snapshot};
 
 /// Between two lines where there is no terminal.
@@ -13,7 +13,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// A terminal that does not tell its size.
 const SIZE_DEFAULT: (usize, usize) = (100, 30);
 /// Lines of the table that are no validators, and one for the cursor.
-const FRAME_LINES: usize = 5;
+const FRAME_LINES: usize = 6;
 
 /// What there is to show.
 pub(super) struct View<'a> {
@@ -90,15 +90,16 @@ fn terminal_size() -> (usize, usize) {
 fn table(view: &View<'_>, rows: usize) -> Vec<String> {
     let mut lines = vec![
         String::new(),
-        format!("{:<8} {:>8}  {:<26} {:>9} {:>6} {:>6} {:>8}  state", "", "pid", "clients at", "height", "round", "peers", "mempool"),
+        // Narrow enough for a terminal of 80 columns, the state included.
+        format!("{:<7}{:>8}  {:<16}{:>9}{:>6}{:>6}{:>8}  state", "", "pid", "clients at", "height", "round", "peers", "mempool"),
     ];
     let room = rows.saturating_sub(FRAME_LINES).max(1);
     for (index, node) in view.nodes.iter().enumerate().take(room) {
         let pid = view.states[index].pid().map_or("-".to_owned(), |pid| pid.to_string());
-        let mut line = format!("{:<8} {pid:>8}  {:<26} ", node.name, node.url());
+        let mut line = format!("{:<7}{pid:>8}  {:<16}", node.name, node.rpc.to_string());
         let _ = match view.snapshots[index] {
-            Some(Snapshot { height, round, peers, mempool, .. }) => write!(line, "{height:>9} {round:>6} {peers:>6} {mempool:>8}"),
-            None => write!(line, "{:>9} {:>6} {:>6} {:>8}", "-", "-", "-", "-"),
+            Some(Snapshot { height, round, peers, mempool, .. }) => write!(line, "{height:>9}{round:>6}{peers:>6}{mempool:>8}"),
+            None => write!(line, "{:>9}{:>6}{:>6}{:>8}", "-", "-", "-", "-"),
         };
         let _ = write!(line, "  {}", state(view, index));
         lines.push(line);
@@ -107,6 +108,7 @@ fn table(view: &View<'_>, rows: usize) -> Vec<String> {
         lines.push(format!("and {} more", view.nodes.len() - room));
     }
     lines.push(format!("chain {}   {}", view.chain, figures(view)));
+    lines.extend(remarks(view));
     lines
 }
 
@@ -114,20 +116,27 @@ fn state(view: &View<'_>, index: usize) -> String {
     let word = match (&view.states[index], view.snapshots[index]) {
         (State::Down, _) => "DOWN",
         (_, None) => "silent",
-        (_, Some(Snapshot { held_back: Some(why), .. })) => return format!("HOLDS ITS VOTES BACK: {}", why.short()),
+        (_, Some(Snapshot { held_back: Some(why), .. })) => return format!("holds votes: {}", why.short()),
         (_, Some(Snapshot { catching_up: true, .. })) => "catching up",
-        (State::Foreign(_), _) => "up, started by hand",
+        (State::Foreign(_), _) => "up, by hand",
         (State::Ours(_), _) => "up",
     };
     word.to_owned()
 }
 
 fn figures(view: &View<'_>) -> String {
-    let mut text = format!("{:.1} blocks/s   {:.1} tx/s   up {} s", view.rates.blocks, view.rates.txs, view.running.as_secs());
-    if let Some((rate, accepted, failed)) = view.load {
-        let _ = write!(text, "   load {rate}/s: {accepted} accepted, {failed} not");
-    }
-    text
+    format!("{:.1} blocks/s   {:.1} tx/s   up {} s", view.rates.blocks, view.rates.txs, view.running.as_secs())
+}
+
+/// The load, and why the chain stands still, where there is something to say.
+fn remarks(view: &View<'_>) -> Vec<String> {
+    let load = view.load.map(|(rate, accepted, failed)| format!("load {rate}/s: {accepted} accepted, {failed} not"));
+    let votes = |snapshot: &&Option<Snapshot>| snapshot.is_some_and(|snapshot| snapshot.held_back.is_none());
+    let (voting, all) = (view.snapshots.iter().filter(votes).count(), view.nodes.len());
+    // The validators of a localnet have the same power: more than two thirds of them decide.
+    let needed = all * 2 / 3 + 1;
+    let still = (voting < needed).then(|| format!("STANDS STILL: {voting} of {} vote, {needed} must", number(all)));
+    load.into_iter().chain(still).collect()
 }
 
 fn one_line(view: &View<'_>) -> String {
@@ -145,8 +154,59 @@ fn one_line(view: &View<'_>) -> String {
     );
     for (node, snapshot) in view.nodes.iter().zip(&view.snapshots) {
         if let Some(why) = snapshot.and_then(|snapshot| snapshot.held_back) {
-            let _ = write!(line, "   {} HOLDS ITS VOTES BACK: {}", node.name, why.short());
+            let _ = write!(line, "   {} holds votes: {}", node.name, why.short());
         }
     }
+    for remark in remarks(view) {
+        let _ = write!(line, "   {remark}");
+    }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{View, one_line, table};
+    use crate::command::localnet::Node;
+    use crate::command::localnet::validators::State;
+    use crate::command::localnet::watch::{Rates, Snapshot};
+    use crate::home::Home;
+    use crate::metrics::HeldBack;
+
+    /// What a terminal has when nobody makes it wider.
+    const COLUMNS: usize = 80;
+
+    #[test]
+    fn the_table_says_who_votes_within_eighty_columns() {
+        let node = |index: u16| Node {
+            name: format!("node{index}"),
+            home: Home::new("net"),
+            rpc: ([127, 0, 0, 1], 26_657 + index).into(),
+            p2p: ([127, 0, 0, 1], 26_757 + index).into(),
+        };
+        let nodes: Vec<Node> = (0..4).map(node).collect();
+        let up = Snapshot { height: 123_456_789, round: 0, peers: 3, mempool: 50_000, catching_up: false, held_back: None };
+        let states = [State::Foreign(4_194_304), State::Foreign(1), State::Foreign(2), State::Down];
+        let view = |held_back: Option<HeldBack>| View {
+            chain: "lockstep-12345678",
+            nodes: &nodes,
+            states: &states,
+            snapshots: vec![Some(up), Some(up), Some(Snapshot { held_back, ..up }), None],
+            rates: Rates::default(),
+            running: Duration::from_secs(5),
+            load: Some((500, 1_000_000, 0)),
+        };
+        let lines = table(&view(None), 24);
+        assert!(lines.iter().all(|line| line.len() < COLUMNS), "{lines:#?}");
+        assert!(lines[2].ends_with("  up, by hand") && lines[5].ends_with("  DOWN"), "{lines:#?}");
+        assert!(lines.last().is_some_and(|line| line.starts_with("load 500/s")), "three of four are enough: {lines:#?}");
+
+        // Two of four are not.
+        let held = view(Some(HeldBack::GuardLost));
+        assert_eq!(table(&held, 24).last().map(String::as_str), Some("STANDS STILL: 2 of 4 validators vote, 3 must"));
+        let line = one_line(&held);
+        assert!(line.contains("node2 holds votes: guard lost") && line.ends_with("3 must"), "{line}");
+        assert!(table(&held, 5).contains(&"and 3 more".to_owned()), "a low terminal shows those that fit");
+    }
 }

@@ -307,12 +307,14 @@ fn open_results(
         return Err(stop(height, error.to_string()));
     }
     let initial = home.genesis.initial_height().get();
-    let Some(missing) = reader.first_missing(initial..=flushed.get()) else { return Ok(Some((results, Missing::Nothing))) };
-    // Results behind a gap are in the way of those that are to fill it.
-    if reader.last_height().is_some_and(|last| last > missing) {
+    let tip = tip_of(log, home.genesis).get();
+    let Some(missing) = reader.first_missing(initial..=tip) else { return Ok(Some((results, Missing::Nothing))) };
+    // Results behind a gap, or the empty file that they would go to, are in the way of those that are to fill it.
+    let is_closed = reader.open_segment() > log.segment_of(missing) || reader.last_height().is_some_and(|last| last > missing);
+    if is_closed {
         return Err(stop(missing, format!("those of height {missing} are missing or do not verify")));
     }
-    Ok(Some((results, Missing::FromGenesis)))
+    Ok(Some((results, if missing <= flushed.get() { Missing::FromGenesis } else { Missing::Nothing })))
 }
 
 /// Moves the database to the height that was executed last.

@@ -98,6 +98,11 @@ impl ResultsReader {
         (expected <= *heights.end()).then_some(expected)
     }
 
+    /// The segment that results are appended to, which may hold none so far.
+    pub fn open_segment(&self) -> Option<u64> {
+        self.lock().last_key_value().map(|(segment, _)| *segment)
+    }
+
     /// The segment with which to begin when this height's results are to be made again: the last that begins at or below it.
     /// Zero, which is below every segment, if none does.
     pub fn holder_of(&self, height: u64) -> u64 {

@@ -16,12 +16,6 @@ pub const GENESIS_BYTES_MAX: usize = 256 << 20;
 pub const APP_STATE_DEPTH_MAX: usize = 127;
 /// Longest name of a validator, in bytes. It is for people.
 pub const NAME_BYTES_MAX: usize = 128;
-/// Smallest `block.max_bytes`: a header and the commit of the largest validator set must fit, or no block could be built.
-pub const BLOCK_BYTES_MIN: i64 = 65_536;
-/// Bytes of one slot of a commit in a block's body: tag, address, time, signature.
-const COMMIT_SLOT_BYTES: usize = 1 + 20 + 12 + 64;
-const _: () = assert!((VALIDATORS_MAX * COMMIT_SLOT_BYTES + 4_096) as i64 <= BLOCK_BYTES_MIN);
-
 /// What the genesis hash begins with, so that it is a hash of nothing else.
 pub const HASH_DOMAIN: &[u8; 16] = b"lockstep/genesis";
 /// Version of the bytes that are hashed.
@@ -88,10 +82,6 @@ impl GenesisDraft {
             return Err(FieldError::new("genesis_time", self.genesis_time, rule));
         }
         params::check(&self.consensus_params)?;
-        if self.consensus_params.block.max_bytes < BLOCK_BYTES_MIN {
-            let rule = format!("must be at least {BLOCK_BYTES_MIN}: a header and the commit of {VALIDATORS_MAX} validators must fit");
-            return Err(FieldError::new("consensus_params.block.max_bytes", self.consensus_params.block.max_bytes, rule));
-        }
         self.check_validators()?;
         if !matches!(self.app_hash.as_bytes().len(), 0 | Hash::LEN) {
             return Err(FieldError::new("app_hash", &self.app_hash, "must be empty, or the 32 bytes of the first state's root"));

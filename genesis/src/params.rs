@@ -59,7 +59,7 @@ pub(crate) fn read(field: Option<&Field<'_>>) -> Result<ConsensusParams, FieldEr
     if let Some(group) = groups.take("block") {
         let mut group = group.object()?;
         if let Some(field) = group.take("max_bytes") {
-            params.block.max_bytes = field.integer("1 to 104857600 bytes")?;
+            params.block.max_bytes = field.integer("65536 to 104857600 bytes")?;
         }
         if let Some(field) = group.take("max_gas") {
             params.block.max_gas = field.integer("-1 for no bound, or at least 0")?;

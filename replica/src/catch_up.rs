@@ -76,7 +76,11 @@ impl Replica {
                 SyncEffect::Verify { ticket, peer, height, block } => {
                     self.catch_up.waiting.push_back(Waiting { ticket, peer, height, block });
                 }
-                SyncEffect::Blame { peer, reason } => self.blame(Peer(peer), POINTS_LIE, format!("block sync: {reason:?}")),
+                // Nothing more is asked of it, so the connection is of no use.
+                SyncEffect::Blame { peer, reason } => {
+                    self.blame(Peer(peer), POINTS_LIE, format!("block sync: {reason:?}"));
+                    self.expel(Peer(peer), format!("block sync: {reason:?}"));
+                }
             }
         }
         let behind = self.catch_up.is_behind();
@@ -189,7 +193,7 @@ impl Replica {
             _ => return,
         };
         let answer = match answer {
-            Ok(answer) => answer,
+            Ok(answer) => answer.filter(|_| self.peers.heard(peer).is_some()),
             Err(error) => {
                 self.blame(peer, crate::replica::POINTS_GARBAGE, format!("an answer that is none: {error}"));
                 None

@@ -8,6 +8,7 @@ use lockstep_types::block::BLOCK_PROTOCOL;
 use lockstep_types::codec::{self, DecodeError};
 use lockstep_types::validators::UpdateError;
 use lockstep_types::{AppHash, BlockId, ChainId, ConsensusParams, Hash, Header, Height, Time, ValidatorSet, ValidatorUpdate, Version};
+use thiserror::Error;
 
 use crate::seam::Outcome;
 
@@ -15,6 +16,25 @@ use crate::seam::Outcome;
 const VERSION: u8 = 1;
 /// Three validator sets of the largest size, parameters and hashes.
 const BYTES_MAX: usize = 1 << 20;
+
+/// Why a genesis and an application make no chain together.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StartError {
+    /// The validators make no set, which the application's host rules out.
+    #[error(transparent)]
+    Validators(#[from] UpdateError),
+    /// Genesis says which state the chain begins with, and the application made another.
+    #[error(
+        "app_hash says that the first state has root {genesis}, and the application made one with root {application}: this is not the \
+         application of this chain, or not the version that it began with"
+    )]
+    Root {
+        /// The root in genesis.
+        genesis: AppHash,
+        /// The application's.
+        application: AppHash,
+    },
+}
 
 /// The chain after `height`. A pure function of the chain: the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -51,14 +71,17 @@ impl ChainState {
     /// A new chain, with what its application answered to `init_chain`.
     ///
     /// # Errors
-    /// When the validators make no set, which the application's host rules out.
+    /// See [`StartError`].
     pub fn genesis(
         genesis: &Genesis,
         validators: &[ValidatorUpdate],
         params: ConsensusParams,
         app_hash: AppHash,
         app_version: u64,
-    ) -> Result<Self, UpdateError> {
+    ) -> Result<Self, StartError> {
+        if !genesis.app_hash.as_bytes().is_empty() && genesis.app_hash != app_hash {
+            return Err(StartError::Root { genesis: genesis.app_hash.clone(), application: app_hash });
+        }
         let validators = Arc::new(ValidatorSet::new(validators)?);
         let mut next = (*validators).clone();
         next.increment(1);

@@ -18,6 +18,10 @@ pub struct PeerState {
     pub helped_at: Option<Mono>,
     /// Whether it answered which messages of ours it knows.
     pub told_own: bool,
+    /// Points for what no correct peer sends, on this connection.
+    pub misdeeds: u32,
+    /// Whether its connection is being ended: what still comes of it is not read.
+    pub expelled: bool,
 }
 
 /// The peers.
@@ -44,6 +48,11 @@ impl Peers {
         self.connected.get_mut(&peer)
     }
 
+    /// A peer whose words count: connected, and not about to be thrown out.
+    pub fn heard(&mut self, peer: Peer) -> Option<&mut PeerState> {
+        self.connected.get_mut(&peer).filter(|state| !state.expelled)
+    }
+
     /// Every connected peer.
     pub fn iter(&self) -> impl Iterator<Item = (Peer, &PeerState)> {
         self.connected.iter().map(|(peer, state)| (*peer, state))
@@ -63,8 +72,9 @@ impl Peers {
     pub fn to_ask(&mut self, height: Height) -> Option<Peer> {
         let there = |state: &PeerState| state.have.as_ref().is_some_and(|have| have.height >= height || have.status.tip >= height);
         let candidates: Vec<Peer> = {
-            let likely: Vec<Peer> = self.iter().filter(|(_, state)| there(state)).map(|(peer, _)| peer).collect();
-            if likely.is_empty() { self.connected.keys().copied().collect() } else { likely }
+            let staying = || self.iter().filter(|(_, state)| !state.expelled);
+            let likely: Vec<Peer> = staying().filter(|(_, state)| there(state)).map(|(peer, _)| peer).collect();
+            if likely.is_empty() { staying().map(|(peer, _)| peer).collect() } else { likely }
         };
         if candidates.is_empty() {
             return None;

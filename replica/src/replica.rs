@@ -37,6 +37,11 @@ const EARLY_MESSAGE_BYTES: usize = 256;
 pub(crate) const POINTS_LIE: u32 = 50;
 /// How bad bytes are that are no message.
 pub(crate) const POINTS_GARBAGE: u32 = 100;
+/// A connection ends at this many points for what no correct peer sends: at once for bytes that mean nothing, at the second
+/// signature, part, certificate or block that does not hold. One is tolerated: it costs a verification and no more, and a
+/// mistake of ours should not cost us the peer. They do not fade here; across connections the shell's score counts, which does.
+const MISDEEDS_MAX: u32 = 100;
+const _: () = assert!(POINTS_LIE < MISDEEDS_MAX && 2 * POINTS_LIE >= MISDEEDS_MAX && POINTS_GARBAGE >= MISDEEDS_MAX);
 
 /// What a replica is made from.
 #[derive(Debug)]
@@ -268,6 +273,8 @@ impl Replica {
         match input {
             Input::PeerUp { peer, validator } => self.on_peer_up(now, peer, validator),
             Input::PeerDown { peer } => self.on_peer_down(now, peer),
+            // What was on its way when its sender was thrown out is not read.
+            Input::Received { peer, .. } | Input::Gossiped { peer, .. } if self.peers.heard(peer).is_none() => {}
             Input::Received { peer, bytes } => match Message::decode(&bytes) {
                 Ok(message) => self.on_message(now, peer, message, bytes.len()),
                 Err(error) => self.blame(peer, POINTS_GARBAGE, format!("a frame that is no message: {error}")),
@@ -309,7 +316,26 @@ impl Replica {
 
     /// A peer sent what no correct peer sends.
     pub(crate) fn blame(&mut self, peer: Peer, points: u32, reason: String) {
-        self.fx.report(Report::Refused { peer, points, reason });
+        let state = self.peers.get_mut(peer);
+        if state.as_ref().is_some_and(|state| state.expelled) {
+            return; // What was being verified when it was thrown out costs it no more than that.
+        }
+        let misdeeds = state.map_or(0, |state| {
+            state.misdeeds = state.misdeeds.saturating_add(points);
+            state.misdeeds
+        });
+        self.fx.report(Report::Refused { peer, points, reason: reason.clone() });
+        if misdeeds >= MISDEEDS_MAX {
+            self.expel(peer, reason);
+        }
+    }
+
+    /// Ends the connection to a peer, once.
+    pub(crate) fn expel(&mut self, peer: Peer, reason: String) {
+        if let Some(state) = self.peers.heard(peer) {
+            state.expelled = true;
+            self.fx.push(Effect::Disconnect { peer, reason });
+        }
     }
 
     /// The height that is being decided.
@@ -347,8 +373,8 @@ impl Replica {
     }
 
     fn on_message(&mut self, now: Now, peer: Peer, message: Message, bytes: usize) {
-        if self.peers.get_mut(peer).is_none() {
-            return; // Its connection ended while this was on its way.
+        if self.peers.heard(peer).is_none() {
+            return; // Its connection ended, or is about to, while this was on its way.
         }
         let height = self.height();
         match message {
@@ -390,7 +416,13 @@ impl Replica {
     pub(crate) fn on_consensus_message(&mut self, now: Now, peer: Peer, message: Message) {
         match message {
             Message::Vote(vote) => self.on_vote(now, peer, vote),
-            Message::Votes(batch) => batch.0.into_iter().for_each(|vote| self.on_vote(now, peer, vote)),
+            Message::Votes(batch) => {
+                for vote in batch.0 {
+                    if self.peers.heard(peer).is_some() {
+                        self.on_vote(now, peer, vote);
+                    }
+                }
+            }
             Message::Proposal { proposal, first } => self.on_proposal(now, peer, proposal, first),
             Message::Part { header, part, .. } => self.on_part(now, peer, header, part),
             Message::Polka(polka) => self.on_polka(now, peer, polka),

@@ -15,7 +15,7 @@ use lockstep_types::{Address, Height, Proposal, Vote};
 use crate::bodies::Body;
 use crate::catch_up::millis;
 use crate::replica::{Job, POINTS_GARBAGE, Replica};
-use crate::seam::{AskId, Effect, JobId, Mono, Now, Peer, ReadAnswer, ReadQuestion, Timer};
+use crate::seam::{AskId, Effect, JobId, Mono, Now, Peer, ReadAnswer, ReadQuestion, Report, Timer};
 use crate::wire::{Answer, Question, VOTES_MAX, WHOLE_PARTS_MAX};
 
 /// What one peer is sent on average, in bytes a second. More than a node that catches up can verify and execute, so an honest
@@ -47,8 +47,8 @@ impl Default for Serving {
 
 impl Replica {
     pub(crate) fn on_question(&mut self, now: Now, peer: Peer, ask: AskId, bytes: &Bytes) {
-        if self.peers.get_mut(peer).is_none() {
-            self.refuse(ask); // Its connection ended while this was on its way.
+        if self.peers.heard(peer).is_none() {
+            self.refuse(ask); // Its connection ended, or is about to, while this was on its way.
             return;
         }
         let question = match Question::decode(bytes) {
@@ -65,7 +65,9 @@ impl Replica {
         };
         if !self.serving.server.on_request(millis(now), Serve { peer: peer.0, id: ask.0, from, count }) {
             self.refuse(ask);
-            self.blame(peer, POINTS_FLOOD, "more questions than may wait".into());
+            // Asking is no lie, and the shell's score forgives it with time.
+            let reason = "more questions than may wait".to_owned();
+            self.fx.report(Report::Refused { peer, points: POINTS_FLOOD, reason });
             return;
         }
         self.serving.waiting.insert(ask, (peer, question));

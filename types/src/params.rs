@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::block::BODY_BYTES_MAX;
 use crate::primitives::Hash;
 use crate::proto::Message;
+use crate::validators::VALIDATORS_MAX;
 
 /// Milliseconds, as parameters carry them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
@@ -23,7 +24,7 @@ impl Millis {
 /// Bounds of a block.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct BlockParams {
-    /// Largest body, in bytes: 1 to [`BODY_BYTES_MAX`].
+    /// Largest body, in bytes: [`BLOCK_BYTES_MIN`] to [`BODY_BYTES_MAX`].
     pub max_bytes: i64,
     /// Most gas that a block's transactions may want; -1 for no bound.
     pub max_gas: i64,
@@ -124,6 +125,13 @@ pub struct ParamsError {
     pub rule: &'static str,
 }
 
+/// Smallest `block.max_bytes`: a header and the commit of the largest validator set must fit, or no block could be built.
+pub const BLOCK_BYTES_MIN: i64 = 65_536;
+/// Bytes of one slot of a commit in a block's body: tag, address, time, signature.
+const COMMIT_SLOT_BYTES: usize = 1 + 20 + 12 + 64;
+const _: () = assert!((VALIDATORS_MAX * COMMIT_SLOT_BYTES + 4_096) as i64 <= BLOCK_BYTES_MIN);
+const _: () = assert!(BLOCK_BYTES_MIN == 65_536 && BODY_BYTES_MAX == 104_857_600 && VALIDATORS_MAX == 512, "the text of the rule");
+
 /// A day: no timeout or interval is longer.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -199,8 +207,9 @@ impl ConsensusParams {
             }
         }
         let body_max = BODY_BYTES_MAX as i64;
-        if self.block.max_bytes < 1 || self.block.max_bytes > body_max {
-            return fail("block.max_bytes", self.block.max_bytes.to_string(), "1 to 104857600 bytes");
+        if self.block.max_bytes < BLOCK_BYTES_MIN || self.block.max_bytes > body_max {
+            let rule = "65536 to 104857600 bytes: a header and the commit of 512 validators must fit";
+            return fail("block.max_bytes", self.block.max_bytes.to_string(), rule);
         }
         if self.block.max_gas < -1 {
             return fail("block.max_gas", self.block.max_gas.to_string(), "-1 for no bound, or at least 0");

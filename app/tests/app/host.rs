@@ -144,8 +144,13 @@ fn updates_that_break_a_rule_are_fatal() {
     assert!(error(|_, _| Executed { validator_updates: vec![validator(1, 0)], ..Executed::default() }).contains("validator updates"));
     assert!(error(|_, _| Executed { validator_updates: vec![validator(1, 1); 2], ..Executed::default() }).contains("validator updates"));
     let mut broken = ConsensusParams::default();
-    broken.block.max_bytes = 0;
-    assert!(error(move |_, _| Executed { parameter_updates: Some(broken.clone()), ..Executed::default() }).contains("block.max_bytes"));
+    for max_bytes in [0, 65_535, 104_857_601] {
+        broken.block.max_bytes = max_bytes;
+        broken.evidence.max_bytes = 0;
+        let update = broken.clone();
+        let refused = error(move |_, _| Executed { parameter_updates: Some(update.clone()), ..Executed::default() });
+        assert!(refused.contains("block.max_bytes"), "{refused}");
+    }
     let fine = run(&[], |_, _| Executed {
         validator_updates: vec![validator(1, 5)],
         parameter_updates: Some(ConsensusParams::default()),

@@ -9,16 +9,16 @@ use crate::refused::expect;
 type Case = (&'static [(&'static str, &'static str, &'static str)], &'static str, &'static str, &'static str);
 
 const CASES: &[Case] = &[
-    (&[("block", "max_bytes", "\"0\"")], "consensus_params.block.max_bytes", "0", "1 to 104857600 bytes"),
-    (&[("block", "max_bytes", "\"-1\"")], "consensus_params.block.max_bytes", "-1", "1 to 104857600 bytes"),
-    (&[("block", "max_bytes", "\"104857601\"")], "consensus_params.block.max_bytes", "104857601", "1 to 104857600 bytes"),
+    (&[("block", "max_bytes", "\"0\"")], "consensus_params.block.max_bytes", "0", "65536 to 104857600 bytes"),
+    (&[("block", "max_bytes", "\"-1\"")], "consensus_params.block.max_bytes", "-1", "65536 to 104857600 bytes"),
+    (&[("block", "max_bytes", "\"104857601\"")], "consensus_params.block.max_bytes", "104857601", "65536 to 104857600 bytes"),
     (
         &[("block", "max_bytes", "\"65535\""), ("evidence", "max_bytes", "\"1\"")],
         "consensus_params.block.max_bytes",
         "65535",
-        "at least 65536: a header and the commit of 512 validators must fit",
+        "65536 to 104857600 bytes: a header and the commit of 512 validators must fit",
     ),
-    (&[("block", "max_bytes", "\"9223372036854775808\"")], "consensus_params.block.max_bytes", "9223372036854775808", "1 to 104857600"),
+    (&[("block", "max_bytes", "\"9223372036854775808\"")], "consensus_params.block.max_bytes", "9223372036854775808", "65536 to 104857600"),
     (&[("block", "max_gas", "\"-2\"")], "consensus_params.block.max_gas", "-2", "-1 for no bound"),
     (&[("block", "max_gas", "true")], "consensus_params.block.max_gas", "true", "whole number"),
     (&[("block", "time_iota_ms", "\"1000\"")], "consensus_params.block.time_iota_ms", "\"1000\"", "known are max_bytes, max_gas"),

@@ -54,7 +54,8 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 pub enum Kind {
     /// A block, once per block hash. Its round is 0.
     Body = 1,
-    /// A signed proposal, which names a body.
+    /// A signed proposal, which names a body. Reserved: read, and never written. A validator's own proposals are in its guard,
+    /// those of others come again from peers, and what was decided or locked is proved by certificates and polkas.
     Proposal = 2,
     /// A prevote quorum.
     Polka = 3,

@@ -10,6 +10,7 @@
 //! HOME/lock, HOME/pid                   held while a process runs here; whose it is
 //! ```
 
+use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -91,8 +92,13 @@ impl Home {
     /// # Errors
     /// Says how to make one.
     pub fn check_exists(&self) -> Result<(), NodeError> {
-        if self.config_path().is_file() {
-            return Ok(());
+        let path = self.config_path();
+        match fs::metadata(&path) {
+            Ok(found) if found.is_file() => return Ok(()),
+            Err(error) if ![io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+                return Err(io_error("read", &path, &error));
+            }
+            _ => {}
         }
         Err(NodeError::new(Exit::Refused, format!("{} is not the home of a node: it has no {CONFIG_PATH}", self.root.display()))
             .next(format!("lockstep init --home {}   (a chain of one validator), or give another --home", shell_word(self.root.display()))))
@@ -196,7 +202,11 @@ impl Home {
     pub fn create_guard(&self, genesis_hash: &Hash, signed: Option<&SignState>) -> Result<(), NodeError> {
         let record = signed.map_or_else(|| GuardRecord::initial(genesis_hash.0), |state| floor_above(state, genesis_hash));
         Guard::create(&self.data_disk()?, GUARD_PATH, record).map(drop).map_err(|error| {
-            NodeError::new(Exit::Refused, error).next("keep the guard that is there; it is what keeps this key from signing twice")
+            let refused = NodeError::new(Exit::Refused, format!("in {}: {error}", self.root.join(DATA_PATH).display()));
+            match io_kind(&error).and_then(remedy) {
+                Some(remedy) => refused.next(remedy),
+                None => refused.next("keep the guard that is there; it is what keeps this key from signing twice"),
+            }
         })
     }
 
@@ -324,14 +334,60 @@ fn sync_folder(path: &Path) -> Result<(), NodeError> {
 /// A file operation that failed, with what to do about the usual reasons.
 pub fn io_error(action: &str, path: &Path, error: &io::Error) -> NodeError {
     let failed = NodeError::new(Exit::Refused, format!("cannot {action} {}: {error}", path.display()));
-    match error.kind() {
-        io::ErrorKind::NotFound => failed.next("check the path"),
-        io::ErrorKind::PermissionDenied => failed.next("run as the user who owns it, or change its owner or mode"),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failed.next("make room on the disk"),
-        io::ErrorKind::ReadOnlyFilesystem => failed.next("the disk is mounted read-only: mount it writable, or give another place"),
-        io::ErrorKind::AlreadyExists => failed.next("nothing is ever overwritten: give another name, or move what is there"),
-        io::ErrorKind::IsADirectory => failed.next("it is a folder: name a file"),
-        io::ErrorKind::NotADirectory => failed.next("a part of this path is a file where a folder should be: check the path"),
-        _ => failed,
+    let next = match error.kind() {
+        io::ErrorKind::NotFound => Some("check the path"),
+        io::ErrorKind::AlreadyExists => Some("nothing is ever overwritten: give another name, or move what is there"),
+        io::ErrorKind::IsADirectory => Some("it is a folder: name a file"),
+        io::ErrorKind::NotADirectory => Some("a part of this path is a file where a folder should be: check the path"),
+        kind => remedy(kind),
+    };
+    match next {
+        Some(next) => failed.next(next),
+        None => failed,
+    }
+}
+
+/// What to do where the place is right and the system does not let us.
+pub(crate) fn remedy(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::PermissionDenied => Some("run as the user who owns it, or change its owner or mode"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("make room on the disk, then start again"),
+        io::ErrorKind::ReadOnlyFilesystem => Some("the disk is mounted read-only: mount it writable, or give another place"),
+        _ => None,
+    }
+}
+
+/// What the system said, where it is at the bottom of an error.
+pub(crate) fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(error.kind());
+        }
+        at = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use lockstep_storage::DiskError;
+    use lockstep_storage::guard::GuardError;
+
+    use super::{io_kind, remedy};
+    use crate::shell::ShellError;
+
+    #[test]
+    fn what_the_system_said_is_found_below_every_error() {
+        let disk = |kind: io::ErrorKind| DiskError { action: "write", path: "guard".into(), source: io::Error::from(kind) };
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+            let error = ShellError::from(GuardError::from(disk(kind)));
+            assert_eq!(io_kind(&error), Some(kind));
+            assert!(remedy(kind).is_some(), "it is in the user's hands");
+        }
+        assert_eq!(remedy(io::ErrorKind::InvalidData), None, "a disk that fails is another matter");
+        assert_eq!(io_kind(&ShellError::Thread("log")), None);
     }
 }

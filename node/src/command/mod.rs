@@ -131,11 +131,19 @@ pub(crate) fn shell_word(word: impl Display) -> String {
 /// An error of the RPC client, with what to do.
 fn client_error(error: &ClientError) -> NodeError {
     match error {
+        ClientError::Unreachable(failures) if is_no_rpc(failures) => NodeError::new(Exit::Unreachable, error)
+            .means("something answers there, and does not take JSON-RPC")
+            .next("name the RPC port of a node (rpc.laddr in its config.toml), without a path"),
         ClientError::Unreachable(_) => NodeError::new(Exit::Unreachable, error)
-            .next("start a network (lockstep localnet), or name a node that runs: --node http://HOST:26657"),
+            .next("start a network (lockstep localnet), or name the RPC port of a node that runs, as in --node http://127.0.0.1:26657"),
         ClientError::NoEndpoint | ClientError::Url { .. } => NodeError::new(Exit::Usage, error),
         ClientError::Answered { .. } => NodeError::new(Exit::Failed, error),
     }
+}
+
+/// Whether something answered, with a status of HTTP that no RPC server gives to a request that it takes.
+fn is_no_rpc(failures: &[(String, String)]) -> bool {
+    failures.iter().any(|(_, why)| why.contains("Request rejected"))
 }
 
 /// A line on stdout. Whoever reads it may be gone, which is not our failure.

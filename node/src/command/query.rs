@@ -76,7 +76,11 @@ async fn trusted_block(client: &Client, height: Height, hash: Hash) -> Result<(T
             .means("the node is not on the chain that you trust, or --trust-height and --trust-hash are not those of one block")
             .next("compare both with your source, and ask another --node")
     };
-    let shown = client.header(Some(height)).await.map_err(|error| client_error(&error))?.header;
+    let shown = client.header(Some(height)).await.map_err(|error| match error.reason() {
+        Some(reason) => failed(format!("shows no block of height {height}: {reason}")),
+        None => client_error(&error),
+    });
+    let shown = shown?.header;
     let shown = shown.ok_or_else(|| failed(format!("has no block of height {height}")))?;
     let header = Header::try_from(&shown).map_err(|error| failed(format!("answers with a malformed header: {error}")))?;
     if header.hash() != hash || header.height != height {

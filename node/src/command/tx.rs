@@ -7,10 +7,13 @@ use lockstep_rpc::client::ClientError;
 use lockstep_types::Hash;
 use lockstep_types::block::BODY_BYTES_MAX;
 
-use super::{client_error, say};
+use super::{client_error, is_no_rpc, say};
 use crate::cli::{TxArgs, Wait};
 use crate::error::{Exit, NodeError};
 use crate::home::read_bounded;
+
+/// What fits every request by default: rpc.body_bytes, less a third for base64 and what surrounds it.
+const LARGE_TX_BYTES: usize = 700_000;
 
 pub(super) async fn run(args: &TxArgs) -> Result<(), NodeError> {
     let tx = transaction(args)?;
@@ -18,13 +21,13 @@ pub(super) async fn run(args: &TxArgs) -> Result<(), NodeError> {
     let hash = Hash::of(&tx);
     match args.wait {
         Wait::Check => {
-            let answer = client.broadcast_tx_sync(&tx).await.map_err(|error| broadcast_error(&error, &hash, &client))?;
+            let answer = client.broadcast_tx_sync(&tx).await.map_err(|error| broadcast_error(&error, &hash, &client, tx.len()))?;
             refuse_code("its check", answer.code, &answer.log)?;
             say(format!("accepted   {hash}"));
             say(format!("by         {}", client.endpoint()));
         }
         Wait::Commit => {
-            let answer = client.broadcast_tx_commit(&tx).await.map_err(|error| broadcast_error(&error, &hash, &client))?;
+            let answer = client.broadcast_tx_commit(&tx).await.map_err(|error| broadcast_error(&error, &hash, &client, tx.len()))?;
             refuse_code("its check", answer.check_tx.code, &answer.check_tx.log)?;
             refuse_code(&format!("its execution in block {}", answer.height), answer.tx_result.code, &answer.tx_result.log)?;
             say(format!("committed  {hash}"));
@@ -53,14 +56,28 @@ fn refuse_code(what: &str, code: u32, log: &str) -> Result<(), NodeError> {
     Err(NodeError::new(Exit::TxRefused, format!("the transaction failed {what} with code {code}{reason}")))
 }
 
-fn broadcast_error(error: &ClientError, hash: &Hash, client: &Client) -> NodeError {
+/// A line to paste that asks what became of a transaction.
+fn ask_for(client: &Client, hash: &Hash) -> String {
+    format!("curl '{}/tx?hash=0x{hash}'", client.endpoint().trim_end_matches('/'))
+}
+
+fn broadcast_error(error: &ClientError, hash: &Hash, client: &Client, bytes: usize) -> NodeError {
+    if matches!(error, ClientError::Unreachable(failures) if is_no_rpc(failures)) && bytes > LARGE_TX_BYTES {
+        return NodeError::new(Exit::TxRefused, error)
+            .means(format!("a transaction of {bytes} bytes, a third longer in base64, may be larger than any request that the node takes"))
+            .next("make it smaller, or raise rpc.body_bytes of the node (1000000 by default)");
+    }
     let reason = error.reason().unwrap_or_default();
     let refused = || NodeError::new(Exit::TxRefused, error);
     if reason.contains("timed out waiting") {
-        return refused().means("the node has the transaction, and it may still be committed").next(format!(
-            "ask for it later: curl '{}/tx?hash=0x{hash}'; do not send another in its place meanwhile",
-            client.endpoint().trim_end_matches('/')
-        ));
+        return refused()
+            .means("the node has the transaction, and it may still be committed")
+            .next(format!("ask for it later: {}   (do not send another in its place meanwhile)", ask_for(client, hash)));
+    }
+    if reason.contains("the node is stopping") {
+        return refused()
+            .means("whether the transaction is committed is not known")
+            .next(format!("ask for it when the node runs again, or another node: {}", ask_for(client, hash)));
     }
     if reason.contains("already exists in cache") {
         return refused()

@@ -173,6 +173,11 @@ fn bench_measures_a_network() {
     let url = format!("http://127.0.0.1:{port}");
     let network = Running::start(lockstep(&["localnet", "--validators", "1", "--home", text(&net), "--rpc-port", &port.to_string()]));
     network.hear("all up; clients are served at");
+    // A request larger than the node takes; and a place where no RPC is.
+    let large = folder.path().join("large.tx");
+    fs::write(&large, format!("k={}", "x".repeat(2_000_000))).expect("written");
+    run(&["tx", "--file", text(&large), "--node", &url]).refused(8, &["2000002 bytes", "rpc.body_bytes"]);
+    run(&["status", "--node", &format!("{url}/nowhere")]).refused(7, &["does not take JSON-RPC", "rpc.laddr"]);
     let common = ["bench", "--endpoints", &url, "--for", "1s", "--warmup", "200ms", "--json", "--disk", text(folder.path())];
     for (more, via) in
         [(&["--rate", "40"][..], "commit"), (&["--rate", "2000", "--batch", "20"], "sync"), (&["--rate", "100", "--via", "async"], "async")]
@@ -189,6 +194,10 @@ fn bench_measures_a_network() {
         assert!(0.0 < ms("p50") && ms("p50") <= ms("p90") && ms("p90") <= ms("p99") && ms("p99") <= ms("max"));
         assert!(report["sync_ms"]["p50"].as_f64() > Some(0.0));
     }
-    assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 1, "the probe of the disk is gone");
+    assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 2, "the probe of the disk is gone");
+    // A terminal that closes stops the whole network, and cleanly.
+    network.signal(Signal::HUP);
+    let ended = network.wait();
+    assert!(ended.code == Some(0) && ended.out.contains("1 validator stopped cleanly"), "{}{}", ended.out, ended.err);
     run(&["bench", "--endpoints", "http://127.0.0.1:1", "--disk", text(folder.path())]).refused(7, &["127.0.0.1:1"]);
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::cli::{BenchArgs, Via};
+use crate::config::show_duration;
 use crate::error::{Exit, NodeError};
 use crate::http::Endpoint;
 use crate::load::{self, Counters, Follower, Plan};
@@ -29,13 +30,13 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), NodeError> {
     let sync = disk::measure(&args.disk)?;
     if !args.json {
         say(format!(
-            "{} tx/s of {} B for {:?} after {:?}, {} connections to {} endpoints …",
+            "{} tx/s of {} B for {} after {}, {} connections to {} …",
             plan.rate,
             plan.size,
-            args.duration,
-            args.warmup,
+            show_duration(args.duration),
+            show_duration(args.warmup),
             plan.connections,
-            plan.endpoints.len()
+            args.endpoints.join(", ")
         ));
     }
     let report = runtime()?.block_on(measure(args, plan, sync))?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::disk::SyncTimes;
 use super::limits::{EMPTY_BLOCK_CPU_BOUND, THROUGHPUT, commit_floor};
 use crate::cli::Via;
+use crate::config::show_duration;
 use crate::load::{Outcome, Plan, Seen};
 
 /// Transactions that were taken, and whose block nobody saw before the end.
@@ -85,11 +86,11 @@ impl Report {
         let mut text = String::new();
         let _ = writeln!(
             text,
-            "committed   {:>9.1} tx/s   ({} of {} that were due in {:?})",
+            "committed   {:>9.1} tx/s   ({} of {} that were due in {})",
             self.throughput(),
             self.committed,
             self.due,
-            self.window
+            show_duration(self.window)
         );
         let latencies = self.percentiles().map(|(name, latency)| format!("{name} {}", latency.map_or("-".to_owned(), millis)));
         let _ = writeln!(text, "latency     {}   (due to committed)", latencies.join("   "));

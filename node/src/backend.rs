@@ -93,7 +93,8 @@ impl Backend for NodeBackend {
         Ok(Status {
             node: self.node_info(),
             latest: self.end(heights.tip)?,
-            earliest: self.end(heights.base)?,
+            // A first block that rotted is told when somebody asks for it; the status of the node is another question.
+            earliest: self.end(heights.base).unwrap_or(None),
             catching_up: self.readers.is_behind(),
             // A node without a key shows the zero key and no power.
             validator_key: key.unwrap_or(PublicKey([0; 32])),

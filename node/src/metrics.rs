@@ -23,12 +23,14 @@ pub enum HeldBack {
     GuardLost,
     /// Its vote guard is ahead of its chain: it signed there already, and signs again when it has caught up.
     GuardAhead,
+    /// There is no room on its disk: it signs what it recorded once there is.
+    DiskFull,
     /// For good: somebody else signs with its key, or this folder is older than what it signed.
     Stopped,
 }
 
 impl HeldBack {
-    const ALL: [Self; 3] = [Self::GuardLost, Self::GuardAhead, Self::Stopped];
+    const ALL: [Self; 4] = [Self::GuardLost, Self::GuardAhead, Self::DiskFull, Self::Stopped];
     /// The metric, as a reader finds it; its label `reason` is [`Self::label`].
     const METRIC: &str = "lockstep_votes_held_back";
 
@@ -37,6 +39,7 @@ impl HeldBack {
         match self {
             Self::GuardLost => "guard_lost",
             Self::GuardAhead => "guard_ahead",
+            Self::DiskFull => "disk_full",
             Self::Stopped => "stopped",
         }
     }
@@ -46,6 +49,7 @@ impl HeldBack {
         match self {
             Self::GuardLost => "guard lost",
             Self::GuardAhead => "behind its guard",
+            Self::DiskFull => "disk full",
             Self::Stopped => "for good, see its log",
         }
     }
@@ -55,6 +59,7 @@ impl HeldBack {
         match self {
             Self::GuardLost => "its vote guard cannot be read; it signs again above the next height that it sees the others decide",
             Self::GuardAhead => "it signed further than its chain reaches; it signs again when it has caught up",
+            Self::DiskFull => "its disk is full; it signs again when there is room",
             Self::Stopped => {
                 "another process signs with its key, or its folder is an old copy: stop it, read its log, and start it again only when you \
                  know that it is the only one"
@@ -94,8 +99,12 @@ pub struct Metrics {
     behind: Gauge<i64, AtomicI64>,
     equivocations: Counter<u64, AtomicU64>,
     refused: Counter<u64, AtomicU64>,
+    /// Damaged files that the start healed.
+    healed: Counter<u64, AtomicU64>,
+    /// Reads that met damage.
+    damaged_reads: Counter<u64, AtomicU64>,
     /// One for each of [`HeldBack::ALL`].
-    held_back: [Gauge<i64, AtomicI64>; 3],
+    held_back: [Gauge<i64, AtomicI64>; 4],
     /// Nothing is signed below this height.
     signs_from: AtomicU64,
 }
@@ -135,6 +144,8 @@ impl Metrics {
         let transactions = counter("transactions", "Transactions committed since the start");
         let equivocations = counter("equivocations", "Validators seen voting for two values in one step");
         let refused = counter("refused_messages", "Messages of peers that were refused");
+        let healed = counter("healed_files", "Damages of its own files that this node healed when it started");
+        let damaged_reads = counter("damaged_reads", "Reads of its own files that met damage: a restart heals them");
         // 1 ms to 16 s: from a chain on one machine to one whose rounds fail.
         let block_interval = Histogram::new(exponential_buckets(0.001, 2.0, 15));
         registry.register("block_interval_seconds", "Time from one commit to the next", block_interval.clone());
@@ -154,6 +165,8 @@ impl Metrics {
             behind,
             equivocations,
             refused,
+            healed,
+            damaged_reads,
             held_back,
             signs_from: AtomicU64::new(0),
         }
@@ -237,6 +250,18 @@ impl Metrics {
 
     pub(crate) fn catching_up(&self, behind: bool) {
         self.behind.set(i64::from(behind));
+    }
+
+    pub(crate) fn healed(&self, files: u64) {
+        self.healed.inc_by(files);
+    }
+
+    pub(crate) fn damaged_read(&self) {
+        self.damaged_reads.inc();
+    }
+
+    pub(crate) fn disk_full(&self, is_full: bool) {
+        self.hold_back(HeldBack::DiskFull, is_full);
     }
 
     pub(crate) fn equivocation(&self) {

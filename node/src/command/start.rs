@@ -4,15 +4,17 @@ use std::io;
 use std::sync::Arc;
 
 use lockstep_app::Application;
+use lockstep_replica::recovery::RecoveryError;
 use lockstep_storage::guard::GuardError;
 use lockstep_storage::log::LogError;
+use lockstep_storage::quarantine::QuarantineError;
 use tracing::{error, info};
 
 use super::{home_of, shell_word};
 use crate::cli::StartArgs;
 use crate::config::{Config, LogFormat};
 use crate::error::{Exit, NodeError};
-use crate::home::{DATA_PATH, Home};
+use crate::home::{DATA_PATH, Home, io_kind, remedy};
 use crate::shell::{self, ShellError};
 use crate::stop::StopSignal;
 
@@ -112,22 +114,50 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
             not_listening(error, source, "p2p.laddr", &address.to_string())
         }
         ShellError::Rpc { address, source } => not_listening(error, source, "rpc.laddr", &address.to_string()),
-        ShellError::Network(_) | ShellError::Recovery(_) => NodeError::new(Exit::Refused, error),
-        ShellError::Guard(GuardError::WrongGenesis { .. }) => NodeError::new(Exit::Refused, error)
-            .means("config/genesis.json is not the one that this home was made with")
-            .next("put that one back; a node of another chain has a home of its own: lockstep init --home DIR --genesis FILE"),
-        ShellError::Guard(GuardError::Newer { .. }) => {
+        ShellError::Network(_) => NodeError::new(Exit::Refused, error),
+        ShellError::Guard(GuardError::WrongGenesis { .. } | GuardError::Newer { .. }) => {
             NodeError::new(Exit::Refused, error).means("signing without knowing what was signed could be punished as double signing")
         }
-        ShellError::Log(LogError::NoSpace(_)) => NodeError::new(Exit::Halted, error).next("make room on the disk, then start again"),
-        ShellError::Log(_) | ShellError::State(_) | ShellError::Results(_) | ShellError::Guard(_) => NodeError::new(Exit::Halted, in_data)
-            .means("the disk failed or what is on it is damaged; nothing more is signed on top of it")
-            .next("look at the disk (dmesg, smartctl) before starting again"),
+        ShellError::Guard(_) | ShellError::Recovery(_) if io_kind(error).and_then(remedy).is_some() => {
+            NodeError::new(Exit::Refused, in_data).next(io_kind(error).and_then(remedy).unwrap_or_default())
+        }
+        ShellError::Guard(_) => disk_failed(in_data),
+        ShellError::Recovery(recovery) => not_recovered(in_data, recovery),
+        // By then the system's own words are what is left of its error.
+        ShellError::Halted(reason) if reason.contains("No space left on device") => {
+            NodeError::new(Exit::Halted, error).next("make room on the disk, then start again")
+        }
         ShellError::Halted(_) => NodeError::new(Exit::Halted, error)
             .means("going on would not be safe")
             .next("keep the data folder, and read the log above this line"),
         ShellError::Serve(_) | ShellError::Thread(_) => NodeError::new(Exit::Halted, error),
     }
+}
+
+/// What cannot be healed. Files that are damaged are, and never come here.
+fn not_recovered(what: String, recovery: &RecoveryError) -> NodeError {
+    match recovery {
+        RecoveryError::Quarantine(QuarantineError::Full { .. }) => NodeError::new(Exit::Halted, what)
+            .means("a disk that damages files again and again cannot be trusted with what a validator signed")
+            .next("look at the disk (dmesg, smartctl), move data/damaged away, then start again"),
+        RecoveryError::Log(LogError::Newer { .. }) | RecoveryError::Record { .. } => {
+            NodeError::new(Exit::Refused, what).next("run the newer program; this one would cut off what it cannot read")
+        }
+        RecoveryError::WrongRoot { .. } => NodeError::new(Exit::Halted, what)
+            .means("the block log was executed from its beginning, and this program or its application is not the one that the chain runs")
+            .next("run the program that the others run"),
+        RecoveryError::App(_) | RecoveryError::Genesis(_) => NodeError::new(Exit::Refused, what),
+        RecoveryError::Contradiction(_) | RecoveryError::Unbelievable(_) | RecoveryError::Hole { .. } | RecoveryError::Ahead { .. } => {
+            NodeError::new(Exit::Halted, what).next("keep the data folder: it shows a fault of the program")
+        }
+        _ => disk_failed(what),
+    }
+}
+
+fn disk_failed(what: String) -> NodeError {
+    NodeError::new(Exit::Halted, what)
+        .means("the disk failed; nothing more is signed on top of it")
+        .next("look at the disk (dmesg, smartctl) before starting again")
 }
 
 fn not_listening(error: &ShellError, source: &io::Error, key: &str, address: &str) -> NodeError {

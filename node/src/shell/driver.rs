@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lockstep_network::{Network, PeerNo, ReplyTo};
 use lockstep_replica::seam::{AskId, JobId, Lane, Mono, Peer, Reply, Report, RequestId, Target, Timer, Write};
 use lockstep_replica::{Effect, Fence, Input, Now, Replica};
-use lockstep_types::crypto::verify_batch;
 use lockstep_types::{PrivateKey, Time};
 use tokio::sync::{oneshot, watch};
 
@@ -17,6 +16,8 @@ use super::disk::{GuardJob, LogJob, ReadJob};
 use super::executor::{CheckTxsJob, ExecutorJob};
 use super::inbox::{Inputs, Mail};
 use super::publish::News;
+use super::room::Room;
+use super::verifier::Verifier;
 use crate::metrics::Metrics;
 
 /// Mail taken before timers are looked at again.
@@ -25,6 +26,9 @@ const BURST: usize = 256;
 const SLOW_STEP: Duration = Duration::from_millis(5);
 /// How often the loop turns when nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
+
+/// Messages that wait to be signed while there is no room on the disk: several rounds of a height, many times over.
+const UNSIGNED_MAX: usize = 1_024;
 
 /// Everything the replica's thread works with.
 pub(crate) struct Driver {
@@ -36,10 +40,12 @@ pub(crate) struct Driver {
     pub(crate) guard: Option<Sender<GuardJob>>,
     pub(crate) execute: Sender<ExecutorJob>,
     pub(crate) check: Sender<CheckTxsJob>,
+    pub(crate) verifier: Verifier,
     pub(crate) read: Sender<ReadJob>,
     pub(crate) publish: Sender<News>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) halted: watch::Sender<Option<String>>,
+    pub(crate) room: Room,
 }
 
 /// What the loop keeps between turns.
@@ -58,6 +64,8 @@ struct Loop {
     peers: BTreeSet<Peer>,
     /// Requests of ours on the network, by its numbers.
     sent: BTreeMap<u64, JobId>,
+    /// What is to be signed once there is room on the disk.
+    unsigned: VecDeque<(JobId, Vec<u8>)>,
 }
 
 impl Driver {
@@ -71,6 +79,7 @@ impl Driver {
         self.perform_all(&mut at, effects);
         loop {
             self.fire_timers(&mut at, started);
+            self.sign_what_waited(&mut at);
             self.answer(&mut at, started);
             let wait = at.timers.peek().map_or(IDLE, |Reverse((due, ..))| due.since(now(started).mono)).min(IDLE);
             match self.inputs.mail.recv_timeout(wait) {
@@ -176,6 +185,26 @@ impl Driver {
         }
     }
 
+    /// There is no room on the disk: what is recorded is signed once there is. Of very many the oldest are of heights that
+    /// the others have decided; those are missed steps.
+    fn sign_later(&self, at: &mut Loop, job: JobId, bytes: Vec<u8>) {
+        if at.unsigned.len() >= UNSIGNED_MAX
+            && let Some((job, _)) = at.unsigned.pop_front()
+        {
+            at.answers.push_back(Input::Signed { job, signature: None });
+        }
+        at.unsigned.push_back((job, bytes));
+    }
+
+    /// Signs what waited for room, in order.
+    fn sign_what_waited(&self, at: &mut Loop) {
+        if self.room.is_there() {
+            for (job, bytes) in std::mem::take(&mut at.unsigned) {
+                at.answers.push_back(Input::Signed { job, signature: self.key.as_ref().map(|key| key.sign(&bytes)) });
+            }
+        }
+    }
+
     fn fire_timers(&mut self, at: &mut Loop, started: Instant) {
         let moment = now(started).mono;
         while at.timers.peek().is_some_and(|Reverse((due, ..))| *due <= moment) {
@@ -186,11 +215,15 @@ impl Driver {
     }
 
     fn perform_all(&mut self, at: &mut Loop, effects: Vec<Effect>) {
+        let mut to_verify = Vec::new();
         for effect in effects {
-            if let Some(effect) = at.fence.admit(effect) {
-                self.perform(at, effect);
+            match at.fence.admit(effect) {
+                Some(Effect::Verify { job, checks }) => to_verify.push((job, checks)),
+                Some(effect) => self.perform(at, effect),
+                None => {}
             }
         }
+        at.answers.extend(self.verifier.verify(to_verify));
     }
 
     fn perform_admitted(&mut self, at: &mut Loop, effects: Vec<Effect>) {
@@ -202,11 +235,12 @@ impl Driver {
     /// Carries one effect out. What a thread that is gone would have done is not done: the node is stopping.
     fn perform(&mut self, at: &mut Loop, effect: Effect) {
         match effect {
-            Effect::Verify { job, checks } => at.answers.push_back(Input::Verified { job, verdicts: verify_batch(&checks) }),
-            Effect::Sign { job, bytes, .. } => {
+            Effect::Verify { job, checks } => at.answers.extend(self.verifier.verify(vec![(job, checks)])),
+            Effect::Sign { job, bytes, .. } if self.room.is_there() && at.unsigned.is_empty() => {
                 let signature = self.key.as_ref().map(|key| key.sign(&bytes));
                 at.answers.push_back(Input::Signed { job, signature });
             }
+            Effect::Sign { job, bytes, .. } => self.sign_later(at, job, bytes),
             Effect::Persist { ticket, write: Write::Log(records), .. } => drop(self.log.send((ticket, records))),
             Effect::Persist { ticket, write, .. } => {
                 if let Write::GuardFloor(height) = &write {

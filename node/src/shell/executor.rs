@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lockstep_app::{CheckKind, Host};
 use lockstep_mempool::TxBytes;
@@ -17,6 +18,10 @@ use lockstep_types::state_tree::Path;
 use super::Threads;
 use super::inbox::Inbox;
 use super::readers::Readers;
+use super::room::Room;
+
+/// Between two looks whether the results that a flush needs are kept. They nearly always are.
+const RESULTS_LOOK: Duration = Duration::from_millis(5);
 
 /// Work for the executor.
 pub(crate) enum ExecutorJob {
@@ -53,8 +58,9 @@ pub(crate) fn threads(
     kept: Arc<Mutex<Results>>,
     readers: Arc<Readers>,
     inbox: Inbox,
+    room: Room,
 ) -> Sender<ExecutorJob> {
-    let flush = flush_thread(threads, db, kept, inbox.clone());
+    let flush = flush_thread(threads, db, kept, inbox.clone(), room);
     let (sender, receiver) = channel::<ExecutorJob>();
     threads.spawn("execute", move || {
         while let Ok(job) = receiver.recv() {
@@ -84,10 +90,24 @@ pub(crate) fn threads(
     sender
 }
 
-fn flush_thread(threads: &mut Threads, mut db: StateDb, kept: Arc<Mutex<Results>>, inbox: Inbox) -> Sender<(FlushBatch, Arc<ChainState>)> {
+fn flush_thread(
+    threads: &mut Threads,
+    mut db: StateDb,
+    kept: Arc<Mutex<Results>>,
+    inbox: Inbox,
+    room: Room,
+) -> Sender<(FlushBatch, Arc<ChainState>)> {
     let (sender, receiver) = channel::<(FlushBatch, Arc<ChainState>)>();
     threads.spawn("flush", move || {
         while let Ok((batch, chain)) = receiver.recv() {
+            // A commit that fails for want of space may have happened, and ends the node: better not to begin it. And the results up
+            // to this height are kept by another thread, which may wait for room too.
+            while !room.is_there() || kept.lock().expect("no holder panics").reader().last_height() < Some(batch.height.get()) {
+                if inbox.is_closed() {
+                    return;
+                }
+                std::thread::sleep(RESULTS_LOOK);
+            }
             // Results are rebuilt by executing from the flushed height on, so what lies below must be durable first.
             let synced = kept.lock().expect("no holder panics").sync().map_err(|error| error.to_string());
             match synced.and_then(|()| write_state(&mut db, &batch, &chain)) {

@@ -84,6 +84,11 @@ impl Inbox {
         self.mail.send(mail).is_ok() && !self.closed.load(Ordering::Relaxed)
     }
 
+    /// Whether the node stops.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// The replica's thread ends with what it has.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);

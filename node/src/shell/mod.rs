@@ -7,6 +7,7 @@
 //!            ├─> inbox ─> replica ─> effects├─ guard    one record, one sync
 //!   clients ─┘     ^        (step)          ├─ execute  runs, builds and judges blocks
 //!                  └──────── answers ───────┼─ check    judges transactions
+//!                                           ├─ verify   signatures, where there are many
 //!                                           ├─ publish  results, what readers see, replies
 //!                                           ├─ flush    the state database
 //!                                           └─ read     blocks for peers who catch up
@@ -22,6 +23,8 @@ mod inbox;
 mod network;
 mod publish;
 pub mod readers;
+mod room;
+mod verifier;
 
 pub(crate) use self::inbox::{Inbox, Mail};
 
@@ -32,20 +35,21 @@ use std::time::Duration;
 
 use lockstep_app::{Application, Host};
 use lockstep_genesis::Genesis;
-use lockstep_replica::recovery::{self, Recovered, RecoveryError};
+use lockstep_replica::Replica;
+use lockstep_replica::recovery::{self, Opened, Recovered, RecoveryError, Told};
 use lockstep_replica::signing::Me;
-use lockstep_replica::{Replica, results};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::guard::{Guard, GuardError};
-use lockstep_storage::log::{BlockLog, LogError, LogOptions};
-use lockstep_storage::results::{Results, ResultsError};
-use lockstep_storage::state::{StateDb, StateError};
+use lockstep_storage::log::LogOptions;
+use lockstep_storage::quarantine::Quarantine;
 use lockstep_types::PrivateKey;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
 use self::driver::Driver;
 use self::readers::Readers;
+use self::room::Room;
+use self::verifier::Verifier;
 use crate::home::{GUARD_PATH, LOG_PATH, STATE_PATH};
 use crate::metrics::Metrics;
 
@@ -88,18 +92,9 @@ pub struct Options {
 /// Why a node did not start, or stopped by itself.
 #[derive(Debug, Error)]
 pub enum ShellError {
-    /// The block log.
-    #[error(transparent)]
-    Log(#[from] LogError),
     /// The vote guard.
     #[error(transparent)]
     Guard(#[from] GuardError),
-    /// The state database.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The results beside the log.
-    #[error(transparent)]
-    Results(#[from] ResultsError),
     /// What the disk holds, taken together.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
@@ -133,15 +128,7 @@ pub enum ShellError {
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
     let disk: Arc<dyn Disk> = Arc::new(options.disk);
     let genesis_hash = options.genesis.hash();
-    let (log, recovery) =
-        BlockLog::open(disk.clone(), LOG_PATH, LogOptions { salt: salt(&options.node_key), segment_bytes: options.segment_bytes })?;
-    if recovery.truncated_bytes > 0 {
-        tracing::warn!(
-            bytes = recovery.truncated_bytes,
-            "the end of the block log was being written when the node stopped; it was cut off"
-        );
-    }
-    let reader = log.reader();
+    // The guard first: a home whose guard is refused is left as it is, and no damage is healed in it.
     let guard = match &options.validator_key {
         Some(_) => Some(Guard::open(&*disk, GUARD_PATH, genesis_hash.0)?),
         None => None,
@@ -152,20 +139,50 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             "damaged copies of the vote guard were written again from good ones; look at this disk"
         );
     }
-    let mut db = StateDb::open(&*disk, STATE_PATH)?;
-    let mut kept = Results::open(disk.clone(), LOG_PATH, &reader.segments(), reader.tip())?;
-
     let host = Host::new(options.app.clone());
-    let mut replayed = 0u64;
-    let Recovered { restored, executor } =
-        recovery::recover(host.clone(), &options.genesis, &reader, &mut db, guard.as_ref(), |block, outcome, chain| {
+    let home = recovery::Home {
+        disk: disk.clone(),
+        log: LOG_PATH,
+        state: STATE_PATH,
+        damaged: DAMAGED_PATH,
+        log_options: LogOptions { salt: salt(&options.node_key), segment_bytes: options.segment_bytes },
+        keep_results: true,
+        flush_keys: options.flush_keys,
+        genesis: &options.genesis,
+        host: host.clone(),
+    };
+    let (mut replayed, mut heals) = (0u64, 0u64);
+    let opened = recovery::open(&home, guard.as_ref(), |told| match told {
+        Told::Healed(healed) => {
+            heals += 1;
+            tracing::warn!("{healed}. Paths are below the data folder; look at this disk");
+        }
+        Told::Executed { outcome, tip, .. } => {
             replayed += 1;
-            if replayed.is_multiple_of(1_000) {
-                tracing::info!(height = outcome.height.get(), "executing the block log");
+            if replayed.is_multiple_of(PROGRESS_BLOCKS) {
+                tracing::info!(height = outcome.height.get(), of = tip.get(), "executing the block log");
             }
-            let Some(segment) = reader.segment_of(outcome.height.get()) else { return Ok(()) };
-            kept.append(segment, &results::keep(block, outcome, chain)).map_err(|error| error.to_string())
-        })?;
+        }
+    })?;
+    let Opened { log, log_recovery, db, results: kept, recovered: Recovered { restored, executor }, .. } = opened;
+    let kept = kept.expect("results are kept");
+    let reader = log.reader();
+    if log_recovery.truncated_bytes > 0 {
+        tracing::warn!(
+            bytes = log_recovery.truncated_bytes,
+            "the end of the block log was being written when the node stopped; it was cut off"
+        );
+    }
+    if let Some(signed) = guard.as_ref().and_then(Guard::last).map(|last| last.height)
+        && signed > restored.chain.height.get() + 1
+    {
+        tracing::warn!(
+            signed,
+            log = restored.chain.height.get(),
+            "this validator signed at a height that its block log does not reach any more: it signs nothing until peers have given it \
+             the blocks between, which it asks for by itself"
+        );
+    }
     let (genesis_chain, _, _) = recovery::genesis_state(&host, &options.genesis)?;
     tracing::info!(
         height = restored.chain.height.get(),
@@ -177,8 +194,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
 
     let metrics = Arc::new(Metrics::new());
     metrics.starts_at(restored.chain.height.get(), guard.as_ref());
+    metrics.healed(heals);
+    let damage = readers::Damage::new(Quarantine::new(disk.clone(), DAMAGED_PATH), metrics.clone());
     let readers =
-        Arc::new(Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone()));
+        Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone(), damage);
+    let readers = Arc::new(readers);
     let me = options.validator_key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
     let replica = Replica::new(
         lockstep_replica::Config {
@@ -227,13 +247,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
 
     let (halted, mut on_halt) = tokio::sync::watch::channel(None::<String>);
     let mut threads = Threads::default();
-    let log_thread = disk::log_thread(&mut threads, log, inbox.clone());
+    let room = Room::new(metrics.clone());
+    let log_thread = disk::log_thread(&mut threads, log, inbox.clone(), room.clone());
     let guard_thread = guard.map(|guard| disk::guard_thread(&mut threads, guard, inbox.clone()));
     let kept = Arc::new(std::sync::Mutex::new(kept));
-    let execute = executor::threads(&mut threads, executor, db, kept.clone(), readers.clone(), inbox.clone());
+    let execute = executor::threads(&mut threads, executor, db, kept.clone(), readers.clone(), inbox.clone(), room.clone());
     let check = executor::check_thread(&mut threads, host, readers.clone(), inbox.clone());
+    let verifier = Verifier::new(&mut threads, inbox.clone());
     let read = disk::read_thread(&mut threads, readers.clone(), inbox.clone());
-    let publish = publish::thread(&mut threads, kept, readers.clone(), inbox.clone(), metrics.clone());
+    let publish = publish::thread(&mut threads, kept, readers.clone(), inbox.clone(), metrics.clone(), room.clone());
     let network_task = tokio::spawn(network::receive(network_events, peers.clone(), inbox.clone(), metrics.clone()));
     let driver = Driver {
         replica,
@@ -244,10 +266,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         guard: guard_thread,
         execute,
         check,
+        verifier,
         read,
         publish,
         metrics: metrics.clone(),
         halted,
+        room,
     };
     threads.spawn("replica", move || driver.run());
 
@@ -287,6 +311,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
 /// How long a node that is asked to stop goes on deciding for clients that wait for a commit. A few blocks, if the others run;
 /// when all of them stop at once, no further block comes.
 const LAST_COMMITS: Duration = Duration::from_secs(1);
+
+/// Where damaged files go, in the data folder.
+const DAMAGED_PATH: &str = "damaged";
+/// Blocks of the log that are executed at a start between two lines that say how far it is.
+const PROGRESS_BLOCKS: u64 = 1_000;
 
 /// Keys the checksums of a new log with something that no peer can know.
 fn salt(node_key: &PrivateKey) -> [u8; 32] {

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use lockstep_replica::results;
 use lockstep_replica::seam::{Reply, Report};
-use lockstep_storage::results::Results;
+use lockstep_storage::results::{BlockResults, Results};
 use tokio::sync::oneshot;
 
 use super::Threads;
 use super::inbox::Inbox;
 use super::readers::{Readers, Tip};
+use super::room::{LOOK, Lacking, Room};
 use crate::metrics::Metrics;
 
 /// What to tell.
@@ -29,6 +30,7 @@ pub(crate) fn thread(
     readers: Arc<Readers>,
     inbox: Inbox,
     metrics: Arc<Metrics>,
+    room: Room,
 ) -> Sender<News> {
     let (sender, receiver) = channel::<News>();
     threads.spawn("publish", move || {
@@ -37,7 +39,7 @@ pub(crate) fn thread(
                 // A client that went away wants no answer.
                 News::Reply(to, reply) => drop(to.send(*reply)),
                 News::Report(report) => {
-                    if let Err(reason) = publish(&report, &kept, &readers, &metrics) {
+                    if let Err(reason) = publish(&report, &kept, &readers, &metrics, &room, &|| wait_for_room(&room, &inbox)) {
                         inbox.answer(lockstep_replica::Input::DiskFailed { reason });
                         while receiver.recv().is_ok() {}
                         return;
@@ -49,12 +51,42 @@ pub(crate) fn thread(
     sender
 }
 
-fn publish(report: &Report, kept: &Mutex<Results>, readers: &Readers, metrics: &Metrics) -> Result<(), String> {
+/// Looks for room again after a while; false when the node stops.
+fn wait_for_room(room: &Room, inbox: &Inbox) -> bool {
+    room.note(Lacking::Results, true);
+    std::thread::sleep(LOOK);
+    !inbox.is_closed()
+}
+
+/// Keeps the results of a block. Without room nothing was written, and they are kept once there is: readers see the block only then.
+fn keep(kept: &Mutex<Results>, segment: u64, record: &BlockResults, wait: &dyn Fn() -> bool) -> Result<(), String> {
+    loop {
+        match kept.lock().expect("no holder panics").append(segment, record) {
+            Err(error) if error.is_no_space() => {}
+            done => return done.map_err(|error| error.to_string()),
+        }
+        if !wait() {
+            return Err(
+                "the node stops while there is no room for the results of execution; they are made again at the next start".to_owned()
+            );
+        }
+    }
+}
+
+fn publish(
+    report: &Report,
+    kept: &Mutex<Results>,
+    readers: &Readers,
+    metrics: &Metrics,
+    room: &Room,
+    wait: &dyn Fn() -> bool,
+) -> Result<(), String> {
     match report {
         Report::Committed { block_id, block, commit, outcome, chain } => {
             let segment = readers.segment_of(outcome.height).ok_or("the log does not know a height that it made durable")?;
             let record = results::keep(block, outcome, chain);
-            kept.lock().expect("no holder panics").append(segment, &record).map_err(|error| error.to_string())?;
+            keep(kept, segment, &record, wait)?;
+            room.note(Lacking::Results, false);
             readers.set_tip(Tip { chain: chain.clone(), commit: Some(Arc::new(commit.get().clone())) });
             metrics.committed(outcome.height.get(), commit.round.get(), block.txs.len());
             tracing::debug!(height = outcome.height.get(), round = commit.round.get(), txs = block.txs.len(), block = %block_id, "committed");

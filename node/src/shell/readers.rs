@@ -1,7 +1,7 @@
 //! What readers see, without asking the replica: the block log, the results beside it, and snapshots of the state. Nothing
 //! here is shared with consensus but a lock that is held for a pointer's copy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -12,8 +12,11 @@ use lockstep_replica::recovery::{RecoveryError, decided};
 use lockstep_replica::results::{KeptBlock, kept_block, kept_tx};
 use lockstep_replica::{ChainState, Restored};
 use lockstep_storage::log::LogReader;
+use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::{BlockResults, ResultsReader};
 use lockstep_types::{Block, BlockId, Commit, Hash, Height, TxResult};
+
+use crate::metrics::Metrics;
 
 /// States of past heights that queries can ask for. Versions share what did not change.
 const STATES_KEPT: usize = 16;
@@ -25,6 +28,42 @@ pub struct Tip {
     pub chain: Arc<ChainState>,
     /// Its own commit, as this node saw it; none before the first block.
     pub commit: Option<Arc<Commit>>,
+}
+
+/// What readers do about damage that they meet: whoever asked hears of it, the operator too, and the next start looks at
+/// everything and heals it (decision record 10). Serving goes on.
+pub(crate) struct Damage {
+    quarantine: Quarantine,
+    metrics: Arc<Metrics>,
+    /// Damages that were told.
+    told: Mutex<BTreeSet<String>>,
+}
+
+/// Damages of which the log speaks, each once. Of further ones only the metric does.
+const DAMAGES_TOLD_MAX: usize = 100;
+
+impl Damage {
+    pub(crate) fn new(quarantine: Quarantine, metrics: Arc<Metrics>) -> Self {
+        Self { quarantine, metrics, told: Mutex::default() }
+    }
+
+    /// Passes an error on, and tells of it.
+    fn met<E: std::fmt::Display>(&self, error: E) -> E {
+        self.metrics.damaged_read();
+        let mut told = self.told.lock().expect("no holder panics");
+        let what = error.to_string();
+        if told.len() < DAMAGES_TOLD_MAX && told.insert(what.clone()) {
+            let marked = self.quarantine.suspect();
+            tracing::warn!(
+                "a file of this node cannot be read back: {what}. Everything else is served; to do: look at this disk, and restart the node, \
+                 which then verifies all of its files and heals them"
+            );
+            if let Err(error) = marked {
+                tracing::warn!(%error, "the next start cannot be told to verify everything");
+            }
+        }
+        error
+    }
 }
 
 /// Everything that readers see.
@@ -40,10 +79,12 @@ pub struct Readers {
     mempool_txs: AtomicU64,
     mempool_bytes: AtomicU64,
     behind: AtomicBool,
+    damage: Damage,
 }
 
 impl Readers {
     /// What readers see at start.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that readers see, and there is one caller")]
     pub(crate) fn new(
         genesis: &Genesis,
         genesis_chain: ChainState,
@@ -52,6 +93,7 @@ impl Readers {
         host: Host,
         restored: &Restored,
         state: State,
+        damage: Damage,
     ) -> Self {
         let tip = Tip { chain: restored.chain.clone(), commit: restored.last_commit.clone().map(Arc::new) };
         Self {
@@ -65,6 +107,7 @@ impl Readers {
             mempool_txs: AtomicU64::new(0),
             mempool_bytes: AtomicU64::new(0),
             behind: AtomicBool::new(false),
+            damage,
         }
     }
 
@@ -125,7 +168,7 @@ impl Readers {
         if height == Height::ZERO || height > self.tip().chain.height || height < self.base() {
             return Ok(None);
         }
-        decided(&self.log, height).map(Some)
+        decided(&self.log, height).map(Some).map_err(|error| self.damage.met(error))
     }
 
     /// The block log, for peers.
@@ -138,7 +181,7 @@ impl Readers {
     /// # Errors
     /// When the disk fails or is damaged.
     pub fn height_of(&self, hash: &Hash) -> Result<Option<Height>, RecoveryError> {
-        let Some(stored) = self.log.body(&hash.0)? else { return Ok(None) };
+        let Some(stored) = self.log.body(&hash.0).map_err(|error| self.damage.met(RecoveryError::from(error)))? else { return Ok(None) };
         let Ok(block) = Block::decode(&stored.payload) else { return Ok(None) };
         let height = block.header.height;
         let is_decided = self.log.decided_hash(height.get()) == Some(hash.0) && height <= self.tip().chain.height;
@@ -160,7 +203,7 @@ impl Readers {
         if height == Height::ZERO || height > self.tip().chain.height {
             return Ok(None);
         }
-        self.results.results(height.get()).map_err(|error| error.to_string())
+        self.results.results(height.get()).map_err(|error| self.damage.met(error).to_string())
     }
 
     /// Where a transaction was executed, and what it gave.
@@ -168,7 +211,7 @@ impl Readers {
     /// # Errors
     /// When the disk fails or is damaged.
     pub fn tx(&self, hash: &Hash) -> Result<Option<(Height, u32, TxResult)>, String> {
-        let Some(place) = self.results.lookup(&hash.0).map_err(|error| error.to_string())? else { return Ok(None) };
+        let Some(place) = self.results.lookup(&hash.0).map_err(|error| self.damage.met(error).to_string())? else { return Ok(None) };
         let height = Height::new(place.height).ok_or_else(|| "the index names a height that cannot be".to_owned())?;
         let Some(results) = self.raw_results(height)? else { return Ok(None) };
         let Some(tx) = results.txs.get(place.index as usize) else { return Ok(None) };
@@ -192,6 +235,11 @@ impl Readers {
     /// Whether blocks are known to be decided that this node does not have.
     pub fn is_behind(&self) -> bool {
         self.behind.load(Ordering::Relaxed)
+    }
+
+    /// Tells of damage that somebody else met in what these readers read.
+    pub(crate) fn met(&self, error: RecoveryError) {
+        self.damage.met(error);
     }
 
     pub(crate) fn segment_of(&self, height: Height) -> Option<u64> {

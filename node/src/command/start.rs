@@ -115,9 +115,12 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
         }
         ShellError::Rpc { address, source } => not_listening(error, source, "rpc.laddr", &address.to_string()),
         ShellError::Network(_) => NodeError::new(Exit::Refused, error),
-        ShellError::Guard(GuardError::WrongGenesis { .. } | GuardError::Newer { .. }) => {
-            NodeError::new(Exit::Refused, error).means("signing without knowing what was signed could be punished as double signing")
-        }
+        ShellError::Guard(GuardError::WrongGenesis { .. }) => NodeError::new(Exit::Refused, error)
+            .means("config/genesis.json is not the one that this home was made with")
+            .next("put that one back; a node of another chain has a home of its own: lockstep init --home DIR --genesis FILE"),
+        ShellError::Guard(GuardError::Newer { .. }) => NodeError::new(Exit::Refused, error)
+            .means("signing without knowing what was signed could be punished as double signing")
+            .next("run the newer program"),
         ShellError::Guard(_) | ShellError::Recovery(_) if io_kind(error).and_then(remedy).is_some() => {
             NodeError::new(Exit::Refused, in_data).next(io_kind(error).and_then(remedy).unwrap_or_default())
         }

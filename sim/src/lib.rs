@@ -16,6 +16,7 @@
 //! ```
 
 mod checks;
+mod crypto;
 pub mod disk;
 mod keys;
 mod node;
@@ -205,7 +206,10 @@ fn sweep_runs(options: &Options) -> (Vec<Run>, String) {
 }
 
 fn simulate(run: &Run, options: &Options) -> (Result<Report1, Failure>, Vec<String>) {
-    let world = || World::new(run.seed, if run.sweep { Plan::sweep() } else { Plan::draw(run.seed) }, options.planted, run.forced);
+    let world = || {
+        let world = World::new(run.seed, if run.sweep { Plan::sweep() } else { Plan::draw(run.seed) }, options.planted, run.forced);
+        if run.repeat { world.digested() } else { world }
+    };
     let (result, trace) = if options.trace { world().traced().run() } else { world().run() };
     let result = result.and_then(|report| {
         if run.repeat && world().run().0.ok().as_ref() != Some(&report) {

@@ -17,7 +17,7 @@ use super::executor::{CheckTxsJob, ExecutorJob};
 use super::inbox::{Inputs, Mail};
 use super::publish::News;
 use super::room::Room;
-use super::verifier::Verifier;
+use super::verifier::{INLINE_MAX, Verifier};
 use crate::metrics::Metrics;
 
 /// Mail taken before timers are looked at again.
@@ -60,6 +60,8 @@ struct Loop {
     request_count: u64,
     asks: BTreeMap<AskId, ReplyTo>,
     ask_count: u64,
+    /// Signature checks that this thread still does itself before it looks at the timers.
+    inline_left: usize,
     /// Who is connected, as the replica knows it.
     peers: BTreeSet<Peer>,
     /// Requests of ours on the network, by its numbers.
@@ -78,6 +80,7 @@ impl Driver {
         let effects = self.replica.start(now(started));
         self.perform_all(&mut at, effects);
         loop {
+            at.inline_left = INLINE_MAX;
             self.fire_timers(&mut at, started);
             self.sign_what_waited(&mut at);
             self.answer(&mut at, started);
@@ -223,7 +226,7 @@ impl Driver {
                 None => {}
             }
         }
-        at.answers.extend(self.verifier.verify(to_verify));
+        at.answers.extend(self.verifier.verify(to_verify, &mut at.inline_left));
     }
 
     fn perform_admitted(&mut self, at: &mut Loop, effects: Vec<Effect>) {
@@ -235,7 +238,7 @@ impl Driver {
     /// Carries one effect out. What a thread that is gone would have done is not done: the node is stopping.
     fn perform(&mut self, at: &mut Loop, effect: Effect) {
         match effect {
-            Effect::Verify { job, checks } => at.answers.extend(self.verifier.verify(vec![(job, checks)])),
+            Effect::Verify { job, checks } => at.answers.extend(self.verifier.verify(vec![(job, checks)], &mut at.inline_left)),
             Effect::Sign { job, bytes, .. } if self.room.is_there() && at.unsigned.is_empty() => {
                 let signature = self.key.as_ref().map(|key| key.sign(&bytes));
                 at.answers.push_back(Input::Signed { job, signature });

@@ -13,7 +13,7 @@ use lockstep_types::crypto::{SignatureCheck, verify_batch};
 use super::Threads;
 use super::inbox::Inbox;
 
-/// Checks that one step may ask for and have done at once: half a millisecond at most.
+/// Checks that are done at once between two looks at the timers: half a millisecond at most.
 pub(crate) const INLINE_MAX: usize = 8;
 /// Checks verified as one batch. More gains nothing, and one that does not hold has the whole batch checked one by one.
 const BATCH_MAX: usize = 256;
@@ -35,10 +35,12 @@ impl Verifier {
         Self { jobs }
     }
 
-    /// Verifies what one step asked for. What is done at once is given back; the rest comes to the inbox. A thread that is gone
-    /// answers nothing: the node is stopping.
-    pub(crate) fn verify(&self, jobs: Vec<VerifyJob>) -> Vec<Input> {
-        if jobs.iter().map(|(_, checks)| checks.len()).sum::<usize>() <= INLINE_MAX {
+    /// Verifies what one step asked for. What is done at once is given back, as long as `inline_left` lasts; the rest comes to
+    /// the inbox. A thread that is gone answers nothing: the node is stopping.
+    pub(crate) fn verify(&self, jobs: Vec<VerifyJob>, inline_left: &mut usize) -> Vec<Input> {
+        let count = jobs.iter().map(|(_, checks)| checks.len()).sum::<usize>();
+        if let Some(left) = inline_left.checked_sub(count) {
+            *inline_left = left;
             return verified(jobs);
         }
         jobs.into_iter().for_each(|job| drop(self.jobs.send(job)));
@@ -62,6 +64,9 @@ fn run(receiver: &Receiver<VerifyJob>, mut answer: impl FnMut(Input)) {
 
 /// The answers to these jobs, verified as one batch.
 fn verified(mut jobs: Vec<VerifyJob>) -> Vec<Input> {
+    if jobs.is_empty() {
+        return Vec::new();
+    }
     if let [(job, checks)] = &jobs[..] {
         return vec![Input::Verified { job: *job, verdicts: verify_batch(checks) }];
     }
@@ -102,13 +107,10 @@ mod tests {
 
     #[test]
     fn each_job_gets_its_own_verdicts() {
-        let jobs = vec![(JobId(1), checks(0..3, &[])), (JobId(2), Vec::new()), (JobId(3), checks(3..5, &[4])), (JobId(4), checks(5..6, &[]))];
-        let expected = BTreeMap::from([
-            (JobId(1), vec![true; 3]),
-            (JobId(2), Vec::new()),
-            (JobId(3), vec![true, false]),
-            (JobId(4), vec![true]),
-        ]);
+        let jobs =
+            vec![(JobId(1), checks(0..3, &[])), (JobId(2), Vec::new()), (JobId(3), checks(3..5, &[4])), (JobId(4), checks(5..6, &[]))];
+        let expected =
+            BTreeMap::from([(JobId(1), vec![true; 3]), (JobId(2), Vec::new()), (JobId(3), vec![true, false]), (JobId(4), vec![true])]);
         assert_eq!(answers(verified(jobs)), expected);
     }
 
@@ -117,15 +119,19 @@ mod tests {
         let (inbox, inputs) = Inbox::new();
         let mut threads = Threads::default();
         let verifier = Verifier::new(&mut threads, inbox);
-        let few = verifier.verify(vec![(JobId(1), checks(0..INLINE_MAX, &[]))]);
-        assert_eq!(answers(few), BTreeMap::from([(JobId(1), vec![true; INLINE_MAX])]));
+        let mut left = INLINE_MAX;
+        for n in 0..INLINE_MAX as u64 {
+            let one = verifier.verify(vec![(JobId(n), checks(0..1, &[]))], &mut left);
+            assert_eq!(answers(one), BTreeMap::from([(JobId(n), vec![true])]));
+        }
         assert!(inputs.mail.try_recv().is_err());
+        assert!(verifier.verify(vec![(JobId(1), checks(0..1, &[]))], &mut left).is_empty(), "enough was done here");
         // One certificate, and a burst of votes with a wrong one among them.
-        assert!(verifier.verify(vec![(JobId(2), checks(0..INLINE_MAX + 1, &[]))]).is_empty());
+        assert!(verifier.verify(vec![(JobId(2), checks(0..INLINE_MAX + 1, &[]))], &mut { INLINE_MAX }).is_empty());
         let votes = (0..600).map(|n| (JobId(10 + n as u64), checks(n..n + 1, &[17]))).collect();
-        assert!(verifier.verify(votes).is_empty());
+        assert!(verifier.verify(votes, &mut { INLINE_MAX }).is_empty());
         let mut came = BTreeMap::new();
-        while came.len() < 601 {
+        while came.len() < 602 {
             match inputs.mail.recv_timeout(Duration::from_secs(60)).expect("every job is answered") {
                 Mail::Own(input) => came.extend(answers(vec![input])),
                 _ => panic!("an answer is of our own"),

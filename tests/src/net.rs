@@ -107,6 +107,14 @@ impl Net {
         }
     }
 
+    /// Asks one to stop, and waits until it has.
+    #[track_caller]
+    pub fn stop(&mut self, index: usize) {
+        self.process(index).signal(Signal::TERM);
+        let mut process = self.nodes[index].take().expect("it ran");
+        assert_eq!(process.wait(), Some(0), "node{index}:\n{}", process.log());
+    }
+
     /// Asks all to stop: exit code and seconds until then, of each.
     pub fn stop_all(&mut self) -> Vec<(Option<i32>, f64)> {
         let asked = Instant::now();

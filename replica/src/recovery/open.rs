@@ -102,13 +102,13 @@ pub enum Told<'a> {
 impl std::fmt::Display for Healed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (what, then) = match self.store {
-            Store::Log => ("the block log", "the log goes on from the block before, and peers are asked for the rest"),
-            Store::State => ("the state database", "it is made again by executing the block log"),
-            Store::Results => ("the results of execution", "they are made again by executing the block log"),
+            Store::Log => ("the block log was", "the log goes on from the block before, and peers are asked for the rest"),
+            Store::State => ("the state database was", "it is made again by executing the block log"),
+            Store::Results => ("the results of execution were", "they are made again by executing the block log"),
         };
-        write!(f, "{what} was damaged: {}. ", self.damage)?;
+        write!(f, "{what} damaged: {}. ", self.damage)?;
         match self.set_aside.len() {
-            0 => write!(f, "Nothing but zeros was cut off")?,
+            0 => write!(f, "Nothing of it is left to be set aside")?,
             1..=4 => write!(f, "Set aside, not deleted: {}", self.set_aside.join(", "))?,
             files => write!(f, "Set aside, not deleted: {} and {} more", self.set_aside[0], files - 1)?,
         }
@@ -179,6 +179,7 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
                 if suspected {
                     quarantine.clear_suspicion()?;
                 }
+                healed.extend(opened.healed);
                 return Ok(Opened { healed, ..opened });
             }
             Err(stop) => stop,
@@ -250,7 +251,12 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
         }
     }
     let mut results = open_results(home, &reader, suspected, flushed)?;
-    if let Some(Missing::FromGenesis) = results.as_ref().map(|(_, missing)| *missing) {
+    let mut healed = Vec::new();
+    if let Some(Missing::FromGenesis(missing)) = results.as_ref().map(|(_, missing)| *missing) {
+        let damage = format!("those of height {missing} and above are missing, or did not verify and were cut off");
+        let done = Healed { store: Store::Results, damage, set_aside: Vec::new() };
+        told(Told::Healed(&done));
+        healed.push(done);
         // The state is here and its results are not: they come of the same execution, from the beginning.
         let (start, state, changes) = genesis_state(&home.host, home.genesis)?;
         chain = start;
@@ -278,7 +284,7 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
     })?;
     let restored = restored(&reader, chain, written, guard)?;
     let results = results.map(|(results, _)| results);
-    Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed: Vec::new() })
+    Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed })
 }
 
 /// What is missing of the results.
@@ -286,8 +292,8 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
 enum Missing {
     /// Nothing below the state.
     Nothing,
-    /// Some that only an execution from the beginning gives.
-    FromGenesis,
+    /// Those from this height on, which only an execution from the beginning gives.
+    FromGenesis(u64),
 }
 
 /// Opens the results, if they are kept. Damaged ones stop the pass, so that they are set aside; then they are missing.
@@ -314,7 +320,7 @@ fn open_results(
     if is_closed {
         return Err(stop(missing, format!("those of height {missing} are missing or do not verify")));
     }
-    Ok(Some((results, if missing <= flushed.get() { Missing::FromGenesis } else { Missing::Nothing })))
+    Ok(Some((results, if missing <= flushed.get() { Missing::FromGenesis(missing) } else { Missing::Nothing })))
 }
 
 /// Moves the database to the height that was executed last.

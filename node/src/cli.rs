@@ -13,22 +13,24 @@ pub(crate) const NODE_DEFAULT: &str = "http://127.0.0.1:26657";
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done, or stopped as asked       5  the node halted: its disk failed, or going on is unsafe
-  1  not done                        6  FAIL: what the node answered is not proven
-  2  wrong command line              7  no node answered
-  3  a home or a file is refused     8  transaction refused, or its commit not seen in time
-  4  home or port in use             130  a second Ctrl-C did not let it finish
+  0  done, or stopped as asked    5    the node halted: see its last words
+  1  not done                     6    FAIL: the answer is not proven
+  2  wrong command line           7    no node answered
+  3  a home or a file is refused  8    transaction refused, or not seen in time
+  4  home or port in use          130  a second Ctrl-C did not let it finish
 
 Environment variables:
   LOCKSTEP_HOME   stands for --home of init, start, query and keys
-  LOCKSTEP_NODE   stands for --node of status, tx and query, and for --endpoints of bench
-  LOCKSTEP_<KEY>  overrides a key of config.toml for start: LOCKSTEP_RPC_LADDR for rpc.laddr
+  LOCKSTEP_NODE   stands for --node of status, tx and query, and for --endpoints
+                  of bench
+  LOCKSTEP_<KEY>  overrides a key of config.toml for start: LOCKSTEP_RPC_LADDR
+                  for rpc.laddr
 
 First steps:
   lockstep localnet                          four validators on this machine
-  lockstep tx hello=world                    send a transaction, wait until it is committed
+  lockstep tx hello=world                    send a transaction
   lockstep query hello --home lockstep-localnet/node0
-                                             read it back, with its proof verified";
+                                             read it back, its proof verified";
 
 /// A Byzantine fault tolerant replicated state machine: Tendermint consensus in one program.
 ///
@@ -63,14 +65,18 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  lockstep init                                     a chain of one validator in ~/.lockstep
-  lockstep init --home n0 --chain-id my-chain       ... elsewhere, with a name
+  lockstep init                                a chain of one validator
+  lockstep init --home n0 --chain-id my-chain  ... elsewhere, with a name
   lockstep init --home n1 --genesis n0/config/genesis.json
-                                                    a node of an existing chain, with keys of its own
-  lockstep init --home v --genesis n0/config/genesis.json --import-key priv_validator_key.json \\
-      --import-state priv_validator_state.json      a validator that moves here, with what it signed so far
+                                               a node of an existing chain
+  lockstep init --home v --genesis n0/config/genesis.json \\
+      --import-key priv_validator_key.json \\
+      --import-state priv_validator_state.json
+                                               a validator that moves here, with
+                                               what it signed so far
 
-A key must sign in one place only. Stop the old node before you import its state, and never start it again.")]
+A key must sign in one place only. Stop the old node before you import its
+state, and never start it again.")]
 pub(crate) struct InitArgs {
     #[command(flatten)]
     pub(crate) home: HomeArg,
@@ -99,11 +105,14 @@ pub(crate) struct InitArgs {
 #[command(after_long_help = "\
 Examples:
   lockstep testnet --validators 4 --output net --starting-ip 10.0.0.10
-                                    10.0.0.10 to 10.0.0.13, ports 26656 (peers) and 26657 (clients, loopback)
-  lockstep testnet --validators 3 --output net3 --hosts a.example,b.example,c.example:27000
+      10.0.0.10 to 10.0.0.13, ports 26656 (peers) and 26657 (clients, loopback)
+  lockstep testnet --validators 3 --output net3 \\
+      --hosts a.example,b.example,c.example:27000
 
-Carry net/node0 to the first machine, and so on; then on each: lockstep start --home node0
-The folders hold secret keys: carry them over a channel that nobody reads, and delete what stays behind.")]
+Carry net/node0 to the first machine, and so on; then on each:
+  lockstep start --home node0
+The folders hold secret keys: carry them over a channel that nobody reads, and
+delete what stays behind.")]
 #[command(group(ArgGroup::new("places").required(true).multiple(false).args(["hosts", "starting_ip"])))]
 pub(crate) struct TestnetArgs {
     /// How many validators, 1 to 100.
@@ -131,9 +140,9 @@ pub(crate) struct TestnetArgs {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  lockstep localnet                                 four validators in ./lockstep-localnet
+  lockstep localnet                       four validators in ./lockstep-localnet
   lockstep localnet --validators 7 --home net7 --rpc-port 30000
-  lockstep localnet --load 500 --for 30s            under 500 transactions a second, for half a minute
+  lockstep localnet --load 500 --for 30s  under 500 transactions a second
 
 Try to break it:    kill -9 $(cat lockstep-localnet/node2/pid)
 and bring it back:  lockstep start --home lockstep-localnet/node2
@@ -171,12 +180,12 @@ pub(crate) struct LocalnetArgs {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  lockstep start                                        the home in ~/.lockstep
+  lockstep start                               the home in ~/.lockstep
   lockstep start --home lockstep-localnet/node2 --log-level debug
-  lockstep start --home n0 --set rpc.laddr=127.0.0.1:26667 --set mempool.max_txs=100000
+  lockstep start --home n0 --set rpc.laddr=127.0.0.1:26667 --set rpc.batch=50
 
-Every key of config.toml can be set by a variable too: LOCKSTEP_RPC_LADDR for rpc.laddr. Flags win over variables, and
-variables over the file.")]
+Every key of config.toml can be set by a variable too: LOCKSTEP_RPC_LADDR for
+rpc.laddr. Flags win over variables, and variables over the file.")]
 pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) home: HomeArg,
@@ -203,7 +212,8 @@ Examples:
   lockstep status
   lockstep status --node http://127.0.0.1:26658 --json
 
---json gives what the node answers to the RPC method status; whether it signs is among its metrics (GET /metrics).")]
+--json gives what the node answers to the RPC method status; whether it signs is
+among its metrics (GET /metrics).")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) nodes: NodesArg,
@@ -219,11 +229,11 @@ pub(crate) struct StatusArgs {
 #[command(after_long_help = "\
 Examples:
   lockstep tx hello=world
-  lockstep tx hello=again --wait check              return when a node has it in its mempool
-  lockstep tx --hex 613d62                          bytes: a=b
+  lockstep tx hello=again --wait check            return when a node has it
+  lockstep tx --hex 613d62                        bytes: a=b
   lockstep tx b=2 --node http://127.0.0.1:26658,http://127.0.0.1:26657
-                                                    the second is asked when the first does not answer
-  printf c=3 > my.tx && lockstep tx --file my.tx    from a file")]
+                     the second is asked when the first does not answer
+  printf c=3 > my.tx && lockstep tx --file my.tx  from a file")]
 pub(crate) struct TxArgs {
     /// The transaction as text.
     #[arg(value_name = "KEY=VALUE", required_unless_present_any = ["hex", "file"], conflicts_with_all = ["hex", "file"])]
@@ -257,14 +267,19 @@ Examples:
   lockstep query hello --home lockstep-localnet/node0
   lockstep query hello --genesis lockstep-localnet/node0/config/genesis.json \\
       --node http://127.0.0.1:26658,http://127.0.0.1:26657
-  lockstep query 6b762f68656c6c6f --hex --prefix '' --home lockstep-localnet/node0
-                                                    a key of the application's state, whole: kv/hello
+  lockstep query 6b762f68656c6c6f --hex --prefix '' \\
+      --home lockstep-localnet/node0
+                     a key of the application's state, whole: kv/hello
 
-The bundled application keeps a user's key under kv/, which --prefix puts in front.
+The bundled application keeps a user's key under kv/, which --prefix puts in
+front.
 
-A genesis older than the trusting period is not believed: keys of long ago may be stolen or sold, and sign another history.
-Then say from which block to start, as somebody you trust knows it (on your own node, lockstep status shows both):
-  lockstep query hello --home n0 --trust-height 86400 --trust-hash A1B2C3D4E5F60718293A4B5C6D7E8F90A1B2C3D4E5F60718293A4B5C6D7E8F90")]
+A genesis older than the trusting period is not believed: keys of long ago may
+be stolen or sold, and sign another history. Then say from which block to start,
+as somebody whom you trust knows it. Your own node's `lockstep status` shows
+height and hash:
+  lockstep query hello --home n0 --trust-height 86400 --trust-hash \\
+      A1B2C3D4E5F60718293A4B5C6D7E8F90A1B2C3D4E5F60718293A4B5C6D7E8F90")]
 pub(crate) struct QueryArgs {
     /// The key.
     #[arg(value_name = "KEY")]
@@ -328,11 +343,13 @@ Examples:
     /// Put a validator's key in the place of one that never signed.
     #[command(after_long_help = "\
 Examples:
-  lockstep keys import priv_validator_key.json --home v --state priv_validator_state.json
+  lockstep keys import priv_validator_key.json --home v \\
+      --state priv_validator_state.json
   lockstep keys import fresh.json --home v --never-signed
 
-The key that was there is kept beside it with .replaced at the end of its name. A home whose key has signed is refused.
-A key must sign in one place only: stop the old node first, and never start it again.")]
+The key that was there is kept beside it with .replaced at the end of its name.
+A home whose key has signed is refused. A key must sign in one place only: stop
+the old node first, and never start it again.")]
     Import(ImportArgs),
 }
 
@@ -378,8 +395,8 @@ pub(crate) struct ImportArgs {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  lockstep bench --endpoints http://127.0.0.1:26657,http://127.0.0.1:26658 --rate 50 --for 60s
-                                                    light load: latency
+  lockstep bench --endpoints http://127.0.0.1:26657,http://127.0.0.1:26658 \\
+      --rate 50 --for 60s                           light load: latency
   lockstep bench --rate 20000 --batch 50 --for 30s  saturation: throughput")]
 pub(crate) struct BenchArgs {
     /// RPC endpoints, separated by commas; connections are spread over them.
@@ -465,7 +482,7 @@ Examples:
   lockstep sim                          100 seeds, a few seconds
   lockstep sim --seeds 10000            more of them
   lockstep sim --seed 0x2a              one seed again
-  lockstep sim --sweep                  one scenario, crashed at every step in every way
+  lockstep sim --sweep                  one scenario, crashed at every step
 
 The last line sums up. The exit code is 1 when a seed failed.")]
 pub(crate) struct SimArgs {
@@ -497,9 +514,15 @@ mod tests {
 
     use super::Cli;
 
+    /// No usual terminal is narrower: it would break lines that are to be pasted.
+    const COLUMNS: usize = 80;
+
     /// Every example of a help text, as words. A comment is set off by two spaces, an example that goes on by a backslash.
     fn examples(command: &clap::Command) -> Vec<Vec<String>> {
-        let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default().replace(" \\\n      ", " ");
+        let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+        let wide: Vec<&str> = help.lines().filter(|line| line.len() > COLUMNS).collect();
+        assert!(wide.is_empty(), "a terminal would break {wide:#?}");
+        let help = help.replace(" \\\n      ", " ");
         let starts = |line: &&str| line.starts_with("  ") && line.contains("lockstep ");
         let mut found: Vec<Vec<String>> = help
             .lines()

@@ -1,0 +1,376 @@
+//! What a node does, and what comes back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use lockstep_app::CheckKind;
+use lockstep_replica::check::{build, check};
+use lockstep_replica::seam::{Lane, Mono, ReadAnswer, ReadQuestion, Reply, Report, Write};
+use lockstep_replica::source::BlockSource;
+use lockstep_replica::wire::Message;
+use lockstep_replica::{Effect, Input, Now};
+use lockstep_storage::guard::GuardRecord;
+use lockstep_storage::log::Kind;
+use lockstep_types::{Time, Vote};
+use sha2::Digest as _;
+
+use super::{CHAOS_BLOCKS, Outcome, REQUEST_NS, What, World, pair, violation};
+use crate::checks::{PRECOMMIT, Signed};
+use crate::node::Running;
+use crate::plan::MS;
+
+impl World {
+    pub(super) fn start(&mut self, node: usize) -> Outcome {
+        let machine = &self.machines[node];
+        let started = catch_unwind(AssertUnwindSafe(|| machine.start(&self.genesis, self.plan.flush_blocks, self.planted)));
+        let started = match started {
+            Err(panic) => return violation("I18", format!("node {node} panicked while starting: {}", crate::panic_text(&*panic))),
+            Ok(Err(reason)) => {
+                if machine.disk.is_stopped() {
+                    return self.stopped(node);
+                }
+                return violation("I5", format!("node {node} does not start from its disk: {reason}"));
+            }
+            Ok(Ok(started)) => started,
+        };
+        for block in &started.replayed {
+            if block.outcome.height.get() > self.checks.told(node) {
+                self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome)?;
+                self.votes.decided(node, &block.commit)?;
+            }
+        }
+        // What was executed again is what it was, also below what this node told before.
+        started.replayed.iter().try_for_each(|block| self.checks.replayed(node, &block.outcome))?;
+        let has_rotted = std::mem::take(&mut self.machines[node].rot.is_fresh);
+        self.checks.restarted(node, started.height, has_rotted)?;
+        let at = started.height;
+        for healed in &started.healed {
+            self.trace(|| format!("node {node}: {healed}"));
+        }
+        if !(started.healed.is_empty() || self.machines[node].rot.times > 0) {
+            return violation("I18", format!("node {node} heals what never rotted: {}", started.healed[0]));
+        }
+        self.heals += started.healed.len() as u64;
+        if has_rotted && started.running.reader.verify().is_err() {
+            // A block of long ago that this start had no need of: nobody gets it from here.
+            self.machines[node].rot.until = u64::MAX;
+        }
+        self.trace(|| format!("node {node} starts at height {at}"));
+        self.machines[node].life += 1;
+        self.machines[node].running = Some(started.running);
+        let now = self.clocks(node);
+        let effects = self.machines[node].running.as_mut().expect("just started").replica.start(now);
+        self.effects(node, effects)?;
+        for other in 0..self.machines.len() {
+            if other != node {
+                let delay = self.network.between(MS, 300 * MS);
+                self.after(delay, What::Connect { a: node.min(other), b: node.max(other) });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn clocks(&self, node: usize) -> Now {
+        // True time starts a day after genesis.
+        let wall = i128::from(self.now) + i128::from(self.machines[node].clock) + crate::keys::START_UNIX_NS;
+        Now { mono: Mono(self.now), wall: Time::from_unix_nanos(wall) }
+    }
+
+    pub(super) fn input(&mut self, node: usize, life: u64, input: Input) -> Outcome {
+        if self.machines[node].life != life {
+            return Ok(());
+        }
+        let now = self.clocks(node);
+        let Some(running) = self.machines[node].running.as_mut() else { return Ok(()) };
+        if let Some(digest) = &mut self.digest {
+            digest.update((node as u64).to_le_bytes());
+            digest.update(self.now.to_le_bytes());
+            digest.update(format!("{input:?}"));
+        }
+        if let Input::Durable { ticket } = &input {
+            let released = running.fence.durable(*ticket);
+            for effect in released {
+                self.perform(node, effect)?;
+                if self.machines[node].life != life || self.machines[node].running.is_none() {
+                    return Ok(());
+                }
+            }
+        }
+        let Some(running) = self.machines[node].running.as_mut() else { return Ok(()) };
+        running.bodies.told(&input);
+        let replica = &mut running.replica;
+        match catch_unwind(AssertUnwindSafe(|| replica.step(now, input))) {
+            Ok(effects) => {
+                running.misses_polka().map_or(Ok(()), |what| violation("L36", format!("node {node}: {what}")))?;
+                self.effects(node, effects)
+            }
+            Err(panic) => violation("I18", format!("node {node} panicked: {}", crate::panic_text(&*panic))),
+        }
+    }
+
+    pub(super) fn effects(&mut self, node: usize, effects: Vec<Effect>) -> Outcome {
+        let life = self.machines[node].life;
+        for effect in effects {
+            let Some(running) = self.alive(node, life) else { return Ok(()) };
+            if let Some(effect) = running.fence.admit(effect) {
+                self.perform(node, effect)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn job_delay(&mut self) -> u64 {
+        self.schedule.between(1_000, self.plan.job_delay.max(2_000))
+    }
+
+    pub(super) fn answer(&mut self, node: usize, input: Input) {
+        let delay = self.job_delay();
+        let life = self.machines[node].life;
+        self.after(delay, What::Input { node, life, input: Box::new(input) });
+    }
+
+    pub(super) fn perform(&mut self, node: usize, effect: Effect) -> Outcome {
+        let life = self.machines[node].life;
+        match effect {
+            Effect::Verify { job, checks } => {
+                let verdicts = self.crypto.verify(&checks);
+                self.answer(node, Input::Verified { job, verdicts });
+            }
+            Effect::Sign { job, bytes, .. } => {
+                self.trace(|| {
+                    format!("node {node} signs {}", Signed::read(&bytes).map_or_else(|| "?".into(), |signed| signed.to_string()))
+                });
+                if self.is_honest(node) {
+                    let signed = self.checks.signed(node, &bytes)?;
+                    self.votes.signed(node, &signed)?;
+                    self.orders(node, &signed, &bytes)?;
+                }
+                let signature = self.machines[node].key.as_ref().map(|key| self.crypto.sign(key, &bytes));
+                self.answer(node, Input::Signed { job, signature });
+            }
+            Effect::Persist { ticket, write: Write::Log(records), .. } => {
+                let running = self.machines[node].running.as_mut().expect("it performs");
+                if let Err(reason) = running.append(&records) {
+                    return self.disk_failed(node, reason);
+                }
+                running.unsynced.push(ticket);
+                running.bodies.asked(ticket, &records);
+                let delay = self.disks.between(100_000, self.plan.disk_delay);
+                self.after(delay, What::LogSync { node, life });
+            }
+            Effect::Persist { ticket, write, .. } => {
+                self.machines[node].running.as_mut().expect("it performs").guard_queue.push_back((ticket, write));
+                let delay = self.disks.between(100_000, self.plan.disk_delay);
+                self.after(delay, What::GuardSync { node, life });
+            }
+            Effect::Build { .. }
+            | Effect::Check { .. }
+            | Effect::Execute { .. }
+            | Effect::CheckTxs { .. }
+            | Effect::Flush { .. }
+            | Effect::Read { .. } => {
+                let delay = self.job_delay();
+                self.after(delay, What::Job { node, life, effect: Box::new(effect) });
+            }
+            Effect::Send { to, lane, bytes } => {
+                if lane == Lane::Votes && self.is_honest(node) {
+                    self.tap(node, &bytes)?;
+                }
+                self.send(node, to, lane, &bytes);
+            }
+            Effect::Request { job, peer, bytes } => {
+                let to = self.machines[node].running.as_ref().and_then(|running| running.peers.get(&peer)).copied();
+                match to.and_then(|to| Some((to, *self.connections.get(&pair(node, to))?))) {
+                    Some((to, connection)) => {
+                        self.after(REQUEST_NS, What::Input { node, life, input: Box::new(Input::Response { job, bytes: None }) });
+                        if let Some(delay) = self.hop(node, to) {
+                            self.after(delay, What::Ask { from: node, from_life: life, to, job, connection, bytes });
+                        }
+                    }
+                    None => self.answer(node, Input::Response { job, bytes: None }),
+                }
+            }
+            Effect::Respond { ask, bytes } => {
+                let asked = self.machines[node].running.as_mut().and_then(|running| running.asks.remove(&ask));
+                if let Some((to, to_life, job)) = asked
+                    && let Some(delay) = self.hop(node, to)
+                {
+                    let input = Box::new(Input::Response { job, bytes: Some(bytes) });
+                    self.after(delay, What::Input { node: to, life: to_life, input });
+                }
+            }
+            Effect::SetTimer { at, timer } => {
+                self.at(at.0.max(self.now), What::Input { node, life, input: Box::new(Input::TimedOut(timer)) });
+            }
+            Effect::Reply { reply, .. } => {
+                if let Reply::Committed { hash, height, .. } = reply {
+                    self.checks.acknowledged(hash, height)?;
+                }
+            }
+            Effect::Disconnect { peer, .. } => {
+                let other = self.machines[node].running.as_ref().and_then(|running| running.peers.get(&peer)).copied();
+                if let Some(other) = other {
+                    self.disconnect(node.min(other), node.max(other))?;
+                }
+            }
+            Effect::Report { report, .. } => self.report(node, &report)?,
+            Effect::Halt { reason } => {
+                if self.is_honest(node) {
+                    return violation("I18", format!("node {node} halts: {reason}"));
+                }
+            }
+        }
+        self.machines[node].effects += 1;
+        self.force_crash(node)
+    }
+
+    /// The orders of durability, asked of the disk itself when a message is signed: what it rests on survives a power cut.
+    pub(super) fn orders(&self, node: usize, signed: &Signed, bytes: &[u8]) -> Outcome {
+        let running = self.machines[node].running.as_ref().expect("it signs");
+        let at = (signed.height, u32::try_from(signed.round).unwrap_or(u32::MAX), signed.step());
+        // What is said again after rot rested on what the disk had when it was recorded (decision record 10).
+        let is_said_again = at <= self.machines[node].rot.said_before;
+        let recorded = |record: &GuardRecord| record.position() > at || record.sign_bytes == bytes;
+        if !running.guard.as_ref().is_some_and(|guard| guard.records().into_iter().any(recorded)) {
+            return violation("order 0", format!("node {node} signs {at:?}, and no durable record of its guard says so"));
+        }
+        let reader = &running.reader;
+        if reader.tip().unwrap_or(0) + 1 < signed.height && !is_said_again {
+            return violation("order 2", format!("node {node} signs for height {}, the decision before it is not durable", signed.height));
+        }
+        let Some(block) = signed.block.as_ref().filter(|_| signed.kind == PRECOMMIT && !is_said_again) else { return Ok(()) };
+        let is_durable = reader
+            .entries(signed.height)
+            .iter()
+            .any(|entry| entry.kind == Kind::Body && entry.block_hash[..] == block[..] && entry.sequence <= reader.durable_sequence());
+        if is_durable { Ok(()) } else { violation("order 1", format!("node {node} precommits a block whose body is not durable")) }
+    }
+
+    pub(super) fn report(&mut self, node: usize, report: &Report) -> Outcome {
+        match report {
+            Report::Stepped { height, round, step } => {
+                self.trace(|| format!("node {node} enters {height}/{round} {step:?}"));
+                Ok(())
+            }
+            Report::Committed { block_id, block, commit, outcome, chain } => {
+                let running = self.machines[node].running.as_mut().expect("it reports");
+                if let Err(reason) = running.keep(block, outcome, chain) {
+                    return self.disk_failed(node, reason);
+                }
+                self.trace(|| format!("node {node} commits {} {block_id}", block.header.height));
+                self.checks.committed(node, *block_id, block, commit.get(), outcome)?;
+                self.votes.decided(node, commit.get())?;
+                if self.checks.height() > CHAOS_BLOCKS && !self.healed {
+                    return self.heal();
+                }
+                Ok(())
+            }
+            Report::Equivocation { first, .. } => {
+                // Set order is by power and address; the accused is found by its key.
+                let running = self.machines[node].running.as_ref().expect("it reports");
+                let address = running.replica.chain().validators.get(first.validator).map(|validator| validator.address);
+                let accused =
+                    (0..self.plan.powers.len()).find(|i| self.machines[*i].key.as_ref().map(|key| key.public_key().address()) == address);
+                match accused {
+                    Some(accused) if self.is_honest(accused) => {
+                        violation("I9", format!("node {accused} is honest and accused by node {node}"))
+                    }
+                    Some(accused) => {
+                        self.checks.accused.insert(accused);
+                        Ok(())
+                    }
+                    None => violation("I9", "somebody unknown is accused".into()),
+                }
+            }
+            // Only a liar is ever refused.
+            Report::Refused { peer, reason, .. } => {
+                let from = self.machines[node].running.as_ref().and_then(|running| running.peers.get(peer)).copied();
+                match from {
+                    Some(from) if self.is_honest(from) && self.is_honest(node) => {
+                        violation("I13", format!("node {node} refuses honest node {from}: {reason}"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Report::Note(note) if self.is_honest(node) && note.contains("Nothing is signed any more") => {
+                violation("I4", format!("node {node} takes itself for a clone: {note}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What an honest node says on the lane of votes is one message of the frozen wire, and every vote in it was cast.
+    pub(super) fn tap(&self, node: usize, bytes: &Bytes) -> Outcome {
+        let Ok(message) = Message::decode(bytes) else {
+            return violation("I13", format!("node {node} sends a frame that is no message"));
+        };
+        let Some(running) = self.machines[node].running.as_ref() else { return Ok(()) };
+        let chain = running.replica.chain();
+        // No transaction changes the validators here, so one set is as good as another.
+        let address = |vote: &Vote| chain.validators.get(vote.validator).map(|validator| validator.address);
+        self.votes.sent(node, &message, address)
+    }
+
+    pub(super) fn log_sync(&mut self, node: usize, life: u64) -> Outcome {
+        let Some(running) = self.alive(node, life).filter(|running| !running.unsynced.is_empty()) else { return Ok(()) };
+        match running.sync() {
+            Ok(tickets) => tickets.into_iter().try_for_each(|ticket| self.input(node, life, Input::Durable { ticket })),
+            Err(reason) => self.disk_failed(node, reason),
+        }
+    }
+
+    pub(super) fn guard_sync(&mut self, node: usize, life: u64) -> Outcome {
+        let Some(running) = self.alive(node, life) else { return Ok(()) };
+        if let Some((_, Write::Guard(record))) = running.guard_queue.front()
+            && running.reader.tip().unwrap_or(0) + 1 < record.height
+        {
+            return violation("order 2", format!("node {node} records height {}, the decision before it is not durable", record.height));
+        }
+        match running.write_guard() {
+            Ok(Some(ticket)) => self.input(node, life, Input::Durable { ticket }),
+            Ok(None) => Ok(()),
+            Err(reason) => self.disk_failed(node, reason),
+        }
+    }
+
+    pub(super) fn alive(&mut self, node: usize, life: u64) -> Option<&mut Running> {
+        let machine = &mut self.machines[node];
+        if machine.life == life { machine.running.as_mut() } else { None }
+    }
+
+    /// Does what a thread beside the replica does, and hands the answer over.
+    pub(super) fn job(&mut self, node: usize, life: u64, effect: Effect) -> Outcome {
+        let Some(running) = self.alive(node, life) else { return Ok(()) };
+        let executor = &mut running.executor;
+        let input = match effect {
+            Effect::Build { job, build: request } => {
+                let built = build(executor.host(), executor.state(), &request);
+                Input::Built { job, built: Box::new(built) }
+            }
+            Effect::Check { job, check: request } => Input::Checked { job, verdict: check(executor.host(), executor.state(), &request) },
+            Effect::Execute { job, execute } => {
+                Input::Executed { job, outcome: executor.execute(&execute).map(Box::new).map_err(|error| error.to_string()) }
+            }
+            Effect::CheckTxs { job, txs, recheck } => {
+                let kind = if recheck { CheckKind::Recheck } else { CheckKind::New };
+                let verdicts = txs.iter().map(|tx| executor.host().check_tx(executor.state(), tx, kind)).collect();
+                Input::TxsChecked { job, verdicts }
+            }
+            Effect::Flush { height, chain, .. } => match running.flush(height, &chain.encode()) {
+                Ok(()) => Input::Flushed { height },
+                Err(reason) => return self.disk_failed(node, reason),
+            },
+            Effect::Read { job, what } => {
+                // Short answers: more of them, in more orders.
+                let what = match what {
+                    ReadQuestion::Blocks { from, count, bytes_max } => ReadQuestion::Blocks { from, count: count.min(16), bytes_max },
+                    what => what,
+                };
+                let answer = BlockSource::new(running.reader.clone()).read(&what);
+                Input::ReadDone { job, answer: answer.unwrap_or(ReadAnswer::Blocks(Vec::new())) }
+            }
+            _ => return Ok(()),
+        };
+        self.input(node, life, input)
+    }
+}

@@ -1,0 +1,112 @@
+//! How frames travel.
+
+use bytes::Bytes;
+use lockstep_replica::Input;
+use lockstep_replica::seam::{AskId, JobId, Lane, Target};
+use lockstep_replica::wire::Message;
+use lockstep_types::PublicKey;
+
+use super::{Outcome, What, World, pair, peer_number};
+use crate::plan::MS;
+
+impl World {
+    /// How long a frame takes, if it arrives.
+    pub(super) fn hop(&mut self, from: usize, to: usize) -> Option<u64> {
+        if self.cut.contains(&(from, to)) || self.is_apart(from, to) || (!self.healed && self.network.chance(self.plan.loss)) {
+            return None;
+        }
+        let (low, high) = if self.healed { (MS / 10, 5 * MS) } else { self.plan.latency };
+        Some(self.network.between(low, high))
+    }
+
+    /// Twins that are kept apart have half of the others each.
+    pub(super) fn is_apart(&self, from: usize, to: usize) -> bool {
+        let Some(twins) = self.plan.twins.filter(|twins| twins.apart && !self.healed) else { return false };
+        let other = self.machines.len() - 1;
+        let is_odd = |node: usize| !node.is_multiple_of(2);
+        let between = |a: usize, b: usize| (a == twins.node && is_odd(b)) || (a == other && !is_odd(b)) || (a, b) == (twins.node, other);
+        between(from, to) || between(to, from)
+    }
+
+    pub(super) fn send(&mut self, from: usize, to: Target, lane: Lane, bytes: &Bytes) {
+        let peers: Vec<usize> = match (&to, self.machines[from].running.as_ref()) {
+            (_, None) => return,
+            (Target::All, Some(running)) => running.peers.values().copied().collect(),
+            (Target::One(peer), Some(running)) => running.peers.get(peer).copied().into_iter().collect(),
+        };
+        let hushed = self.hushed.as_ref().filter(|(kind, _)| Message::decode(bytes).is_ok_and(|message| kind.covers(&message)));
+        let deaf = hushed.map(|(_, deaf)| deaf.clone()).unwrap_or_default();
+        for (place, to) in peers.into_iter().enumerate().filter(|(_, to)| !deaf.contains(to)) {
+            let Some(bytes) = self.lie(from, place, bytes) else { continue };
+            let Some(connection) = self.connections.get(&pair(from, to)).copied() else { continue };
+            let copies = if !self.healed && self.network.chance(self.plan.duplication) { 2 } else { 1 };
+            for _ in 0..copies {
+                if let Some(delay) = self.hop(from, to) {
+                    self.after(delay, What::Frame { from, to, connection, bytes: bytes.clone(), gossip: lane == Lane::Gossip });
+                }
+            }
+        }
+    }
+
+    pub(super) fn frame(&mut self, from: usize, to: usize, connection: u64, bytes: Bytes, gossip: bool) -> Outcome {
+        if self.connections.get(&pair(from, to)) != Some(&connection) {
+            return Ok(());
+        }
+        let life = self.machines[to].life;
+        let peer = peer_number(connection, from, to);
+        let input = if gossip { Input::Gossiped { peer, bytes } } else { Input::Received { peer, bytes } };
+        self.input(to, life, input)
+    }
+
+    pub(super) fn ask(&mut self, from: usize, from_life: u64, to: usize, job: JobId, connection: u64, bytes: Bytes) -> Outcome {
+        if self.connections.get(&pair(from, to)) != Some(&connection) {
+            return Ok(());
+        }
+        let life = self.machines[to].life;
+        let Some(running) = self.alive(to, life) else { return Ok(()) };
+        running.ask_count += 1;
+        let ask = AskId(running.ask_count);
+        running.asks.insert(ask, (from, from_life, job));
+        self.input(to, life, Input::Asked { peer: peer_number(connection, from, to), ask, bytes })
+    }
+
+    pub(super) fn connect(&mut self, a: usize, b: usize) -> Outcome {
+        let thawed = self.machines[a].frozen_until.max(self.machines[b].frozen_until);
+        if thawed > self.now {
+            self.at(thawed, What::Connect { a, b });
+            return Ok(());
+        }
+        let both = self.machines[a].running.is_some() && self.machines[b].running.is_some();
+        if !both || self.connections.contains_key(&(a, b)) {
+            return Ok(());
+        }
+        self.connection_count += 1;
+        let connection = self.connection_count;
+        self.connections.insert((a, b), connection);
+        for (node, other) in [(a, b), (b, a)] {
+            let life = self.machines[node].life;
+            let validator: Option<PublicKey> = self.machines[other].key.as_ref().map(lockstep_types::PrivateKey::public_key);
+            let peer = peer_number(connection, other, node);
+            if let Some(running) = self.machines[node].running.as_mut() {
+                running.peers.insert(peer, other);
+            }
+            self.input(node, life, Input::PeerUp { peer, validator })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn disconnect(&mut self, a: usize, b: usize) -> Outcome {
+        let Some(connection) = self.connections.remove(&(a, b)) else { return Ok(()) };
+        for (node, other) in [(a, b), (b, a)] {
+            let peer = peer_number(connection, other, node);
+            let life = self.machines[node].life;
+            if let Some(running) = self.machines[node].running.as_mut() {
+                running.peers.remove(&peer);
+                self.input(node, life, Input::PeerDown { peer })?;
+            }
+        }
+        let delay = self.network.between(20 * MS, 600 * MS);
+        self.after(delay, What::Connect { a, b });
+        Ok(())
+    }
+}

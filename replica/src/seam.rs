@@ -425,11 +425,15 @@ pub enum ReadQuestion {
     },
     /// One body, decided or not.
     Body {
+        /// Its height.
+        height: Height,
         /// Its name.
         block_id: BlockId,
     },
     /// Parts of a body, decided or not.
     Parts {
+        /// Its height.
+        height: Height,
         /// Its name.
         block_id: BlockId,
         /// The first part.
@@ -446,9 +450,11 @@ pub enum ReadAnswer {
     Blocks(Vec<(Bytes, Commit)>),
     /// The first of the blocks has more parts than travel whole: its commit.
     Certificate(Commit),
-    /// The body, if it is there.
+    /// The body; none when the one of this hash has other parts.
     Body(Option<Bytes>),
-    /// The parts; none when the body is not there.
+    /// Nothing of this name and size is there, and nothing was read.
+    Absent,
+    /// The parts; none when the body of this hash has others.
     Parts(Vec<lockstep_types::block::Part>),
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use lockstep_sync::Server;
 use lockstep_sync::server::Serve;
 use lockstep_types::block::{PART_BYTES, Part};
-use lockstep_types::{Address, Height, Proposal, Vote};
+use lockstep_types::{Address, BlockId, Height, Proposal, Vote};
 
 use crate::bodies::Body;
 use crate::catch_up::millis;
@@ -118,23 +118,22 @@ impl Replica {
             Question::Body { block_id, .. } if block_id.parts.total > WHOLE_PARTS_MAX => {
                 self.respond(peer, ask, &Answer::Unavailable(self.status()), 0);
             }
-            Question::Body { block_id, .. } => {
+            Question::Body { height, block_id } => {
                 let held = self.bodies.get(&block_id).and_then(|body| body.bytes.clone());
                 let last = || self.last.as_ref().filter(|last| last.block_id == block_id).map(|last| last.body.clone());
                 match held.or_else(last) {
                     Some(body) => self.respond(peer, ask, &Answer::Body(body), 0),
-                    None => self.read(peer, ask, ReadQuestion::Body { block_id }, 0),
+                    None => self.read(peer, ask, ReadQuestion::Body { height, block_id }, body_bytes(&block_id)),
                 }
             }
-            Question::Parts { block_id, from, count, .. } => {
+            Question::Parts { height, block_id, from, count } => {
                 let count = count.min(WHOLE_PARTS_MAX);
                 if self.bodies.get(&block_id).is_some_and(Body::has_parts) {
                     let indices = from..from.saturating_add(count).min(block_id.parts.total);
                     let parts: Vec<Part> = indices.filter_map(|index| self.bodies.part(&block_id, index)).collect();
                     self.respond(peer, ask, &Answer::Parts(parts), 0);
                 } else {
-                    let body_bytes = u64::from(block_id.parts.total).saturating_mul(PART_BYTES as u64);
-                    self.read(peer, ask, ReadQuestion::Parts { block_id, from, count }, body_bytes / REREAD_PART);
+                    self.read(peer, ask, ReadQuestion::Parts { height, block_id, from, count }, body_bytes(&block_id) / REREAD_PART);
                 }
             }
             Question::Signed { address, from } => {
@@ -152,6 +151,7 @@ impl Replica {
 
     pub(crate) fn on_read(&mut self, now: Now, id: JobId, answer: ReadAnswer) {
         let Some(Job::Serve { peer, ask, cost }) = self.jobs.remove(&id) else { return };
+        let cost = if answer == ReadAnswer::Absent { 0 } else { cost };
         let answer = match answer {
             ReadAnswer::Blocks(blocks) if !blocks.is_empty() => Answer::Blocks(blocks),
             ReadAnswer::Certificate(commit) => Answer::Certificate(commit),
@@ -190,4 +190,9 @@ impl Replica {
         }
         (votes, proposals)
     }
+}
+
+/// What reading a body costs, by its name.
+fn body_bytes(block_id: &BlockId) -> u64 {
+    u64::from(block_id.parts.total).saturating_mul(PART_BYTES as u64)
 }

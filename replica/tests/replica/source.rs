@@ -44,13 +44,20 @@ fn bodies_come_from_the_log_decided_or_not() {
     let (id, bytes) = body(2);
     let log = log(dir.path(), &made, (&id, &bytes));
     let mut source = BlockSource::new(log.reader());
-    let mut body = |block_id| source.read(&ReadQuestion::Body { block_id }).unwrap();
-    for (id, bytes, _) in &made.blocks {
-        assert_eq!(body(*id), ReadAnswer::Body(Some(bytes.clone())));
+    let mut body = |n, block_id| source.read(&ReadQuestion::Body { height: height(n), block_id }).unwrap();
+    for (n, (id, bytes, _)) in (1..).zip(&made.blocks) {
+        assert_eq!(body(n, *id), ReadAnswer::Body(Some(bytes.clone())));
     }
-    assert_eq!(body(id), ReadAnswer::Body(Some(Bytes::from(bytes))));
-    assert_eq!(body(BlockId { hash: Hash([8; 32]), ..id }), ReadAnswer::Body(None), "not there");
-    assert_eq!(body(BlockId { parts: made.block(1).0.parts, ..id }), ReadAnswer::Body(None), "another's parts under this hash");
+    assert_eq!(body(6, id), ReadAnswer::Body(Some(Bytes::from(bytes))));
+    assert_eq!(body(6, BlockId { hash: Hash([8; 32]), ..id }), ReadAnswer::Absent, "not there");
+    assert_eq!(body(5, id), ReadAnswer::Absent, "of another height");
+    let mut others = id.parts;
+    others.hash = Hash([1; 32]);
+    assert_eq!(body(6, BlockId { parts: others, ..id }), ReadAnswer::Body(None), "another's parts under this hash");
+    for total in [0, 1, 3, 64, u32::MAX] {
+        others.total = total;
+        assert_eq!(body(6, BlockId { parts: others, ..id }), ReadAnswer::Absent, "not read for a name of {total} parts");
+    }
 }
 
 #[test]
@@ -97,13 +104,19 @@ fn a_large_body_comes_in_ranges_and_its_block_as_a_certificate() {
     for from in [0u32, 1, 63, 64, 100, 149, 150, u32::MAX] {
         for count in [0, 1, 64, u32::MAX] {
             let expected: Vec<_> = parts.iter().skip(from as usize).take(count.min(WHOLE_PARTS_MAX) as usize).cloned().collect();
-            assert_eq!(source.read(&ReadQuestion::Parts { block_id: id, from, count }).unwrap(), ReadAnswer::Parts(expected));
-            let ReadAnswer::Parts(others) = source.read(&ReadQuestion::Parts { block_id: other, from, count }).unwrap() else { panic!() };
+            assert_eq!(
+                source.read(&ReadQuestion::Parts { height: height(3), block_id: id, from, count }).unwrap(),
+                ReadAnswer::Parts(expected)
+            );
+            let ReadAnswer::Parts(others) = source.read(&ReadQuestion::Parts { height: height(4), block_id: other, from, count }).unwrap()
+            else {
+                panic!()
+            };
             assert!(others.iter().all(|part| part.verify(&other.parts)));
         }
     }
     let nowhere = BlockId { hash: Hash([1; 32]), ..id };
-    assert_eq!(source.read(&ReadQuestion::Parts { block_id: nowhere, from: 0, count: 1 }).unwrap(), ReadAnswer::Parts(Vec::new()));
+    assert_eq!(source.read(&ReadQuestion::Parts { height: height(3), block_id: nowhere, from: 0, count: 1 }).unwrap(), ReadAnswer::Absent);
 }
 
 /// A node that decided height 1 long ago is asked for its body: it looks into the log.
@@ -117,9 +130,12 @@ fn a_body_that_is_not_in_memory_is_read() {
     desk.ask(1, 5, &Question::Body { height: height(1), block_id });
     desk.ask(1, 6, &Question::Parts { height: height(1), block_id, from: 0, count: 64 });
     let reads = desk.reads();
-    assert_eq!(reads.iter().map(|(_, what)| *what).collect::<Vec<_>>(), [ReadQuestion::Body { block_id }]);
+    assert_eq!(reads.iter().map(|(_, what)| *what).collect::<Vec<_>>(), [ReadQuestion::Body { height: height(1), block_id }]);
     let body = made.block(1).1.clone();
     desk.read_done(reads[0].0, ReadAnswer::Body(Some(body.clone())));
     assert_eq!(desk.answers(), [(5, lockstep_replica::wire::Answer::Body(body))]);
-    assert_eq!(desk.reads().iter().map(|(_, what)| *what).collect::<Vec<_>>(), [ReadQuestion::Parts { block_id, from: 0, count: 64 }]);
+    assert_eq!(
+        desk.reads().iter().map(|(_, what)| *what).collect::<Vec<_>>(),
+        [ReadQuestion::Parts { height: height(1), block_id, from: 0, count: 64 }]
+    );
 }

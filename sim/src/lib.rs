@@ -18,6 +18,8 @@
 mod checks;
 mod crypto;
 pub mod disk;
+#[cfg(test)]
+mod heal_tests;
 mod keys;
 mod node;
 mod plan;

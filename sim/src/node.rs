@@ -27,7 +27,7 @@ use crate::random::Stream;
 pub(crate) const GUARD: &str = "guard";
 pub(crate) const LOG: &str = "log";
 pub(crate) const STATE: &str = "state.redb";
-const DAMAGED: &str = "damaged";
+pub(crate) const DAMAGED: &str = "damaged";
 /// Small, so that runs of a few dozen blocks have several segments.
 const SEGMENT_BYTES: u64 = 16 << 10;
 
@@ -140,6 +140,13 @@ impl Machine {
             Guard::create(&*disk.disk(), GUARD, GuardRecord::initial(genesis_hash.0)).expect("a new disk takes a guard");
         }
         Self { disk, key, clock, life: 0, running: None, retired: false, effects: 0, frozen_until: 0, keeps_results, rot: Rot::default() }
+    }
+
+    /// The same machine with another disk.
+    #[cfg(test)]
+    pub(crate) fn with_disk(&self, disk: SimDisk) -> Self {
+        let key = self.key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
+        Self { disk, key, running: None, ..Self::new(None, self.clock, Hash::EMPTY_LIST, self.keeps_results) }
     }
 
     /// Opens what is on the disk and goes on from it.

@@ -282,8 +282,12 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
         }
         Ok(())
     })?;
+    let mut results = results.map(|(results, _)| results);
+    if let Some(results) = results.as_mut().filter(|_| !healed.is_empty()) {
+        // They are below the state, which the next start does not execute again.
+        results.sync()?;
+    }
     let restored = restored(&reader, chain, written, guard)?;
-    let results = results.map(|(results, _)| results);
     Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed })
 }
 

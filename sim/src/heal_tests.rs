@@ -1,0 +1,236 @@
+//! A small home of a real chain, damaged at every byte: it heals to what it was or to a prefix of it, never to anything else,
+//! and never in a panic.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use lockstep_genesis::Genesis;
+use lockstep_replica::planted::Planted;
+use lockstep_replica::recovery::decided;
+use lockstep_storage::quarantine::Quarantine;
+use lockstep_types::Height;
+
+use crate::disk::{SimDisk, Survival, When};
+use crate::node::{DAMAGED, GUARD, Machine, Running, STATE};
+use crate::plan::Plan;
+use crate::world::World;
+
+/// A home after a short run, with everything that it should say.
+struct Home {
+    genesis: Genesis,
+    machine: Machine,
+    tip: u64,
+    roots: Vec<Vec<u8>>,
+    results: Vec<Vec<u8>>,
+    signed: (u64, u32, u8),
+}
+
+fn start(home: &Home, disk: SimDisk) -> Result<Running, String> {
+    let machine = home.machine.with_disk(disk);
+    let started = catch_unwind(AssertUnwindSafe(|| machine.start(&home.genesis, 3, Planted::default())));
+    started.unwrap_or_else(|panic| panic!("a panic: {}", crate::panic_text(&*panic))).map(|started| started.running)
+}
+
+impl Home {
+    fn new() -> Self {
+        let mut plan = Plan::sweep();
+        plan.rots = true;
+        plan.tx_interval = 20 * crate::plan::MS;
+        let (genesis, machine) = World::new(7, plan, Planted::default(), None).home_of(0);
+        let mut home = Self { genesis, machine, tip: 0, roots: Vec::new(), results: Vec::new(), signed: (0, 0, 0) };
+        // Once more, so that everything is as a start leaves it, and all results are below the tip.
+        let running = start(&home, home.machine.disk.clone()).expect("nothing is damaged");
+        home.tip = running.replica.chain().height.get();
+        assert!((5..40).contains(&home.tip), "{} heights are too few to say anything, or too many to be damaged one by one", home.tip);
+        for height in 1..=home.tip {
+            let (_, block, ..) = decided(&running.reader, Height::new(height).expect("small")).expect("it is there");
+            home.roots.push(block.header.hash().0.to_vec());
+            home.results.push(results_of(&running, height).expect("sound").expect("executed"));
+        }
+        home.signed = home.machine.guard_position(home.genesis.hash()).expect("a validator");
+        drop(running);
+        home.machine.disk.crash(Survival::All, 0);
+        home
+    }
+
+    /// Whether what a damaged home says is a prefix of the truth; how long a prefix. What a start has no need of is found when it
+    /// is read, says so, and is healed by the start after that.
+    #[track_caller]
+    fn check(&self, disk: &SimDisk, what: &str) -> u64 {
+        let first = self.read(disk, what);
+        let tip = first.or_else(|error| {
+            assert!(error.contains("does not verify") || error.contains("damaged"), "{what}: {error}");
+            // As the shell does.
+            Quarantine::new(disk.disk(), DAMAGED).suspect().expect("a mark");
+            disk.kill();
+            self.read(disk, what)
+        });
+        let tip = tip.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let guard = self.machine.with_disk(disk.clone()).guard_position(self.genesis.hash());
+        assert_eq!(guard, Some(self.signed), "{what}: the guard is what it was");
+        // What was healed is whole: the next start, after a power cut, has nothing to heal.
+        disk.crash(Survival::None, 0);
+        let machine = self.machine.with_disk(disk.clone());
+        let again = machine.start(&self.genesis, 3, Planted::default()).unwrap_or_else(|error| panic!("{what}, again: {error}"));
+        assert!(again.healed.is_empty() && again.height.get() == tip, "{what}: {:?} at the next start", again.healed);
+        tip
+    }
+
+    /// Starts, and reads everything.
+    #[track_caller]
+    fn read(&self, disk: &SimDisk, what: &str) -> Result<u64, String> {
+        let running = start(self, disk.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let tip = running.replica.chain().height.get();
+        assert!(tip <= self.tip, "{what}: it invented heights");
+        for height in 1..=tip {
+            let (_, block, ..) = decided(&running.reader, Height::new(height).expect("small")).map_err(|error| error.to_string())?;
+            let at = usize::try_from(height - 1).expect("small");
+            assert_eq!(block.header.hash().0[..], self.roots[at], "{what}: height {height}");
+            assert_eq!(results_of(&running, height)?.as_ref(), Some(&self.results[at]), "{what}: results of height {height}");
+        }
+        Ok(tip)
+    }
+
+    fn used(&self, path: &str) -> u64 {
+        let bytes = self.machine.disk.bytes(path).expect("it is there");
+        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+    }
+
+    fn files(&self, suffix: &str) -> Vec<String> {
+        let files: Vec<String> = self.machine.disk.paths().into_iter().filter(|path| path.ends_with(suffix)).collect();
+        assert!(!files.is_empty(), "there are files {suffix}");
+        files
+    }
+}
+
+fn results_of(running: &Running, height: u64) -> Result<Option<Vec<u8>>, String> {
+    let reader = running.results.as_ref().ok_or("results are kept")?.reader();
+    let results = reader.results(height).map_err(|error| error.to_string())?;
+    for (index, tx) in (0u32..).zip(results.iter().flat_map(|results| &results.txs)) {
+        let place = reader.lookup(&tx.hash).map_err(|error| error.to_string())?;
+        if place.is_none_or(|place| (place.height, place.index) < (height, index)) {
+            return Err(format!("transaction {index} is at {place:?}"));
+        }
+    }
+    Ok(results.map(|results| borsh_of(&results)))
+}
+
+fn borsh_of(results: &lockstep_storage::results::BlockResults) -> Vec<u8> {
+    results.txs.iter().flat_map(|tx| [&tx.hash[..], &tx.result].concat()).chain(results.block.iter().copied()).collect()
+}
+
+const MASKS: [u8; 3] = [0x01, 0x80, 0xff];
+
+/// Damages every byte, or every so many; how many were healed whole, and how many to a prefix.
+fn every_byte(home: &Home, path: &str, step: usize) -> (u64, u64) {
+    let (mut whole, mut cut) = (0, 0);
+    for offset in (0..home.used(path)).step_by(step) {
+        let disk = home.machine.disk.fork();
+        disk.rot(path, offset, MASKS[usize::try_from(offset % 3).expect("small")]);
+        if home.check(&disk, &format!("{path}, byte {offset}")) == home.tip { whole += 1 } else { cut += 1 }
+    }
+    (whole, cut)
+}
+
+#[test]
+fn a_home_heals_whatever_byte_of_its_log_rots() {
+    let home = Home::new();
+    for path in home.files(".seg") {
+        let (whole, cut) = every_byte(&home, &path, 1);
+        println!("{path}: {whole} whole, {cut} cut down to a prefix");
+        assert!(cut > 0);
+    }
+}
+
+#[test]
+fn a_home_heals_whatever_byte_of_its_results_rots() {
+    let home = Home::new();
+    for path in home.files(".res") {
+        assert_eq!(every_byte(&home, &path, 1).1, 0, "the log is whole");
+    }
+}
+
+#[test]
+fn a_home_heals_whatever_byte_of_its_state_rots() {
+    let home = Home::new();
+    // Coprime to a page: every place in a page is met. `rot.rs` meets every byte of the database for itself.
+    assert_eq!(every_byte(&home, STATE, 101).1, 0, "the log is whole");
+}
+
+#[test]
+fn a_home_heals_whatever_file_is_cut_or_lost() {
+    let home = Home::new();
+    for path in [home.files(".seg"), home.files(".res"), vec![STATE.to_owned()]].concat() {
+        let disk = home.machine.disk.fork();
+        disk.lose(&path);
+        home.check(&disk, &format!("{path} is lost"));
+        for len in (0..home.used(&path)).step_by(1 + usize::try_from(home.used(&path)).expect("small") / 60) {
+            let disk = home.machine.disk.fork();
+            disk.cut(&path, len);
+            home.check(&disk, &format!("{path} is cut to {len}"));
+        }
+    }
+}
+
+#[test]
+fn a_home_with_rot_in_one_copy_of_its_guard_is_what_it_was() {
+    let home = Home::new();
+    for copy in 0..4u64 {
+        for within in (0..700).step_by(13) {
+            let disk = home.machine.disk.fork();
+            disk.rot(GUARD, copy * (4 << 20) + within, 0xff);
+            assert_eq!(home.check(&disk, &format!("copy {copy} of the guard, byte {within}")), home.tip);
+        }
+    }
+}
+
+/// The power fails at every operation of a start that heals.
+#[test]
+fn a_crash_amid_healing_heals_too() {
+    let home = Home::new();
+    let segments = home.files(".seg");
+    let middle = |path: &str| home.used(path) / 2;
+    let damages = [segments[0].clone(), segments[segments.len() / 2].clone(), STATE.to_owned(), home.files(".res")[0].clone()];
+    for path in damages {
+        let damaged = home.machine.disk.fork();
+        match path.as_str() {
+            // A page that is in use, and not one in the middle.
+            STATE => damaged.cut(&path, middle(&path)),
+            _ => damaged.rot(&path, middle(&path), 0x10),
+        }
+        let whole = damaged.fork();
+        let begun = whole.operations();
+        let tip = home.check(&whole.fork(), &path);
+        drop(start(&home, whole.clone()));
+        assert!(whole.operations() - begun > 5, "{path}: it heals");
+        for operation in begun..whole.operations() {
+            for when in When::EACH {
+                let disk = damaged.fork();
+                disk.fault_at(operation, crate::disk::Fault::Stop(when), operation);
+                let _ = start(&home, disk.clone());
+                disk.crash(Survival::Random, operation);
+                let healed = home.check(&disk, &format!("{path}, stopped {when:?} operation {operation}"));
+                assert!(healed <= tip, "{path}: what was damaged is not believed after a crash");
+            }
+        }
+    }
+}
+
+/// The folder of damaged files does not grow for ever: a person is asked.
+#[test]
+fn a_disk_that_damages_files_again_and_again_is_told_to_a_person() {
+    let home = Home::new();
+    let disk = home.machine.disk.fork();
+    for _ in 0..lockstep_storage::quarantine::INCIDENTS_MAX {
+        disk.cut(STATE, 4096);
+        drop(start(&home, disk.clone()).expect("it heals"));
+        disk.kill();
+    }
+    disk.cut(STATE, 4096);
+    let refused = start(&home, disk.clone()).err().expect("it refuses");
+    assert!(refused.contains("move damaged away"), "{refused}");
+    for path in disk.paths().into_iter().filter(|path| path.starts_with("damaged/")) {
+        disk.lose(&path);
+    }
+    disk.kill();
+    start(&home, disk).expect("and goes on when somebody looked");
+}

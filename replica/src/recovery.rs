@@ -29,6 +29,7 @@ use lockstep_types::codec::{self, DecodeError};
 use lockstep_types::{AppHash, BlockId, Commit, Hash, Height, ValidatorUpdate};
 use thiserror::Error;
 
+use crate::bodies::BODIES_MAX;
 use crate::chain::ChainState;
 use crate::execution::{ExecuteJob, Executor};
 use crate::replica::Restored;
@@ -214,13 +215,14 @@ fn replay(
 /// What the replica goes on from.
 fn restored(log: &LogReader, chain: ChainState, flushed: Height, guard: Option<&Guard>) -> Result<Restored, RecoveryError> {
     let last = if log.tip().is_some() { Some(decided(log, chain.height)?) } else { None };
+    let guard = guard_view(guard, &chain)?;
     Ok(Restored {
         base: log.base().and_then(Height::new).unwrap_or(Height::FIRST),
         flushed,
         last_commit: last.as_ref().map(|(_, _, _, commit)| commit.clone()),
         last_body: last.map(|(block_id, _, body, _)| (block_id, body)),
-        bodies: undecided_bodies(log, chain.next_height())?,
-        guard: guard_view(guard, &chain)?,
+        bodies: undecided_bodies(log, chain.next_height(), &guard)?,
+        guard,
         chain: Arc::new(chain),
     })
 }
@@ -274,10 +276,15 @@ pub fn decided(log: &LogReader, height: Height) -> Result<(BlockId, Block, Bytes
     Ok((commit.block_id, block, Bytes::from(stored.payload), commit))
 }
 
-/// Bodies of the height that is not decided yet: a lock may name them.
-fn undecided_bodies(log: &LogReader, height: Height) -> Result<Vec<(BlockId, Bytes)>, RecoveryError> {
+/// Bodies of the height that is not decided yet: those that a lock or a valid value of ours names, and of the others the newest, as
+/// many as are held in memory. There is one for each round that this height had; what is not read here comes again from peers.
+fn undecided_bodies(log: &LogReader, height: Height, guard: &GuardView) -> Result<Vec<(BlockId, Bytes)>, RecoveryError> {
+    let named: Vec<[u8; 32]> =
+        guard.records.iter().flat_map(|record| record.lock.iter().chain(&record.valid)).map(|polka| polka.block_id.hash.0).collect();
+    let mut entries: Vec<_> = log.entries(height.get()).into_iter().filter(|entry| entry.kind == Kind::Body).collect();
+    entries.sort_unstable_by_key(|entry| (named.contains(&entry.block_hash), entry.sequence));
     let mut bodies = Vec::new();
-    for entry in log.entries(height.get()).iter().filter(|entry| entry.kind == Kind::Body) {
+    for entry in entries.iter().rev().take(BODIES_MAX) {
         let stored = log.read(entry)?;
         let block_id = BlockId { hash: lockstep_types::Hash(entry.block_hash), parts: part_set_header(&stored.payload) };
         bodies.push((block_id, Bytes::from(stored.payload)));

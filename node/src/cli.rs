@@ -498,6 +498,12 @@ pub(crate) struct SimArgs {
     /// Print what happened in each run, a line each
     #[arg(long)]
     pub(crate) trace: bool,
+    /// Kinds of faults that do not happen, as a failure's second line names them
+    #[arg(long, value_name = "FAULT,...", value_delimiter = ',')]
+    pub(crate) without: Vec<lockstep_sim::Fault>,
+    /// Faults end after so many milliseconds, if they would not before
+    #[arg(long, value_name = "MS")]
+    pub(crate) chaos_ms: Option<u64>,
     /// Seeds side by side
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) threads: u16,

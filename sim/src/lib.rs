@@ -21,6 +21,7 @@ pub mod disk;
 #[cfg(test)]
 mod heal_tests;
 mod keys;
+mod narrow;
 mod node;
 mod plan;
 mod random;
@@ -36,6 +37,7 @@ use std::time::Instant;
 use lockstep_replica::planted::Planted;
 
 pub use checks::Violation;
+pub use narrow::{Fault, Narrow};
 
 use crate::disk::{Survival, When};
 use crate::plan::{MS, Plan};
@@ -58,11 +60,25 @@ pub struct Options {
     pub trace: bool,
     /// Stop at the first failure.
     pub fail_fast: bool,
+    /// What each seed's plan is reduced to.
+    pub narrow: Narrow,
+    /// Look for less with which a failing seed still fails.
+    pub shrink: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seeds: 100, first: 1, sweep: false, threads: 2, planted: Planted::default(), trace: false, fail_fast: false }
+        Self {
+            seeds: 100,
+            first: 1,
+            sweep: false,
+            threads: 2,
+            planted: Planted::default(),
+            trace: false,
+            fail_fast: false,
+            narrow: Narrow::default(),
+            shrink: false,
+        }
     }
 }
 
@@ -97,6 +113,9 @@ pub struct FailedRun {
     /// The line that was printed.
     pub line: String,
 }
+
+/// Failures that are made small. One takes a few dozen runs, and whoever has many wants the first.
+const SHRUNK_MAX: usize = 3;
 
 /// One run in a list.
 #[derive(Debug, Clone, Copy)]
@@ -139,9 +158,12 @@ pub fn run(options: &Options, out: &mut (dyn Write + Send)) -> io::Result<Summar
                             summary.heals += report.heals;
                         }
                         Err(failure) => {
-                            let line = line(run, &failure);
+                            let line = line(run, &options.narrow, &failure);
                             if printed.is_ok() {
                                 *printed = writeln!(out, "{line}");
+                            }
+                            if options.shrink && !run.sweep && summary.failures.len() < SHRUNK_MAX && printed.is_ok() {
+                                *printed = shrink(run, options, &failure).map_or(Ok(()), |line| writeln!(out, "{line}"));
                             }
                             summary.failures.push(FailedRun { seed: run.seed, violation: failure.violation, line });
                             if options.fail_fast {
@@ -208,8 +230,10 @@ fn sweep_runs(options: &Options) -> (Vec<Run>, String) {
 }
 
 fn simulate(run: &Run, options: &Options) -> (Result<Report1, Failure>, Vec<String>) {
+    let plan = if run.sweep { Plan::sweep() } else { Plan::draw(run.seed) };
+    let plan = options.narrow.apply(plan);
     let world = || {
-        let world = World::new(run.seed, if run.sweep { Plan::sweep() } else { Plan::draw(run.seed) }, options.planted, run.forced);
+        let world = World::new(run.seed, plan.clone(), options.planted, run.forced);
         if run.repeat { world.digested() } else { world }
     };
     let (result, trace) = if options.trace { world().traced().run() } else { world().run() };
@@ -223,11 +247,21 @@ fn simulate(run: &Run, options: &Options) -> (Result<Report1, Failure>, Vec<Stri
     (result, trace)
 }
 
-fn line(run: &Run, failure: &Failure) -> String {
+/// The command that shows a failure with as little around it as was found; none where nothing can be left out.
+fn shrink(run: &Run, options: &Options, failure: &Failure) -> Option<String> {
+    let fails = |narrow: &Narrow| {
+        let options = Options { narrow: narrow.clone(), trace: false, ..options.clone() };
+        simulate(&Run { repeat: false, ..*run }, &options).0.is_err_and(|other| other.violation.invariant == failure.violation.invariant)
+    };
+    let least = options.narrow.least(&Plan::draw(run.seed), fails);
+    (least != options.narrow).then(|| format!("  it fails with less, too: cargo sim --seed {:#x}{least} --trace", run.seed))
+}
+
+fn line(run: &Run, narrow: &Narrow, failure: &Failure) -> String {
     let forced = run.forced.map_or_else(String::new, |forced| format!(" crash={forced:?}"));
-    let replay = if run.sweep { "--sweep" } else { "--seeds 1" };
+    let replay = if run.sweep { " --sweep".to_owned() } else { format!(" --seeds 1{narrow}") };
     format!(
-        "FAIL {} seed={:#x}{forced} t={}.{:03}s h={}: {} · replay: cargo sim --seed {:#x} {replay}",
+        "FAIL {} seed={:#x}{forced} t={}.{:03}s h={}: {} · replay: cargo sim --seed {:#x}{replay}",
         failure.violation.invariant,
         run.seed,
         failure.at / MS / 1_000,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lockstep_replica::wire::Message;
 use lockstep_types::params::Millis;
-use lockstep_types::{ConsensusParams, VoteType};
+use lockstep_types::{ConsensusParams, ValidatorIndex, Vote, VoteType};
 
 use crate::random::Stream;
 
@@ -43,6 +43,8 @@ pub(crate) enum Hushed {
     Precommits,
     /// Proposals and parts: quorums come before what they name.
     Proposals,
+    /// Prevotes of one validator, whoever passes them on, and polkas: its vote is the one that is missing.
+    PrevotesOf(ValidatorIndex),
 }
 
 impl Hushed {
@@ -53,7 +55,13 @@ impl Hushed {
             Message::Votes(batch) => batch.0.iter().any(|vote| vote.kind == kind),
             _ => false,
         };
+        let of = |vote: &Vote, voter: ValidatorIndex| vote.kind == VoteType::Prevote && vote.validator == voter;
         match self {
+            Self::PrevotesOf(voter) => match message {
+                Message::Vote(vote) => of(vote, voter),
+                Message::Votes(batch) => batch.0.iter().any(|vote| of(vote, voter)),
+                _ => matches!(message, Message::Polka(_)),
+            },
             Self::Prevotes => votes(VoteType::Prevote) || matches!(message, Message::Polka(_)),
             Self::Precommits => votes(VoteType::Precommit) || matches!(message, Message::Commit(_)),
             Self::Proposals => matches!(message, Message::Proposal { .. } | Message::Part { .. }),
@@ -71,7 +79,7 @@ pub(crate) struct Twins {
 }
 
 /// The plan of a seed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) powers: Vec<u64>,
     /// Nodes beyond the validators, who only follow.
@@ -96,6 +104,8 @@ pub(crate) struct Plan {
     pub(crate) freezes: bool,
     /// Kinds of messages are lost for a while ([`Hushed`]).
     pub(crate) hushes: bool,
+    /// One node alone comes to lock a block, and crashes ([`crate::world`]'s hunt for locks).
+    pub(crate) hunts: bool,
     /// Files rot between a crash and the restart, of nodes that together with the liar have less than a third of the power.
     pub(crate) rots: bool,
     /// Longest time between two crashes, in milliseconds.
@@ -154,6 +164,7 @@ impl Plan {
             disk_stops: class(&mut more),
             freezes: class(&mut more),
             hushes: class(&mut more),
+            hunts: class(&mut Stream::new(seed, "plan, hunt")),
             rots: class(&mut Stream::new(seed, "plan, rot")),
             crash_interval_ms: *dice.pick(&[400, 800, 2_500, 2_500]),
             clock_offset: if class(&mut dice) { dice.between(1, 5_000) * MS } else { 0 },
@@ -190,6 +201,7 @@ impl Plan {
             disk_stops: false,
             freezes: false,
             hushes: false,
+            hunts: false,
             rots: false,
             crash_interval_ms: 2_500,
             clock_offset: 0,

@@ -18,7 +18,7 @@ use lockstep_replica::planted::Planted;
 use lockstep_replica::seam::{JobId, Peer, RequestId, Wait};
 use lockstep_replica::{Effect, Input};
 use lockstep_types::block::PartSetHeader;
-use lockstep_types::{Address, BlockId, Hash, Height, PrivateKey};
+use lockstep_types::{Address, BlockId, Hash, Height, PrivateKey, ValidatorIndex};
 use sha2::{Digest as _, Sha256};
 
 use crate::checks::{Checks, Violation};
@@ -72,6 +72,8 @@ enum What {
     DiskStop,
     Freeze,
     Hush,
+    Hunt,
+    HuntEnds,
     CrashOf { node: usize },
     Restart { node: usize, life: u64 },
     Clock,
@@ -157,6 +159,10 @@ pub(crate) struct World {
     connection_count: u64,
     /// A kind of message that these nodes do not get.
     hushed: Option<(Hushed, BTreeSet<usize>)>,
+    /// What nodes do not get while a lock is hunted for.
+    hunted: BTreeMap<usize, Vec<Hushed>>,
+    /// The validators' places in their set, by node.
+    indices: Vec<ValidatorIndex>,
     /// Who hears whom not at all.
     cut: BTreeSet<(usize, usize)>,
     checks: Checks,
@@ -181,6 +187,7 @@ pub(crate) struct World {
     disks: Stream,
     faults: Stream,
     stops: Stream,
+    hunts: Stream,
     work: Stream,
     liar: Stream,
     rot: Stream,
@@ -210,6 +217,7 @@ impl World {
         let keys = machines.iter().take(plan.powers.len()).filter_map(|machine| machine.key.as_ref());
         let addresses: Vec<Address> = keys.map(|key| key.public_key().address()).collect();
         let honest = (0..plan.powers.len()).map(|node| is_honest(&plan, node)).collect();
+        let indices = indices(&plan.powers, &addresses);
         let first_operation = machines[0].disk.operations();
         if let Some(ForcedCrash { node, boundary: Boundary::Operation(operation, when), .. }) = forced {
             machines[node].disk.fault_at(operation, Fault::Stop(when), seed ^ operation);
@@ -231,6 +239,8 @@ impl World {
             connection_count: 0,
             cut: BTreeSet::new(),
             hushed: None,
+            hunted: BTreeMap::new(),
+            indices,
             checks: Checks::new(powers),
             digest: None,
             crypto: Crypto::default(),
@@ -248,6 +258,7 @@ impl World {
             disks: Stream::new(seed, "disks"),
             faults: Stream::new(seed, "faults"),
             stops: Stream::new(seed, "disk stops and freezes"),
+            hunts: Stream::new(seed, "hunts"),
             work: Stream::new(seed, "work"),
             liar: Stream::new(seed, "liar"),
             rot: Stream::new(seed, "rot"),
@@ -332,6 +343,10 @@ impl World {
         }
         if self.plan.hushes {
             self.after_some(What::Hush);
+        }
+        if self.plan.hunts {
+            let first = self.hunts.between(50 * MS, 2_000 * MS);
+            self.after(first, What::Hunt);
         }
         while let Some(Reverse(event)) = self.events.pop() {
             self.now = event.at;
@@ -455,6 +470,14 @@ impl World {
                 self.hush();
                 Ok(())
             }
+            What::Hunt => {
+                self.hunt();
+                Ok(())
+            }
+            What::HuntEnds => {
+                self.hunted.clear();
+                Ok(())
+            }
             What::Freeze => {
                 if !self.healed {
                     let node = self.stops.place(self.machines.len());
@@ -524,6 +547,15 @@ fn violation(invariant: &'static str, what: String) -> Outcome {
 fn is_honest(plan: &Plan, node: usize) -> bool {
     let twin = plan.powers.len() + plan.followers;
     plan.byzantine.is_none_or(|(liar, _)| liar != node) && plan.twins.is_none_or(|twins| twins.node != node && node != twin)
+}
+
+/// Each node's place in the validator set: by power, the largest first, and then by address.
+fn indices(powers: &[u64], addresses: &[Address]) -> Vec<ValidatorIndex> {
+    let mut nodes: Vec<usize> = (0..powers.len()).collect();
+    nodes.sort_by_key(|node| (Reverse(powers[*node]), addresses[*node]));
+    (0..powers.len())
+        .map(|node| ValidatorIndex::from_position(nodes.iter().position(|other| *other == node).expect("each is there")))
+        .collect()
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {

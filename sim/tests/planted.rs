@@ -3,7 +3,7 @@
 
 use lockstep_consensus::planted::{Bug as CoreBug, Planted as CorePlanted};
 use lockstep_replica::planted::{Bug, Planted};
-use lockstep_sim::{Options, run};
+use lockstep_sim::{Narrow, Options, run};
 
 /// Seeds tried for each bug.
 const SEEDS: u64 = 4_000;
@@ -52,4 +52,23 @@ seen! {
     a_liar_that_counts_once_for_each_kind_of_message: core(CoreBug::SkipPerStep),
     a_polka_of_votes_with_different_valid_rounds: core(CoreBug::PolkaBlindToValidRound),
     a_polka_before_its_body_that_is_forgotten: core(CoreBug::EarlyPolkaForgotten),
+}
+
+/// What a person reads of a failure: the same bug, with less around it.
+#[test]
+fn a_failing_seed_is_made_small() {
+    let planted = Planted::default().with(Bug::LockLost);
+    let (seed, _) = found(planted).expect("it is seen, as above");
+    let options = Options { seeds: 1, first: seed, planted, shrink: true, ..Options::default() };
+    let mut out = Vec::new();
+    let summary = run(&options, &mut out).expect("memory takes every line");
+    let text = String::from_utf8(out).expect("text");
+    let small = text.lines().find(|line| line.contains("it fails with less")).expect("something can be left out");
+    println!("{small}");
+    let flag = |name: &str| small.split(name).nth(1).and_then(|rest| rest.split_whitespace().next());
+    let without = flag("--without ").map_or_else(Vec::new, |names| names.split(',').map(|name| name.parse().expect("a kind")).collect());
+    let chaos_ms = flag("--chaos-ms ").map(|ms| ms.parse().expect("a number"));
+    let again = Options { narrow: Narrow { without, chaos_ms }, shrink: false, ..options };
+    let less = run(&again, &mut std::io::sink()).expect("nothing is printed");
+    assert_eq!(less.failures[0].violation.invariant, summary.failures[0].violation.invariant, "what is printed fails alike");
 }

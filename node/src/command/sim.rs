@@ -2,7 +2,7 @@
 
 use std::io;
 
-use lockstep_sim::Options;
+use lockstep_sim::{Narrow, Options};
 
 use crate::cli::SimArgs;
 use crate::error::{Exit, NodeError};
@@ -22,6 +22,8 @@ pub(super) fn run(args: &SimArgs) -> Result<(), NodeError> {
         sweep: args.sweep,
         threads: usize::from(args.threads),
         trace: args.trace,
+        narrow: Narrow { without: args.without.clone(), chaos_ms: args.chaos_ms },
+        shrink: true,
         ..Options::default()
     };
     let summary = lockstep_sim::run(&options, &mut io::stdout())

@@ -86,6 +86,37 @@ impl World {
         self.after_some(What::Hush);
     }
 
+    /// Has one node alone lock a block, and forget what is not on its disk: one validator misses the proposal and says nil, and
+    /// everybody else misses one vote of the others, so that all hear two thirds of any votes and one hears a polka. Chance
+    /// alone seldom does this, and a bug in what a restart keeps of a lock shows nowhere else.
+    pub(super) fn hunt(&mut self) {
+        self.hunted.clear();
+        if self.healed {
+            return;
+        }
+        let n = self.plan.powers.len();
+        let pause = self.hunts.between(100 * MS, 1_500 * MS);
+        if n < 4 {
+            return;
+        }
+        let locker = self.hunts.place(n);
+        let without = (locker + 1 + self.hunts.place(n - 1)) % n;
+        for deaf in (0..n).filter(|node| *node != locker) {
+            let voters: Vec<usize> = (0..n).filter(|voter| *voter != deaf && *voter != without).collect();
+            let missed = *self.hunts.pick(&voters);
+            let mut kinds: Vec<Hushed> = self.indices.get(missed).map(|index| Hushed::PrevotesOf(*index)).into_iter().collect();
+            if deaf == without {
+                kinds.push(Hushed::Proposals);
+            }
+            self.hunted.insert(deaf, kinds);
+        }
+        let lasts = self.hunts.between(300 * MS, 2_500 * MS);
+        let crash = self.hunts.between(50 * MS, lasts);
+        self.after(crash, What::CrashOf { node: locker });
+        self.after(lasts, What::HuntEnds);
+        self.after(lasts + pause, What::Hunt);
+    }
+
     pub(super) fn partition(&mut self) {
         self.cut.clear();
         if self.healed {
@@ -174,6 +205,7 @@ impl World {
         self.healed = true;
         self.cut.clear();
         self.hushed = None;
+        self.hunted.clear();
         self.core = self.choose_core();
         for node in 0..self.machines.len() {
             if !self.core.contains(&node) {

@@ -1,5 +1,7 @@
 //! How frames travel.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use lockstep_replica::Input;
 use lockstep_replica::seam::{AskId, JobId, Lane, Target};
@@ -28,14 +30,24 @@ impl World {
         between(from, to) || between(to, from)
     }
 
+    /// The nodes that do not get this frame, whoever sends it.
+    fn deaf(&self, bytes: &Bytes) -> BTreeSet<usize> {
+        if self.hushed.is_none() && self.hunted.is_empty() {
+            return BTreeSet::new();
+        }
+        let Ok(message) = Message::decode(bytes) else { return BTreeSet::new() };
+        let hushed = self.hushed.iter().filter(|(kind, _)| kind.covers(&message)).flat_map(|(_, deaf)| deaf);
+        let hunted = self.hunted.iter().filter(|(_, kinds)| kinds.iter().any(|kind| kind.covers(&message))).map(|(node, _)| node);
+        hushed.chain(hunted).copied().collect()
+    }
+
     pub(super) fn send(&mut self, from: usize, to: Target, lane: Lane, bytes: &Bytes) {
         let peers: Vec<usize> = match (&to, self.machines[from].running.as_ref()) {
             (_, None) => return,
             (Target::All, Some(running)) => running.peers.values().copied().collect(),
             (Target::One(peer), Some(running)) => running.peers.get(peer).copied().into_iter().collect(),
         };
-        let hushed = self.hushed.as_ref().filter(|(kind, _)| Message::decode(bytes).is_ok_and(|message| kind.covers(&message)));
-        let deaf = hushed.map(|(_, deaf)| deaf.clone()).unwrap_or_default();
+        let deaf = self.deaf(bytes);
         for (place, to) in peers.into_iter().enumerate().filter(|(_, to)| !deaf.contains(to)) {
             let Some(bytes) = self.lie(from, place, bytes) else { continue };
             let Some(connection) = self.connections.get(&pair(from, to)).copied() else { continue };

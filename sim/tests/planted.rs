@@ -6,7 +6,7 @@ use lockstep_replica::planted::{Bug, Planted};
 use lockstep_sim::{Narrow, Options, run};
 
 /// Seeds tried for each bug.
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 2_000;
 
 /// The first seed that sees a bug, and what it saw.
 fn found(planted: Planted) -> Option<(u64, String)> {

@@ -14,6 +14,7 @@ mod clients;
 mod files;
 mod peers;
 mod replica;
+mod room;
 mod seeds;
 mod table;
 

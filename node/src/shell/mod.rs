@@ -21,6 +21,7 @@ mod driver;
 mod executor;
 mod inbox;
 mod network;
+mod progress;
 mod publish;
 pub mod readers;
 mod room;

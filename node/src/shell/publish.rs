@@ -3,6 +3,7 @@
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use lockstep_replica::results;
 use lockstep_replica::seam::{Reply, Report};
@@ -11,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Threads;
 use super::inbox::Inbox;
+use super::progress::{Line, Progress};
 use super::readers::{Readers, Tip};
 use super::room::{LOOK, Lacking, Room};
 use crate::metrics::Metrics;
@@ -34,6 +36,7 @@ pub(crate) fn thread(
 ) -> Sender<News> {
     let (sender, receiver) = channel::<News>();
     threads.spawn("publish", move || {
+        let mut progress = Progress::default();
         while let Ok(news) = receiver.recv() {
             match news {
                 // A client that went away wants no answer.
@@ -44,6 +47,13 @@ pub(crate) fn thread(
                         while receiver.recv().is_ok() {}
                         return;
                     }
+                    let tip = readers.tip().chain.height.get();
+                    let line = match &report {
+                        Report::Committed { .. } => progress.committed(Instant::now(), tip),
+                        Report::CatchingUp { behind, target } => progress.reported(Instant::now(), tip, *behind, target.get()),
+                        _ => None,
+                    };
+                    line.iter().for_each(Line::log);
                 }
             }
         }
@@ -95,14 +105,9 @@ fn publish(
             readers.set_mempool(*txs, *bytes);
             metrics.mempool(*txs, *bytes);
         }
-        Report::CatchingUp { behind, target } => {
+        Report::CatchingUp { behind, .. } => {
             readers.set_behind(*behind);
             metrics.catching_up(*behind);
-            if *behind {
-                tracing::info!(target = target.get(), at = readers.tip().chain.height.get(), "catching up");
-            } else {
-                tracing::info!(at = readers.tip().chain.height.get(), "caught up");
-            }
         }
         Report::Stepped { height, round, step } => {
             metrics.stepped(height.get(), round.get());

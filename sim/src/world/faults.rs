@@ -49,9 +49,10 @@ impl World {
         rot.until = rot.until.max(told).max(said.0);
     }
 
-    /// Whether it has not come back to where it was when it rotted.
+    /// Whether it has not come back to where it was when it rotted: it has not started since, or not caught up.
     pub(super) fn is_rotten(&self, node: usize) -> bool {
-        self.checks.told(node) < self.machines[node].rot.until
+        let rot = &self.machines[node].rot;
+        rot.is_fresh || self.checks.told(node) < rot.until
     }
 
     pub(super) fn disk_failed(&mut self, node: usize, reason: String) -> Outcome {

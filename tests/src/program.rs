@@ -32,7 +32,9 @@ fn build() -> PathBuf {
     // Build scripts ask to run again when these change, and what cargo tells a test about its package is not for them.
     let of_this_package = |name: &String| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix));
     let mut build = Command::new(cargo);
-    std::env::vars().map(|(name, _)| name).filter(of_this_package).for_each(|name| drop(build.env_remove(name)));
+    for name in std::env::vars().map(|(name, _)| name).filter(of_this_package) {
+        build.env_remove(name);
+    }
     let built = build
         .args(["build", "--release", "--package", "lockstep", "--bin", "lockstep", "--message-format=json", "--manifest-path"])
         .arg(workspace)

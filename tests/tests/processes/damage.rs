@@ -284,13 +284,13 @@ fn damage_file(path: &Path, damage: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// The middle of what is used of a file: what was made ahead of time is zeros.
-fn flip_in_the_middle(bytes: &mut Vec<u8>) {
+fn flip_in_the_middle(bytes: &mut [u8]) {
     let used = bytes.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
     bytes[used / 2] ^= 0x10;
 }
 
 /// Every place of a text: a database keeps old pages, and one of these is the one that counts.
-fn flip_every(bytes: &mut Vec<u8>, text: &[u8]) {
+fn flip_every(bytes: &mut [u8], text: &[u8]) {
     let places: Vec<usize> = (0..bytes.len() - text.len()).filter(|at| bytes[*at..].starts_with(text)).collect();
     assert!(!places.is_empty(), "the database holds what was committed");
     places.into_iter().for_each(|at| bytes[at] ^= 0x10);
@@ -315,9 +315,9 @@ fn a_validator_heals_its_files_catches_up_and_votes_again_by_itself() {
     let results = "data/log/00000000000000000001.res";
     type Damage = fn(&mut Vec<u8>);
     let cases: [(&str, Damage, &str); 3] = [
-        (segment, flip_in_the_middle, "the block log was damaged"),
+        (segment, |bytes| flip_in_the_middle(bytes), "the block log was damaged"),
         ("data/state.redb", |bytes| flip_every(bytes, b"rotting"), "the state database was damaged"),
-        (results, flip_in_the_middle, "the results of execution were damaged"),
+        (results, |bytes| flip_in_the_middle(bytes), "the results of execution were damaged"),
     ];
     let mut places = Vec::new();
     for (case, (path, damage, says)) in cases.into_iter().enumerate() {

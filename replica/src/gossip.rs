@@ -59,6 +59,7 @@ impl Replica {
         self.peers.remove(peer);
         self.sync_peer_gone(now, peer);
         self.stop_serving(now, peer);
+        self.checks_of.remove(&peer);
         self.early.forget(peer);
         self.bodies.forget_peer(peer);
     }

@@ -479,7 +479,7 @@ impl Replica {
             self.check_own_vote(peer, &vote);
         }
         for proposal in proposals.into_iter().filter(|proposal| proposal.height == height) {
-            self.check_own_proposal(peer, &proposal);
+            self.verify_own_proposal(peer, &proposal);
         }
         if let Some(state) = self.peers.get_mut(peer) {
             state.told_own = true;
@@ -518,12 +518,19 @@ impl Replica {
         true
     }
 
+    /// The same for a proposal of a round near ours.
     fn check_own_proposal(&mut self, peer: Peer, proposal: &Proposal) -> bool {
+        let proposer = self.chain.validators.get(self.chain.validators.proposer(proposal.round));
+        let ours = self.signing.me().is_some_and(|me| proposer.is_some_and(|validator| validator.address == me.address));
+        ours && self.verify_own_proposal(peer, proposal)
+    }
+
+    /// Asks whether we signed a proposal that says to be ours. Whose turn its round is stays out of it: any round may stand in
+    /// an answer, and finding the proposer of a late one takes longer than verifying a signature.
+    fn verify_own_proposal(&mut self, peer: Peer, proposal: &Proposal) -> bool {
         let Some(me) = self.signing.me().cloned() else { return false };
-        let proposer = self.chain.validators.proposer(proposal.round);
-        let ours = self.chain.validators.get(proposer).is_some_and(|validator| validator.address == me.address);
         let message = OwnMessage::Proposal(Proposal { signature: UNSIGNED, ..proposal.clone() });
-        if !ours || self.signing.stopped().is_some() || !self.signing.is_foreign(&message, &self.chain_id) {
+        if self.signing.stopped().is_some() || !self.signing.is_foreign(&message, &self.chain_id) {
             return false;
         }
         if let Ok(claim) = proposal.clone().claim(&self.chain_id, &me.public_key) {

@@ -25,8 +25,12 @@ use crate::shares::Shares;
 use crate::signing::{GuardView, Me, OwnMessage, Signing};
 use crate::wire::{FRAME_BYTES_MAX, Message, Status};
 
-/// Signature checks in flight, each of one message. What comes beyond is dropped and comes again with the next exchange.
+/// Signatures being verified. A message that comes when there are as many is dropped and comes again with the next exchange;
+/// one of many signatures, as a certificate is, may go beyond.
 const VERIFYING_MAX: usize = 8_192;
+/// Of these, those of one peer's messages: eight that flood leave room for the others, and two that do not hold end a
+/// connection. A correct peer sends a few dozen at a time.
+const VERIFYING_PEER_MAX: usize = VERIFYING_MAX / 8;
 /// Bytes of messages of the next height kept until it begins. Peers share them equally: among 256, more than a node connects
 /// to, each has room for a proposal with its first part and for several hundred votes; what one passes on beyond that comes
 /// again when it is missed.
@@ -101,6 +105,21 @@ pub(crate) enum Job {
     AskSigned { peer: Peer },
 }
 
+impl Job {
+    /// The peer for whose message signatures are verified.
+    fn asked_by(&self) -> Option<Peer> {
+        match self {
+            Self::Vote { peer, .. }
+            | Self::Proposal { peer, .. }
+            | Self::Polka { peer, .. }
+            | Self::Commit { peer, .. }
+            | Self::OwnProof { peer, .. }
+            | Self::OwnProposal { peer, .. } => Some(*peer),
+            _ => None,
+        }
+    }
+}
+
 /// A verified proposal that waits for its body.
 #[derive(Debug, Clone)]
 pub(crate) struct HeldProposal {
@@ -158,6 +177,8 @@ pub struct Replica {
     /// Signature checks in flight. Counted apart from the other jobs: the checks of many clients' transactions leave votes
     /// their room.
     pub(crate) checks_out: usize,
+    /// Of those, each peer's.
+    pub(crate) checks_of: BTreeMap<Peer, usize>,
     pub(crate) fx: Effects,
     /// Own decision of the height before, or the start.
     pub(crate) decided_at: Mono,
@@ -226,6 +247,7 @@ impl Replica {
             jobs: BTreeMap::new(),
             verifying: BTreeSet::new(),
             checks_out: 0,
+            checks_of: BTreeMap::new(),
             fx: Effects::default(),
             decided_at: Mono(0),
             ready: false,
@@ -434,13 +456,19 @@ impl Replica {
     /// Asks for signature checks; what is beyond the bound is dropped, and comes again. Not so the certificate that block
     /// sync waits for: there is one at a time, and nothing would ask for it again.
     pub(crate) fn verify(&mut self, checks: Vec<lockstep_types::crypto::SignatureCheck>, job: Job) {
-        if self.checks_out >= VERIFYING_MAX && !matches!(job, Job::Commit { synced: Some(_), .. }) {
+        let peer = job.asked_by();
+        let of_peer = peer.and_then(|peer| self.checks_of.get(&peer)).copied().unwrap_or(0);
+        let is_too_much = self.checks_out >= VERIFYING_MAX || of_peer >= VERIFYING_PEER_MAX;
+        if is_too_much && !matches!(job, Job::Commit { synced: Some(_), .. }) {
             if let Job::Vote { key, .. } = &job {
                 self.verifying.remove(key);
             }
             return;
         }
-        self.checks_out += 1;
+        self.checks_out += checks.len();
+        if let Some(peer) = peer {
+            *self.checks_of.entry(peer).or_default() += checks.len();
+        }
         let id = self.fx.job();
         self.jobs.insert(id, job);
         self.fx.push(Effect::Verify { job: id, checks });
@@ -475,7 +503,13 @@ impl Replica {
 
     fn on_verified(&mut self, now: Now, id: JobId, verdicts: &[bool]) {
         let job = self.jobs.remove(&id);
-        self.checks_out -= usize::from(job.is_some());
+        if let Some(job) = &job {
+            self.checks_out -= verdicts.len();
+            // Of a peer that left, nothing is counted any more.
+            if let Some(of_peer) = job.asked_by().and_then(|peer| self.checks_of.get_mut(&peer)) {
+                *of_peer = of_peer.saturating_sub(verdicts.len());
+            }
+        }
         match job {
             Some(Job::Vote { peer, claim, key }) => {
                 self.verifying.remove(&key);

@@ -178,3 +178,22 @@ fn a_wrong_block_of_block_sync_costs_the_connection() {
     }
     panic!("nothing was asked");
 }
+
+/// Forged votes wait for their verdicts; those of others are verified beside them.
+#[test]
+fn a_flood_of_forged_votes_does_not_keep_others_from_being_verified() {
+    let made = Made::of(1);
+    let mut desk = desk(&made);
+    desk.held_checks = Some(Vec::new());
+    let forged = |n: u32| {
+        let mut signature = [9; 64];
+        signature[..4].copy_from_slice(&n.to_le_bytes());
+        Message::Vote(Vote { signature: Signature(signature), ..signed_for(&made, "test-chain", 1) })
+    };
+    (0..10_000).for_each(|n| desk.receive(1, &forged(n)));
+    let held = |desk: &Desk| desk.held_checks.as_ref().map_or(0, Vec::len);
+    let flood = held(&desk);
+    assert!((1..=1_024).contains(&flood), "{flood} of 10,000 are being verified");
+    desk.receive(2, &Message::Vote(signed_for(&made, "test-chain", 2)));
+    assert_eq!(held(&desk), flood + 1, "the honest vote is too");
+}

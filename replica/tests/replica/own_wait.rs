@@ -2,7 +2,7 @@
 
 use lockstep_replica::Effect;
 use lockstep_replica::wire::{Answer, Question};
-use lockstep_types::Round;
+use lockstep_types::{Height, Proposal, Round, Signature};
 
 use crate::desk::{Desk, Made};
 use crate::support::*;
@@ -53,4 +53,22 @@ fn the_wait_is_one_propose_timeout() {
     assert!(!signs(&desk));
     desk.pass(std::time::Duration::from_millis(1));
     assert!(signs(&desk));
+}
+
+/// An answer may name any round, and to find the proposer of the last one takes a quarter of a minute. A signature that does not
+/// hold is the sender's fault at any round.
+#[test]
+fn an_answer_with_the_last_round_costs_a_signature_and_no_more() {
+    let made = Made::of(0);
+    let me = first_proposer(&made);
+    let other = (1..=4).find(|n| *n != me).unwrap();
+    let mut desk = Desk::new(&made, Some(me));
+    desk.connect(0, Some(other));
+    let (job, _, question) = desk.question().expect("our own messages are asked for");
+    assert!(matches!(question, Question::Signed { .. }), "{question:?}");
+    let last = |n| Round::new(Round::MAX.get() - n).unwrap();
+    let forged = |n| Proposal { height: Height::FIRST, round: last(n), signature: Signature([9; 64]), ..proposal() };
+    desk.reply(job, Some(&Answer::Signed(Vec::new(), (0..256).map(forged).collect())));
+    assert!(desk.out.iter().any(|effect| matches!(effect, Effect::Disconnect { .. })), "two that do not hold are enough");
+    assert!(!desk.out.iter().any(|effect| matches!(effect, Effect::Report { .. }) && format!("{effect:?}").contains("another process")));
 }

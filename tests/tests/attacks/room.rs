@@ -19,6 +19,9 @@ const HELD_BACK: &str = r#"lockstep_votes_held_back{reason="disk_full"}"#;
 /// A command in a mount namespace of its own, whose process is the command's.
 fn unshared(script: &str, args: &[&str]) -> Command {
     let mut command = Command::new("unshare");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LOCKSTEP_")) {
+        command.env_remove(name);
+    }
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).args(args);
     command
 }

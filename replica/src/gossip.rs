@@ -19,6 +19,9 @@ const STUCK_MIN: Duration = Duration::from_millis(100);
 const STUCK_MAX: Duration = Duration::from_millis(800);
 /// A peer is not helped again before what it was sent can have arrived.
 const HELP_AGAIN: Duration = Duration::from_millis(50);
+/// What a part that is sent in help counts for before its peer gets more: 8 MiB a second to each. A peer that says again and
+/// again that it lacks a large body would cost us a copy and a send of all of it each time.
+const PART_PAUSE: Duration = Duration::from_micros(7_800);
 /// Parts sent in one answer.
 const PARTS_PER_HELP: usize = 32;
 /// Transactions of our clients are told at once when nothing was told for this long, and in batches otherwise.
@@ -117,7 +120,7 @@ impl Replica {
         }
         state.helped_at = Some(now.mono);
         if have.height == height {
-            self.help(peer, &have);
+            self.help(now, peer, &have);
         } else if have.height < height {
             // It asks for blocks when it knows of them; one that missed only the last decision is moved by its certificate.
             let message = match self.last.as_ref().filter(|last| last.commit.height == have.height) {
@@ -129,7 +132,7 @@ impl Replica {
     }
 
     /// Sends a peer of our height what it lacks of its round, and what moves it to ours.
-    fn help(&mut self, peer: Peer, have: &Have) {
+    fn help(&mut self, now: Now, peer: Peer, have: &Have) {
         if let Some(deciding) = &self.deciding {
             let message = Message::Commit(deciding.commit.get().clone());
             self.fx.send(peer, Lane::Votes, &message);
@@ -139,7 +142,7 @@ impl Replica {
             let message = Message::Commit(commit.get().clone());
             self.fx.send(peer, Lane::Votes, &message);
         }
-        self.help_with_proposal(peer, have);
+        self.help_with_proposal(now, peer, have);
         let wanted = have.missing_polka.into_iter().chain((!have.polka).then_some(have.round));
         let polkas: Vec<_> = wanted.filter_map(|round| self.consensus.polka(round)).collect();
         for polka in polkas {
@@ -161,13 +164,16 @@ impl Replica {
         }
     }
 
-    fn help_with_proposal(&mut self, peer: Peer, have: &Have) {
+    fn help_with_proposal(&mut self, now: Now, peer: Peer, have: &Have) {
         let Some(held) = self.proposals.get(&have.round).and_then(|held| held.first()) else { return };
         let proposal = held.proposal.get().clone();
         let block_id = proposal.block_id;
         if !have.proposal {
             let first = self.bodies.part(&block_id, 0);
             self.fx.send(peer, Lane::Votes, &Message::Proposal { proposal: proposal.clone(), first });
+        }
+        if self.peers.get_mut(peer).is_none_or(|state| state.parts_after.is_some_and(|after| now.mono < after)) {
+            return;
         }
         let missing: Vec<usize> = self
             .bodies
@@ -176,6 +182,10 @@ impl Replica {
             .filter(|place| !have.parts.contains(*place) && (*place > 0 || have.proposal))
             .take(PARTS_PER_HELP)
             .collect();
+        if let Some(state) = self.peers.get_mut(peer) {
+            let sent = u32::try_from(missing.len()).expect("parts are few");
+            state.parts_after = Some(now.mono.after(PART_PAUSE * sent));
+        }
         for place in missing {
             let index = u32::try_from(place).expect("parts are few");
             if let Some(part) = self.bodies.part(&block_id, index) {

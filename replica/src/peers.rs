@@ -16,6 +16,8 @@ pub struct PeerState {
     pub have: Option<Have>,
     /// When it was last sent what it lacked; it is not sent more often than it can have heard.
     pub helped_at: Option<Mono>,
+    /// When it may be sent parts of a body again.
+    pub parts_after: Option<Mono>,
     /// Whether it answered which messages of ours it knows.
     pub told_own: bool,
     /// Points for what no correct peer sends, on this connection.

@@ -8,6 +8,7 @@ mod desk;
 mod driven;
 mod examples;
 mod fence;
+mod helping;
 mod misdeeds;
 mod own_wait;
 mod pool;

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use lockstep_genesis::home::{GENESIS_PATH, Member, NODE_KEY_PATH, VALIDATOR_KEY_PATH};
 use lockstep_genesis::keys::{KEY_FILE_BYTES_MAX, SignState, SignStep, parse_node_key, parse_validator_key};
 use lockstep_genesis::{FieldError, Genesis, genesis::GENESIS_BYTES_MAX};
+use lockstep_replica::signing::guard_owner;
 use lockstep_storage::disk::RealDisk;
 use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::lock::{HomeLock, LockError, PID_FILE};
@@ -186,7 +187,7 @@ impl Home {
         }
         make_folder(&self.root.join("config"))?;
         // The guard comes first: a home that is cut short here has no key, so nothing can sign without a guard.
-        self.create_guard(&genesis.hash(), signed)?;
+        self.create_guard(&guard_owner(&genesis.hash(), &member.validator_key.public_key()), signed)?;
         write_new(&self.config_path(), config.to_toml().as_bytes(), false)?;
         for file in lockstep_genesis::home::files(genesis, member) {
             write_new(&self.root.join(file.path), file.contents.as_bytes(), file.secret)?;
@@ -195,12 +196,12 @@ impl Home {
         sync_folder(&self.root)
     }
 
-    /// Makes the vote guard: fresh, or above what the key signed elsewhere.
+    /// Makes the vote guard of an owner ([`guard_owner`]): fresh, or above what the key signed elsewhere.
     ///
     /// # Errors
     /// When there is one already, or the disk fails.
-    pub fn create_guard(&self, genesis_hash: &Hash, signed: Option<&SignState>) -> Result<(), NodeError> {
-        let record = signed.map_or_else(|| GuardRecord::initial(genesis_hash.0), |state| floor_above(state, genesis_hash));
+    pub fn create_guard(&self, owner: &Hash, signed: Option<&SignState>) -> Result<(), NodeError> {
+        let record = signed.map_or_else(|| GuardRecord::initial(owner.0), |state| floor_above(state, owner));
         Guard::create(&self.data_disk()?, GUARD_PATH, record).map(drop).map_err(|error| {
             let refused = NodeError::new(Exit::Refused, format!("in {}: {error}", self.root.join(DATA_PATH).display()));
             match io_kind(&error).and_then(remedy) {
@@ -232,10 +233,10 @@ impl Drop for Held {
 
 /// The guard of a key that signed elsewhere. The file says which message was last, not what the key was locked on, so
 /// nothing more is signed at its height: the first signature is for the height above.
-fn floor_above(state: &SignState, genesis_hash: &Hash) -> GuardRecord {
+fn floor_above(state: &SignState, owner: &Hash) -> GuardRecord {
     let nothing_here = state.step == SignStep::None && state.round.get() == 0;
     let height = if nothing_here { state.height.previous() } else { state.height };
-    let initial = GuardRecord::initial(genesis_hash.0);
+    let initial = GuardRecord::initial(owner.0);
     if height == Height::ZERO { initial } else { GuardRecord { height: height.get(), round: u32::MAX, step: u8::MAX, ..initial } }
 }
 

@@ -20,7 +20,7 @@ use crate::pace::{Facts, Pace, pace};
 use crate::planted::Bug;
 use crate::replica::{Deciding, HeldProposal, Job, Last, POINTS_LIE, Replica};
 use crate::seam::{Effect, JobId, Lane, LogRecord, Mono, Now, Outcome, Peer, Report, Ticket, Timer, Write};
-use crate::signing::{OwnMessage, Remembered, UNSIGNED, guard_record};
+use crate::signing::{OwnMessage, Remembered, UNSIGNED, guard_owner, guard_record};
 use crate::wire::{Message, Question, WIRE_VERSION};
 
 /// Proposals kept for one round: a correct proposer makes one, and the second is the proof that it is not.
@@ -357,8 +357,9 @@ impl Replica {
         }
         let kept = self.keep_polka(&cast);
         let earlier = self.signing.earlier_at(cast.message.height());
-        let record =
-            guard_record(&cast.message, &earlier, cast.lock.as_ref(), cast.valid.as_ref(), &self.chain_id, &self.config.genesis_hash);
+        let Some(me) = self.signing.me() else { return };
+        let owner = guard_owner(&self.config.genesis_hash, &me.public_key);
+        let record = guard_record(&cast.message, &earlier, cast.lock.as_ref(), cast.valid.as_ref(), &self.chain_id, &owner);
         let sign_bytes = record.sign_bytes.clone();
         self.signing.remember(Remembered {
             message: cast.message.clone(),

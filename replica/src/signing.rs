@@ -110,6 +110,12 @@ impl BorshDeserialize for Recorded {
     }
 }
 
+/// Whose guard it is: a key's on a chain. What one key signed says nothing of another, and a key that is put beside the guard of
+/// another one would sign as if it had never signed.
+pub fn guard_owner(genesis_hash: &Hash, public_key: &PublicKey) -> Hash {
+    Hash::of_parts(&[b"lockstep/guard", &[VERSION], &genesis_hash.0, &public_key.0])
+}
+
 /// The guard record of a message, with the lock and the valid value that it was cast under, and what was said before it at
 /// its height.
 pub fn guard_record(
@@ -118,7 +124,7 @@ pub fn guard_record(
     lock: Option<&Polka>,
     valid: Option<&Polka>,
     chain_id: &ChainId,
-    genesis_hash: &Hash,
+    owner: &Hash,
 ) -> GuardRecord {
     let (height, round, step) = message.position();
     GuardRecord {
@@ -129,7 +135,7 @@ pub fn guard_record(
         message: codec::encode(VERSION, &Recorded { message: message.clone(), earlier: earlier.to_vec() }),
         lock: lock.map(|polka| codec::encode(VERSION, polka)),
         valid: valid.map(|polka| codec::encode(VERSION, polka)),
-        genesis_hash: genesis_hash.0,
+        owner: owner.0,
         wedge: None,
     }
 }

@@ -11,7 +11,7 @@ use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, Told, decided};
 use lockstep_replica::results::keep;
 use lockstep_replica::seam::{AskId, LogRecord, Outcome, Peer, Ticket, Write};
-use lockstep_replica::signing::Me;
+use lockstep_replica::signing::{Me, guard_owner};
 use lockstep_replica::{ChainState, Config, Fence, Input, Replica};
 use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader, Record};
@@ -136,8 +136,9 @@ pub(crate) struct Started {
 impl Machine {
     pub(crate) fn new(key: Option<PrivateKey>, clock: i64, genesis_hash: Hash, keeps_results: bool) -> Self {
         let disk = SimDisk::new();
-        if key.is_some() {
-            Guard::create(&*disk.disk(), GUARD, GuardRecord::initial(genesis_hash.0)).expect("a new disk takes a guard");
+        if let Some(key) = &key {
+            let owner = guard_owner(&genesis_hash, &key.public_key());
+            Guard::create(&*disk.disk(), GUARD, GuardRecord::initial(owner.0)).expect("a new disk takes a guard");
         }
         Self { disk, key, clock, life: 0, running: None, retired: false, effects: 0, frozen_until: 0, keeps_results, rot: Rot::default() }
     }
@@ -154,7 +155,10 @@ impl Machine {
         let disk = self.disk.disk();
         let genesis_hash = genesis.hash();
         let guard = match &self.key {
-            Some(_) => Some(Guard::open(&*disk, GUARD, genesis_hash.0).map_err(|error| error.to_string())?),
+            Some(key) => {
+                let owner = guard_owner(&genesis_hash, &key.public_key());
+                Some(Guard::open(&*disk, GUARD, owner.0).map_err(|error| error.to_string())?)
+            }
             None => None,
         };
         let home = Home {
@@ -209,8 +213,8 @@ impl Machine {
 impl Machine {
     /// Where its guard is; none for a follower.
     pub(crate) fn guard_position(&self, genesis_hash: Hash) -> Option<(u64, u32, u8)> {
-        self.key.as_ref()?;
-        let guard = Guard::open(&self.disk.fork(), GUARD, genesis_hash.0).ok()?;
+        let owner = guard_owner(&genesis_hash, &self.key.as_ref()?.public_key());
+        let guard = Guard::open(&self.disk.fork(), GUARD, owner.0).ok()?;
         guard.last().map(GuardRecord::position)
     }
 

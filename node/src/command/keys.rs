@@ -5,8 +5,9 @@ use std::fs;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lockstep_genesis::keys::{node_key_json, validator_key_json};
+use lockstep_replica::signing::guard_owner;
 use lockstep_storage::guard::Guard;
-use lockstep_types::{NodeId, PrivateKey};
+use lockstep_types::{Hash, NodeId, PrivateKey};
 
 use super::init::{imported_key, read_sign_state};
 use super::{home_of, random, say};
@@ -63,7 +64,7 @@ fn import(args: &ImportArgs) -> Result<(), NodeError> {
 
     let replaces_guard = home.guard_file().exists();
     if replaces_guard {
-        check_never_signed(&home, genesis_hash.0)?;
+        check_never_signed(&home, &genesis_hash)?;
     }
     let key_path = home.validator_key_path();
     if key_path.exists() {
@@ -79,7 +80,7 @@ fn import(args: &ImportArgs) -> Result<(), NodeError> {
         let guard = home.guard_file();
         fs::remove_file(&guard).map_err(|error| io_error("remove", &guard, &error))?;
     }
-    home.create_guard(&genesis_hash, signed.as_ref())?;
+    home.create_guard(&guard_owner(&genesis_hash, &key.public_key()), signed.as_ref())?;
     write_new(&key_path, validator_key_json(&key).as_bytes(), true)?;
     show_validator(&key);
     if let Some(state) = signed {
@@ -89,8 +90,9 @@ fn import(args: &ImportArgs) -> Result<(), NodeError> {
 }
 
 /// A guard that remembers a signature is the memory of the key in this home, and is not given to another.
-fn check_never_signed(home: &Home, genesis_hash: [u8; 32]) -> Result<(), NodeError> {
-    let guard = Guard::open(&home.data_disk()?, GUARD_PATH, genesis_hash).map_err(|error| NodeError::new(Exit::Refused, error))?;
+fn check_never_signed(home: &Home, genesis_hash: &Hash) -> Result<(), NodeError> {
+    let owner = guard_owner(genesis_hash, &home.read_validator_key()?.public_key());
+    let guard = Guard::open(&home.data_disk()?, GUARD_PATH, owner.0).map_err(|error| NodeError::new(Exit::Refused, error))?;
     match guard.last() {
         Some(record) if record.position() == (0, 0, 0) => Ok(()),
         Some(record) => Err(NodeError::new(Exit::Refused, format!("the key of this home has signed, up to height {}", record.height))

@@ -106,7 +106,8 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
         .next(
             format!(
                 "put the file back if it was moved, never an older copy of it. If it is lost, an empty file in its place lets the validator follow \
-                 and hold its votes back until it has seen the others decide:  : > {}   (docs/operating.md, \"A lost vote guard\")",
+                 and hold its votes back until it has seen the others decide:  mkdir -p {} && : > {}   (docs/operating.md, \"A lost vote guard\")",
+                shell_word(home.root().join(DATA_PATH).display()),
                 shell_word(home.guard_file().display())
             ),
         ),
@@ -115,9 +116,15 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
         }
         ShellError::Rpc { address, source } => not_listening(error, source, "rpc.laddr", &address.to_string()),
         ShellError::Network(_) => NodeError::new(Exit::Refused, error),
-        ShellError::Guard(GuardError::WrongGenesis { .. }) => NodeError::new(Exit::Refused, error)
-            .means("config/genesis.json is not the one that this home was made with")
-            .next("put that one back; a node of another chain has a home of its own: lockstep init --home DIR --genesis FILE"),
+        ShellError::Guard(GuardError::WrongOwner { .. }) => NodeError::new(Exit::Refused, error)
+            .means(
+                "config/priv_validator_key.json or config/genesis.json is not the one that this home was made with, and nothing here says \
+                 what that key signed",
+            )
+            .next(
+                "put the home's own back, or keep a key and its data/guard together. A key from elsewhere is brought by lockstep keys import \
+                 or lockstep init --import-key, with its state; another chain has a home of its own",
+            ),
         ShellError::Guard(GuardError::Newer { .. }) => NodeError::new(Exit::Refused, error)
             .means("signing without knowing what was signed could be punished as double signing")
             .next("run the newer program"),

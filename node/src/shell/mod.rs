@@ -38,7 +38,7 @@ use lockstep_app::{Application, Host};
 use lockstep_genesis::Genesis;
 use lockstep_replica::Replica;
 use lockstep_replica::recovery::{self, Opened, Recovered, RecoveryError, Told};
-use lockstep_replica::signing::Me;
+use lockstep_replica::signing::{Me, guard_owner};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::guard::{Guard, GuardError};
 use lockstep_storage::log::LogOptions;
@@ -131,7 +131,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let genesis_hash = options.genesis.hash();
     // The guard first: a home whose guard is refused is left as it is, and no damage is healed in it.
     let guard = match &options.validator_key {
-        Some(_) => Some(Guard::open(&*disk, GUARD_PATH, genesis_hash.0)?),
+        Some(key) => Some(Guard::open(&*disk, GUARD_PATH, guard_owner(&genesis_hash, &key.public_key()).0)?),
         None => None,
     };
     if let Some(guard) = guard.as_ref().filter(|guard| guard.repaired_copies() > 0) {
@@ -152,7 +152,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         genesis: &options.genesis,
         host: host.clone(),
     };
-    let (mut replayed, mut heals) = (0u64, 0u64);
+    // A file whose damaged copies were written again is one.
+    let (mut replayed, mut heals) = (0u64, u64::from(guard.as_ref().is_some_and(|guard| guard.repaired_copies() > 0)));
     let opened = recovery::open(&home, guard.as_ref(), |told| match told {
         Told::Healed(healed) => {
             heals += 1;

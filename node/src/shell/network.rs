@@ -1,10 +1,14 @@
 //! Between the network's words and the replica's.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lockstep_genesis::Genesis;
-use lockstep_network::{Config, Event, Events, Handshake, Limits, Network, Pace, PeerAddr, StartError, ValidatorBinding, Verdict};
+use lockstep_network::{
+    Config, Direction, Event, Events, Handshake, Limits, Network, NodeId, Pace, PeerAddr, StartError, ValidatorBinding, Verdict,
+};
 use lockstep_replica::Input;
 use lockstep_replica::seam::Peer;
 use lockstep_replica::wire::{Message, SENT_BYTES_MAX, WIRE_VERSION};
@@ -68,9 +72,11 @@ pub(crate) async fn start(
 
 /// Hands events to the replica for as long as they come.
 pub(crate) async fn receive(mut events: Events, network: Network, inbox: Inbox, metrics: Arc<Metrics>) {
+    let mut unreached = Unreached::default();
     while let Some(event) = events.recv().await {
         match event {
             Event::Connected { peer, info } => {
+                unreached.reached(info.node_id);
                 metrics.peer_up();
                 tracing::info!(peer = peer.0, node = %info.node_id, remote = %info.remote, moniker = info.handshake.moniker, "peer connected");
                 let validator = info.handshake.validator.as_ref().map(|binding| PublicKey(binding.public_key));
@@ -81,8 +87,15 @@ pub(crate) async fn receive(mut events: Events, network: Network, inbox: Inbox, 
                 tracing::info!(peer = peer.0, node = %node_id, %reason, "peer disconnected");
                 inbox.external(Mail::External(Input::PeerDown { peer: Peer(peer.0) })).await;
             }
-            Event::Refused { node_id, remote, reason, .. } => {
-                tracing::debug!(node = ?node_id.map(|id| id.to_string()), ?remote, %reason, "no connection");
+            Event::Refused { node_id, remote, direction, reason } => {
+                let is_worth_telling = direction == Direction::Outbound && node_id.is_some_and(|id| unreached.is_due(id, Instant::now()));
+                let node = node_id.map(|id| id.to_string()).unwrap_or_default();
+                let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();
+                if is_worth_telling {
+                    tracing::warn!(node, remote, %reason, "a peer of p2p.persistent_peers cannot be reached; it is dialled on and on");
+                } else {
+                    tracing::debug!(node, remote, %reason, "no connection");
+                }
             }
             Event::Received { peer, bytes, .. } => inbox.external(Mail::External(Input::Received { peer: Peer(peer.0), bytes })).await,
             Event::Gossip { peer, id, bytes } => {
@@ -96,5 +109,57 @@ pub(crate) async fn receive(mut events: Events, network: Network, inbox: Inbox, 
             Event::Request { peer, reply_to, bytes } => inbox.external(Mail::Asked { peer: Peer(peer.0), reply_to, bytes }).await,
             Event::Response { id, result, .. } => inbox.put(Mail::Response { id, bytes: result.ok() }),
         }
+    }
+}
+
+/// Peers that are dialled in vain. Only those of the settings are dialled, so they are few.
+#[derive(Debug, Default)]
+struct Unreached(BTreeMap<NodeId, Vain>);
+
+#[derive(Debug)]
+struct Vain {
+    since: Instant,
+    told: Option<Instant>,
+}
+
+impl Unreached {
+    /// A network that starts dials peers that do not listen yet.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
+    fn reached(&mut self, id: NodeId) {
+        self.0.remove(&id);
+    }
+
+    /// A dial failed: whether that is to be told now.
+    fn is_due(&mut self, id: NodeId, now: Instant) -> bool {
+        let vain = self.0.entry(id).or_insert(Vain { since: now, told: None });
+        let waited = match vain.told {
+            Some(told) => now.duration_since(told) >= Self::TOLD_AGAIN,
+            None => now.duration_since(vain.since) >= Self::PATIENCE,
+        };
+        if waited {
+            vain.told = Some(now);
+        }
+        waited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_dialled_in_vain_is_told_of_after_a_while_and_then_each_minute() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let (one, other) = (NodeId([1; 20]), NodeId([2; 20]));
+        let mut unreached = Unreached::default();
+        assert!(!unreached.is_due(one, at(0)) && !unreached.is_due(one, at(4)));
+        assert!(unreached.is_due(one, at(5)));
+        assert!(!unreached.is_due(one, at(64)) && !unreached.is_due(other, at(64)));
+        assert!(unreached.is_due(one, at(65)));
+        unreached.reached(one);
+        assert!(!unreached.is_due(one, at(200)), "it was there meanwhile");
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use lockstep::{Config, Home};
+use lockstep_replica::signing::guard_owner;
 use lockstep_storage::guard::Guard;
 
 use crate::program::{mode_of, new_home, run, text};
@@ -29,7 +30,9 @@ fn init_makes_a_home_and_never_another_in_its_place() {
     assert_eq!(genesis.chain_id.as_str(), "my-chain");
     assert_eq!(genesis.consensus_params.pace.min_block_interval.0, 20);
     assert_eq!(genesis.validators[0].public_key, home.read_validator_key().expect("valid").public_key());
-    let guard = Guard::open(&home.data_disk().expect("a folder"), "guard", genesis.hash().0).expect("bound to this genesis");
+    let guard =
+        Guard::open(&home.data_disk().expect("a folder"), "guard", guard_owner(&genesis.hash(), &genesis.validators[0].public_key).0)
+            .expect("bound to this key and genesis");
     assert_eq!(guard.last().expect("readable").position(), (0, 0, 0));
 
     let before: Vec<Vec<u8>> = FILES.iter().map(|file| fs::read(home.root().join(file)).expect("the file")).collect();
@@ -74,8 +77,9 @@ fn a_validator_moves_here_with_what_it_signed() {
     assert!(out.contains("up to height 7"), "{out}");
     let moved = Home::new(&home);
     assert_eq!(moved.read_validator_key().expect("valid").public_key(), Home::new(&old).read_validator_key().expect("valid").public_key());
-    let hash = moved.read_genesis().expect("valid").hash();
-    let guard = Guard::open(&moved.data_disk().expect("a folder"), "guard", hash.0).expect("a guard");
+    let key = moved.read_validator_key().expect("valid").public_key();
+    let owner = guard_owner(&moved.read_genesis().expect("valid").hash(), &key);
+    let guard = Guard::open(&moved.data_disk().expect("a folder"), "guard", owner.0).expect("a guard");
     assert_eq!(guard.last().expect("readable").position(), (7, u32::MAX, u8::MAX), "nothing more at height 7");
     assert!(guard.last().expect("readable").sign_bytes.is_empty());
 }
@@ -173,9 +177,13 @@ fn start_refuses_a_bad_home_and_says_why() {
     fn open_to_all(path: &Path) {
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("changed");
     }
+    fn another_key(path: &Path) {
+        fs::remove_file(path).expect("removed");
+        run(&["keys", "generate", "--output", text(path)]).done();
+    }
     const KEY: &str = "config/priv_validator_key.json";
     const GENESIS: &str = "config/genesis.json";
-    let damages: [Damage; 17] = [
+    let damages: [Damage; 18] = [
         ("config/config.toml", remove, &["is not the home of a node", "lockstep init"]),
         ("config/config.toml", |path| fs::write(path, [0xff]).expect("written"), &["not UTF-8"]),
         ("config/config.toml", |path| replace(path, "connections = 900", "connections = 0"), &["rpc.connections is 0: must be"]),
@@ -184,7 +192,8 @@ fn start_refuses_a_bad_home_and_says_why() {
         (GENESIS, cut, &["genesis.json"]),
         (GENESIS, |path| replace(path, "\"power\": \"10\"", "\"power\": \"0\""), &["validators[0].power", "must be at least 1"]),
         (GENESIS, |path| replace(path, "\"max_gas\"", "\"max_gaz\""), &["max_gaz"]),
-        (GENESIS, |path| replace(path, "\"chain_id\": \"", "\"chain_id\": \"other-"), &["genesis hash", "guard"]),
+        (GENESIS, |path| replace(path, "\"chain_id\": \"", "\"chain_id\": \"other-"), &["another chain", "guard"]),
+        (KEY, another_key, &["another key", "guard", "keys import"]),
         (KEY, remove, &["cannot read", "priv_validator_key.json"]),
         (KEY, cut, &["priv_validator_key.json"]),
         (KEY, |path| fs::write(path, "{}").expect("written"), &["priv_validator_key.json", "address"]),

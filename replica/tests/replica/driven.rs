@@ -11,7 +11,7 @@ use lockstep_replica::check::{build, check};
 use lockstep_replica::execution::Executor;
 use lockstep_replica::recovery::{Recovered, decided, recover};
 use lockstep_replica::seam::{LogRecord, Mono, Reply, Report, RequestId, Ticket, Timer, Wait, Write};
-use lockstep_replica::signing::{Me, Remembered};
+use lockstep_replica::signing::{Me, Remembered, guard_owner};
 use lockstep_replica::{Config, Effect, Fence, Input, Now, Replica};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::guard::{Guard, GuardRecord};
@@ -55,9 +55,10 @@ fn open(dir: &std::path::Path, genesis: &Genesis, seed: u64) -> Node {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(dir).unwrap());
     let genesis_hash = genesis.hash();
     let (log, _) = BlockLog::open(disk.clone(), "log", LogOptions { salt: [3; 32], segment_bytes: 1 << 16 }).unwrap();
-    let guard = match Guard::open(&*disk, "guard", genesis_hash.0) {
+    let owner = guard_owner(&genesis_hash, &key(1).public_key());
+    let guard = match Guard::open(&*disk, "guard", owner.0) {
         Ok(guard) => guard,
-        Err(_) => Guard::create(&*disk, "guard", GuardRecord::initial(genesis_hash.0)).unwrap(),
+        Err(_) => Guard::create(&*disk, "guard", GuardRecord::initial(owner.0)).unwrap(),
     };
     let mut db = StateDb::open(&*disk, "state").unwrap();
     let mut replayed = Vec::new();

@@ -1,6 +1,8 @@
 //! What is signed, what the guard holds of it, and when silence is due.
 
-use lockstep_replica::signing::{EARLIER_MAX, GuardView, Me, OwnMessage, Remembered, STEP_PROPOSE, Signing, UNSIGNED, guard_record};
+use lockstep_replica::signing::{
+    EARLIER_MAX, GuardView, Me, OwnMessage, Remembered, STEP_PROPOSE, Signing, UNSIGNED, guard_owner, guard_record,
+};
 use lockstep_storage::guard::GuardRecord;
 use lockstep_types::{Hash, Polka, Proposal, Vote, VoteType};
 
@@ -64,7 +66,7 @@ fn a_record_says_what_was_signed_and_comes_back_the_same() {
             let record = guard_record(&message, &[], lock, valid, &chain_id(), &GENESIS);
             assert_eq!(record.position(), message.position());
             assert_eq!(record.sign_bytes, message.sign_bytes(&chain_id()));
-            assert_eq!(record.genesis_hash, GENESIS.0);
+            assert_eq!(record.owner, GENESIS.0);
             assert_eq!(record.wedge, None);
             let back = Remembered::from_record(&record, &chain_id()).unwrap().expect("it holds a message");
             assert_eq!((&back.message, &back.sign_bytes), (&message, &record.sign_bytes));
@@ -248,4 +250,16 @@ fn what_was_signed_before_the_guard_was_lost_is_not_foreign() {
     let restarted = Signing::new(me(), GuardView { floor: height(9), ..GuardView::default() });
     assert!(!restarted.is_foreign(&before, &chain_id()), "and after a restart");
     assert!(restarted.is_foreign(&own_vote(VoteType::Prevote, 10, 0), &chain_id()));
+}
+
+/// Whose guard it is: its bytes are frozen, and neither another key's nor another chain's guard is taken for it.
+#[test]
+fn a_guard_belongs_to_one_key_on_one_chain() {
+    let own = guard_owner(&GENESIS, &key(1).public_key());
+    let mut bytes = b"lockstep/guard\x01".to_vec();
+    bytes.extend_from_slice(&GENESIS.0);
+    bytes.extend_from_slice(&key(1).public_key().0);
+    assert_eq!(own, Hash::of(&bytes));
+    assert_ne!(own, guard_owner(&GENESIS, &key(2).public_key()));
+    assert_ne!(own, guard_owner(&Hash::EMPTY_LIST, &key(1).public_key()));
 }

@@ -38,7 +38,7 @@ pub(crate) fn guard_record(height: u64, step: u8) -> GuardRecord {
         message: fill(60),
         lock: (step == 2).then(|| fill(5000)),
         valid: None,
-        genesis_hash: GENESIS,
+        owner: GENESIS,
         wedge: None,
     }
 }

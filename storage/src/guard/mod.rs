@@ -21,7 +21,7 @@
 //! | good | both fail | n counts as signed; the message of n−1 is not sent again |
 //! | both fail | both fail | no readable slot: the node is silent until it holds a certificate of a height above its durable tip, calls [`Guard::resume_above`] with that height, and signs only above it |
 //! | a copy that verifies is of a newer version | — | refuses to open: run the newer program |
-//! | a copy that verifies is of another genesis | — | refuses to open: this is another chain's guard |
+//! | a copy that verifies is another owner's | — | refuses to open: it is the memory of another key, or of this one on another chain |
 //! | the file is missing | | refuses to open: `lockstep init` makes one, or importing a `priv_validator_state.json` |
 //! | a page cannot be read (the disk says so) | any | that copy fails; if no slot is left the disk's error is returned |
 //!
@@ -71,15 +71,15 @@ pub struct GuardRecord {
     pub lock: Option<Vec<u8>>,
     /// The valid value with its polka.
     pub valid: Option<Vec<u8>>,
-    /// The chain this guard belongs to.
-    pub genesis_hash: [u8; 32],
+    /// Whose guard it is, in the caller's bytes: one key on one chain.
+    pub owner: [u8; 32],
     /// Reserved: a signed pledge never to sign above some height.
     pub wedge: Option<Vec<u8>>,
 }
 
 impl GuardRecord {
     /// The record a new guard begins with: nothing was signed.
-    pub fn initial(genesis_hash: [u8; 32]) -> GuardRecord {
+    pub fn initial(owner: [u8; 32]) -> GuardRecord {
         GuardRecord {
             height: 0,
             round: 0,
@@ -88,7 +88,7 @@ impl GuardRecord {
             message: Vec::new(),
             lock: None,
             valid: None,
-            genesis_hash,
+            owner,
             wedge: None,
         }
     }
@@ -130,9 +130,9 @@ pub enum GuardError {
         /// The version byte.
         found: u8,
     },
-    /// It belongs to another chain.
-    #[error("the vote guard belongs to the chain with genesis hash {}, and this one is {}", hex(.found), hex(.expected))]
-    WrongGenesis {
+    /// It is the memory of another key, or of this one on another chain.
+    #[error("the vote guard is that of another key or another chain: it says {}, and this validator is {} here", hex(.found), hex(.expected))]
+    WrongOwner {
         /// What was to be.
         expected: [u8; 32],
         /// What it says.
@@ -184,7 +184,7 @@ struct Slot {
 pub struct Guard {
     path: String,
     file: Arc<dyn DiskFile>,
-    genesis_hash: [u8; 32],
+    owner: [u8; 32],
     slots: [Option<Slot>; 2],
     repaired: usize,
     failed: bool,
@@ -221,18 +221,18 @@ impl Guard {
         disk.rename(&unnamed, path).on("rename", &unnamed)?;
         disk.sync_dir(dir).on("sync", dir)?;
         let slots = [2, 1].map(|sequence| Some(Slot { sequence, record: initial.clone() }));
-        Ok(Guard { path: path.to_owned(), file, genesis_hash: initial.genesis_hash, slots, repaired: 0, failed: false })
+        Ok(Guard { path: path.to_owned(), file, owner: initial.owner, slots, repaired: 0, failed: false })
     }
 
     /// Opens the guard and does what the table above says. Ask [`Guard::is_readable`] before anything is signed.
-    pub fn open(disk: &dyn Disk, path: &str, genesis_hash: [u8; 32]) -> Result<Guard, GuardError> {
+    pub fn open(disk: &dyn Disk, path: &str, owner: [u8; 32]) -> Result<Guard, GuardError> {
         let file = match disk.open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(GuardError::Missing { path: path.to_owned() });
             }
             opened => opened.on("open", path)?,
         };
-        let mut guard = Guard { path: path.to_owned(), file, genesis_hash, slots: [None, None], repaired: 0, failed: false };
+        let mut guard = Guard { path: path.to_owned(), file, owner, slots: [None, None], repaired: 0, failed: false };
         let mut unreadable = None;
         let mut damaged = Vec::new();
         for slot in 0..2 {
@@ -248,8 +248,8 @@ impl Guard {
             damaged.extend((0..2).filter(differs).map(|copy| (slot, copy)));
             guard.slots[slot] = newest;
         }
-        if let Some(stranger) = guard.slots.iter().flatten().find(|slot| slot.record.genesis_hash != genesis_hash) {
-            return Err(GuardError::WrongGenesis { expected: genesis_hash, found: stranger.record.genesis_hash });
+        if let Some(stranger) = guard.slots.iter().flatten().find(|slot| slot.record.owner != owner) {
+            return Err(GuardError::WrongOwner { expected: owner, found: stranger.record.owner });
         }
         if let (Some(error), [None, None]) = (unreadable, &guard.slots) {
             return Err(error.into());
@@ -276,8 +276,8 @@ impl Guard {
         if self.failed {
             return Err(GuardError::Failed);
         }
-        if record.genesis_hash != self.genesis_hash {
-            return Err(GuardError::WrongGenesis { expected: self.genesis_hash, found: record.genesis_hash });
+        if record.owner != self.owner {
+            return Err(GuardError::WrongOwner { expected: self.owner, found: record.owner });
         }
         let last = self.newest().ok_or(GuardError::NoReadableSlot)?;
         let (at, new) = (last.record.position(), record.position());
@@ -300,7 +300,7 @@ impl Guard {
         if self.is_readable() {
             return Err(GuardError::Readable);
         }
-        let floor = GuardRecord { height, round: u32::MAX, step: u8::MAX, ..GuardRecord::initial(self.genesis_hash) };
+        let floor = GuardRecord { height, round: u32::MAX, step: u8::MAX, ..GuardRecord::initial(self.owner) };
         self.put(1, &floor)?;
         self.put(2, &floor)
     }

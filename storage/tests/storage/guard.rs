@@ -16,7 +16,7 @@ fn record(height: u64, round: u32, step: u8) -> GuardRecord {
         message: b"message".to_vec(),
         lock: Some(b"lock".to_vec()),
         valid: None,
-        genesis_hash: GENESIS,
+        owner: GENESIS,
         wedge: None,
     }
 }
@@ -33,7 +33,7 @@ fn a_guard_is_made_once_and_never_silently() {
     let guard = Guard::open(&*disk, "data/guard", GENESIS).expect("it opens");
     assert_eq!(guard.last(), Some(&GuardRecord::initial(GENESIS)));
     let stranger = Guard::open(&*disk, "data/guard", [1; 32]).err().expect("refused");
-    assert!(matches!(stranger, GuardError::WrongGenesis { .. }), "{stranger}");
+    assert!(matches!(stranger, GuardError::WrongOwner { .. }), "{stranger}");
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn signing_never_goes_back() {
     huge.lock = Some(vec![0; GUARD_RECORD_BYTES_MAX]);
     assert!(matches!(guard.write(&huge), Err(GuardError::TooLarge { .. })));
     let mut stranger = record(6, 0, 0);
-    stranger.genesis_hash = [0; 32];
-    assert!(matches!(guard.write(&stranger), Err(GuardError::WrongGenesis { .. })));
+    stranger.owner = [0; 32];
+    assert!(matches!(guard.write(&stranger), Err(GuardError::WrongOwner { .. })));
     assert_eq!(Guard::open(&*disk, "guard", GENESIS).expect("it opens").last(), Some(&newly_valid));
 }
 

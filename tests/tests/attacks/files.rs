@@ -186,10 +186,10 @@ fn attack_10_a_guard_of_another_chain_is_never_signed_with() {
     let disk = Memory::shared();
     guarded(&disk);
     let opened = Guard::open(&*disk, "guard", [1; 32]);
-    assert!(matches!(opened.err(), Some(GuardError::WrongGenesis { .. })));
+    assert!(matches!(opened.err(), Some(GuardError::WrongOwner { .. })));
     let mut guard = Guard::open(&*disk, "guard", GENESIS).expect("its own");
     let other = GuardRecord { height: 9, ..GuardRecord::initial([1; 32]) };
-    assert!(matches!(guard.write(&other), Err(GuardError::WrongGenesis { .. })));
+    assert!(matches!(guard.write(&other), Err(GuardError::WrongOwner { .. })));
 }
 
 /// A version byte from the future under a checksum that holds: the older program refuses, and changes nothing.

@@ -16,6 +16,7 @@ mod envelope;
 mod genesis;
 mod methods;
 mod params;
+mod reply;
 mod service;
 mod steady;
 mod target;
@@ -50,6 +51,7 @@ use self::envelope::{ErrorObject, Message, Transport, URI_ID, failure, success};
 use self::genesis::Genesis;
 use self::methods::{Context, METHODS, WEBSOCKET_ONLY};
 use self::params::Args;
+use self::reply::Room;
 use self::service::Service;
 use self::steady::Steady;
 use self::target::Lenient;
@@ -72,6 +74,8 @@ pub struct Limits {
     pub read_wait: Duration,
     /// Bytes of answers in one batch after which no further read of it is made. The last one may exceed it.
     pub reply_bytes: usize,
+    /// Bytes of all large replies by HTTP that wait for their readers.
+    pub replies_bytes: usize,
     /// Calls under way on one WebSocket; further frames wait in the socket.
     pub websocket_calls: usize,
     /// Between pings: clients give up when they hear nothing for 30 s.
@@ -99,6 +103,7 @@ impl Default for Limits {
             readers: 4,
             read_wait: Duration::from_secs(5),
             reply_bytes: 32 * 1024 * 1024,
+            replies_bytes: 128 * 1024 * 1024,
             websocket_calls: 16,
             websocket_ping: Duration::from_secs(27),
             websocket_silence: Duration::from_secs(30),
@@ -152,6 +157,7 @@ struct Shared {
     service: Arc<Service>,
     access: Arc<Access>,
     limits: Limits,
+    room: Room,
     stop: watch::Receiver<bool>,
 }
 
@@ -174,6 +180,7 @@ pub fn serve(listener: TcpListener, backend: Arc<dyn Backend>, options: Options)
         service: Arc::new(Service::new(context, limits.clone())),
         access: Arc::new(Access { loopback: local_addr.ip().is_loopback(), hosts, origins }),
         limits: limits.clone(),
+        room: Room::new(limits.replies_bytes),
         stop: stopping.clone(),
     };
     let connections = Arc::new(Semaphore::new(limits.connections));
@@ -309,6 +316,17 @@ fn json(status: StatusCode, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
+/// A reply that may be large; an error in its place when too many wait for their readers.
+fn kept(room: &Room, status: StatusCode, id: Option<&str>, reply: String) -> Response {
+    match room.keep(reply) {
+        Some(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        None => {
+            let error = ErrorObject::server("the node is overloaded: too many large answers are being read, try again later".to_owned());
+            json(StatusCode::SERVICE_UNAVAILABLE, failure(id, &error))
+        }
+    }
+}
+
 async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }
@@ -356,8 +374,8 @@ async fn rpc(State(shared): State<Shared>, request: Request) -> Response {
     match replies.as_slice() {
         [] => StatusCode::OK.into_response(),
         // A batch with one reply is answered by the bare object, as CometBFT does.
-        [reply] => json(StatusCode::OK, reply.clone()),
-        replies => json(StatusCode::OK, format!("[{}]", replies.join(","))),
+        [reply] => kept(&shared.room, StatusCode::OK, None, reply.clone()),
+        replies => kept(&shared.room, StatusCode::OK, None, format!("[{}]", replies.join(","))),
     }
 }
 
@@ -382,7 +400,7 @@ async fn uri(State(shared): State<Shared>, Path(name): Path<String>, RawQuery(qu
     };
     let args = Args::from_query(method.params, query.as_deref().unwrap_or_default());
     match shared.service.call(method.run, args).await {
-        Ok(result) => json(StatusCode::OK, success(URI_ID, &result)),
+        Ok(result) => kept(&shared.room, StatusCode::OK, Some(URI_ID), success(URI_ID, &result)),
         Err(refusal) => json(StatusCode::INTERNAL_SERVER_ERROR, failure(Some(URI_ID), &ErrorObject::of(refusal, Transport::Uri))),
     }
 }

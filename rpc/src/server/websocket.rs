@@ -1,16 +1,20 @@
 //! The WebSocket: one request per frame, several under way at a time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::ws::{Message as Frame, WebSocket};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 use super::envelope::{self, ErrorObject, Message, Transport, failure};
 use super::service::Service;
 use super::{Limits, stopped};
+
+/// How long a client that says farewell may take to hear ours.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Talks to one client until it leaves, falls silent, stops reading, or the server stops.
 ///
@@ -38,7 +42,12 @@ pub(super) async fn talk(mut socket: WebSocket, service: Arc<Service>, limits: L
                     }
                     // Pings are answered below us.
                     Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => continue,
-                    Some(Ok(Frame::Close(_)) | Err(_)) | None => return,
+                    // The answer to a farewell is written when the next frame is asked for (RFC 6455, 5.5.1).
+                    Some(Ok(Frame::Close(_))) => {
+                        let _ = timeout(FAREWELL, socket.recv()).await;
+                        return;
+                    }
+                    Some(Err(_)) | None => return,
                 }
             }
             _ = ping.tick() => {

@@ -9,6 +9,8 @@ use lockstep_rpc::{Limits, Options};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -145,4 +147,15 @@ async fn websockets_count_as_connections_and_end_with_the_server() {
     let stopping = tokio::spawn(server.shutdown());
     assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
     stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_farewell_is_answered() {
+    let (_node, _server, addr) = Node::new(Chain::story()).serve().await;
+    let mut socket = connect(addr).await;
+    let bye = CloseFrame { code: CloseCode::Normal, reason: "bye".into() };
+    socket.send(Message::Close(Some(bye.clone()))).await.unwrap();
+    let answer = socket.next().await;
+    assert!(matches!(&answer, Some(Ok(Message::Close(Some(frame)))) if frame.code == bye.code), "{answer:?}");
+    assert!(socket.next().await.is_none(), "and then the connection ends");
 }

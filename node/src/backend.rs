@@ -103,7 +103,9 @@ impl Backend for NodeBackend {
     }
 
     fn peers(&self) -> Vec<Peer> {
-        self.network.peers().iter().map(peer).collect()
+        // A peer of this chain runs its version of the application: headers carry it.
+        let app_version = self.readers.tip().chain.app_version;
+        self.network.peers().iter().map(|status| peer(status, app_version)).collect()
     }
 
     fn genesis(&self) -> Arc<str> {
@@ -277,7 +279,7 @@ fn as_result(verdict: &Verdict) -> TxResult {
     }
 }
 
-fn peer(status: &PeerStatus) -> Peer {
+fn peer(status: &PeerStatus, app_version: u64) -> Peer {
     let handshake = &status.info.handshake;
     let connected = status.info.connected_at.elapsed().unwrap_or(Duration::ZERO);
     let since = status.info.connected_at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -299,7 +301,7 @@ fn peer(status: &PeerStatus) -> Peer {
                 handshake.listen_address.clone()
             },
             chain_id: lockstep_types::ChainId::new(&handshake.chain_id).expect("the handshake compared it with ours"),
-            app_version: 0,
+            app_version,
             moniker: if handshake.moniker.is_empty() { "anonymous".to_owned() } else { handshake.moniker.clone() },
             tx_index: true,
             rpc_address: handshake.rpc_address.clone(),

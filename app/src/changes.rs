@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use lockstep_types::{Hash, Height};
 
@@ -78,7 +79,12 @@ impl Changes {
 
     /// The key will have this value.
     pub fn set(&mut self, key: impl Into<Arc<[u8]>>, value: impl Into<Arc<[u8]>>) {
-        self.0.insert(key.into(), Some(value.into()));
+        let (key, value) = (key.into(), Some(value.into()));
+        if planted::has(Bug::FirstChangeCounts) {
+            self.0.entry(key).or_insert(value);
+        } else {
+            self.0.insert(key, value);
+        }
     }
 
     /// The key will be absent.

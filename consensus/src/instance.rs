@@ -136,7 +136,7 @@ impl Instance {
         self.round = restored.round;
         self.proposer = self.validators.proposer(self.round);
         self.enter(restored.step, fx);
-        if self.step == Step::Propose && self.round > Round::ZERO {
+        if self.step == Step::Propose && self.round > Round::ZERO && !self.planted.has(Bug::NoTimerAfterRestart) {
             self.propose_or_wait(fx);
         }
     }
@@ -179,6 +179,7 @@ impl Instance {
             .or_else(|| match self.step {
                 Step::Propose => self.enabled_answer(),
                 Step::Prevote => self.enabled_polka().or_else(|| self.enabled_wait_for_prevotes()),
+                Step::Precommit if self.planted.has(Bug::LateValidIgnored) => None,
                 Step::Precommit => self.enabled_polka(),
             })
             .or_else(|| self.enabled_nil_round())
@@ -203,7 +204,8 @@ impl Instance {
 
     /// L49: a precommit quorum for a block of any round, and its body is here.
     fn enabled_decision(&self) -> Option<Rule> {
-        let (round, block_id) = self.certified?;
+        let (round, block_id) =
+            self.certified.filter(|(round, _)| !self.planted.has(Bug::DecidesInOwnRoundOnly) || *round == self.round)?;
         match self.valid_block(&block_id, round)? {
             true => Some(Rule::Decide),
             false => (!self.is_contradicted).then_some(Rule::Contradiction),
@@ -271,7 +273,9 @@ impl Instance {
 
     /// `lockedRound <= vr ∨ lockedValue = v` (L29).
     fn lock_allows_old(&self, block_id: &BlockId, valid_round: Round) -> bool {
-        self.lock_allows_new(block_id) || self.locked.as_ref().is_none_or(|locked| locked.round <= valid_round)
+        self.lock_allows_new(block_id)
+            || self.planted.has(Bug::OlderPolkaReleases)
+            || self.locked.as_ref().is_none_or(|locked| locked.round <= valid_round)
     }
 
     /// A polka of that round for the block, with any one valid round (L28).
@@ -306,7 +310,7 @@ impl Instance {
         if self.held(round).is_some() {
             return;
         }
-        let timely = is_timely(proposal, received, &self.params);
+        let timely = is_timely(proposal, received, &self.params) || self.planted.has(Bug::AlwaysTimely);
         self.rounds.entry(round).held = Some(Held { proposal: proposal.clone(), timely });
         self.bodies.check(proposal.block_id, fx);
     }
@@ -385,7 +389,9 @@ impl Instance {
         if timeout.height != self.height || !is_current || self.is_decided {
             return;
         }
+        let is_proposed_again = || self.held(self.round).is_some_and(|held| held.proposal.pol_round.is_some());
         match (timeout.step, self.step) {
+            (Step::Propose, Step::Propose) if self.planted.has(Bug::ProposeTimerStopped) && is_proposed_again() => {}
             (Step::Propose, Step::Propose) => self.on_timeout_propose(fx),
             (Step::Prevote, Step::Prevote) => self.on_timeout_prevote(fx),
             (Step::Precommit, _) if self.round < Round::MAX => self.on_timeout_precommit(fx),

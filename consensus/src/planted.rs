@@ -27,6 +27,34 @@ pub enum Bug {
     PolkaBlindToValidRound,
     /// A polka that is complete before its body is checked and durable is never looked at again.
     EarlyPolkaForgotten,
+    /// L29 lets a polka of any round release the lock, not only one that is not older.
+    OlderPolkaReleases,
+    /// L42 runs only where L38 does: a polka seen after the prevote step is not remembered as valid.
+    LateValidIgnored,
+    /// A validator counts as one, whatever its power.
+    HeadsCounted,
+    /// L30 forgets to say the valid round.
+    ValidRoundUnsaid,
+    /// A value proposed again stops the propose timer, though the polka that it names may never come.
+    ProposeTimerStopped,
+    /// One validator ahead of us is enough to skip (L55).
+    SkipOnOne,
+    /// Nobody skips (L55).
+    NeverSkips,
+    /// L34 waits for two thirds of one value.
+    PrevotesMustAgree,
+    /// L47 waits for two thirds of one value.
+    PrecommitsMustAgree,
+    /// A polka for nil releases the lock.
+    NilPolkaReleases,
+    /// L49 looks at the round that we are in alone.
+    DecidesInOwnRoundOnly,
+    /// A restart in the propose step sets no timer.
+    NoTimerAfterRestart,
+    /// A round is left in silence, as the paper has it.
+    LeavesInSilence,
+    /// Every proposal is timely.
+    AlwaysTimely,
 }
 
 #[cfg(feature = "planted")]

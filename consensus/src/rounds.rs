@@ -150,6 +150,9 @@ impl Sightings {
         }
         ahead.sort_unstable_by(|a, b| b.cmp(a));
         let total = validators.total_power();
+        if self.planted.has(Bug::SkipOnOne) || self.planted.has(Bug::NeverSkips) {
+            return ahead.first().map(|(round, _)| *round).filter(|_| self.planted.has(Bug::SkipOnOne));
+        }
         let mut power = 0;
         ahead.into_iter().find_map(|(round, more)| {
             power = (power + more.get()).min(total.get());

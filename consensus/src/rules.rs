@@ -7,6 +7,7 @@ use lockstep_types::{BlockId, Round, VoteType};
 
 use crate::instance::Instance;
 use crate::message::{Ballot, Draft, GuardRecord, Message, Step, Ticket, Timeout};
+use crate::planted::Bug;
 use crate::seam::{Effect, Effects};
 
 impl Instance {
@@ -39,6 +40,9 @@ impl Instance {
     /// Deviation: the paper leaves in silence ([where we leave the paper](crate#where-we-leave-the-paper)).
     fn give_up_before(&mut self, round: Round, fx: &mut Effects) {
         let Some(before) = round.get().checked_sub(1).and_then(Round::new) else { return };
+        if self.planted.has(Bug::LeavesInSilence) {
+            return;
+        }
         for kind in [VoteType::Prevote, VoteType::Precommit] {
             if self.signed < Some((before, kind.into())) {
                 self.round = before;
@@ -115,7 +119,8 @@ impl Instance {
         let valid_round = proposal.pol_round.expect("L28 is for values proposed again");
         assert!(valid_round < self.round, "L28: vr < round");
         let value = accept.then_some(proposal.block_id);
-        self.cast(VoteType::Prevote, value, accept.then_some(valid_round), fx); // L30, L32
+        let said = accept && !self.planted.has(Bug::ValidRoundUnsaid);
+        self.cast(VoteType::Prevote, value, said.then_some(valid_round), fx); // L30, L32
         self.enter(Step::Prevote, fx); // L33
     }
 
@@ -154,6 +159,9 @@ impl Instance {
     /// L44–L46: more than two thirds prevoted nil: this round locks nobody, so leave it without waiting.
     pub(crate) fn on_nil_polka(&mut self, fx: &mut Effects) {
         assert!(self.step == Step::Prevote, "L44 waits in the prevote step");
+        if self.planted.has(Bug::NilPolkaReleases) {
+            self.locked = None;
+        }
         self.cast(VoteType::Precommit, None, None, fx); // L45
         self.enter(Step::Precommit, fx); // L46
     }

@@ -70,7 +70,8 @@ impl VoteSet {
     }
 
     pub(crate) fn with_planted(height: Height, round: Round, kind: VoteType, validators: Arc<ValidatorSet>, planted: Planted) -> Self {
-        let total = validators.total_power();
+        let heads = || Power::new(validators.len() as u64).expect("a set is bounded");
+        let total = if planted.has(Bug::HeadsCounted) { heads() } else { validators.total_power() };
         let slots = vec![Vec::new(); validators.len()];
         Self {
             height,
@@ -121,6 +122,7 @@ impl VoteSet {
         assert_eq!(slot, (self.height, self.round, self.kind), "a vote of another step");
         let value = self.value_of(&vote);
         let power = self.validators.get(vote.validator).expect("a verified vote is a validator's").power;
+        let power = if self.planted.has(Bug::HeadsCounted) { Power::new(1).expect("one of them") } else { power };
         let held = &mut self.slots[vote.validator.index()];
         let repeated = held.iter().any(|other| value_of(other, self.planted) == value);
         if repeated && self.planted.has(Bug::DuplicateCountedTwice) {
@@ -195,7 +197,11 @@ impl VoteSet {
 
     /// Whether more than two thirds voted at all, and nobody took notice yet: "for the first time" of L34 and L47.
     pub(crate) fn is_wait_due(&self) -> bool {
-        !self.waited && self.exceeds_two_thirds(self.any)
+        let must_agree = match self.kind {
+            VoteType::Prevote => Bug::PrevotesMustAgree,
+            VoteType::Precommit => Bug::PrecommitsMustAgree,
+        };
+        !self.waited && self.exceeds_two_thirds(self.any) && (self.quorum.is_some() || !self.planted.has(must_agree))
     }
 
     /// Notice is taken.

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry as MapEntry;
 use std::mem;
 
 use lockstep_types::Hash;
+use lockstep_types::planted::{self, Bug};
 
 use crate::entry::{Checking, Entry, Heard, Origin, PoolTx, TxBytes};
 use crate::gossip::Cursors;
@@ -168,7 +169,9 @@ impl Mempool {
         let mut touched = BTreeMap::new();
         for (hash, code) in executed {
             match self.places.get_mut(&hash) {
-                Some(place @ Place::Pooled(_)) if code == 0 => {
+                Some(Place::Pooled(_)) if planted::has(Bug::ExecutedStays) => continue,
+                Some(Place::Checking(_)) if planted::has(Bug::CheckOutlivesCommit) => continue,
+                Some(place @ Place::Pooled(_)) if code == 0 && !planted::has(Bug::ExecutedForgotten) => {
                     let Place::Pooled(seq) = mem::replace(place, Place::Committed(self.recent.push(hash))) else { continue };
                     self.index.detach_executed(seq, code, &mut touched);
                     self.forget_oldest();
@@ -337,6 +340,9 @@ impl Mempool {
     }
 
     fn remember(&mut self, hash: Hash) {
+        if planted::has(Bug::ExecutedForgotten) {
+            return;
+        }
         self.places.insert(hash, Place::Committed(self.recent.push(hash)));
         self.forget_oldest();
     }

@@ -40,25 +40,31 @@ pub use error::{Exit, NodeError};
 pub use home::Home;
 pub use stop::StopSignal;
 
+// The bugs that the simulator is tried with are no part of the program.
+const _: () = assert!(!lockstep_types::planted::POSSIBLE && !lockstep_storage::planted::POSSIBLE && !lockstep_replica::planted::POSSIBLE);
+
 /// Runs the program with an application, as the command line says. Its exit codes are those of [`Exit`], and 0.
 pub fn main(app: Arc<dyn lockstep_app::Application>) -> ExitCode {
     pass_over_caught_panics();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => {
-            // Help and version are answers; the rest is wrong usage. Whoever reads may be gone.
-            let _ = answer.print();
-            return if answer.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+            // Help and version are answers; the rest is wrong usage.
+            let printed = answer.print();
+            return match printed {
+                _ if answer.use_stderr() => Exit::Usage.into(),
+                Err(error) if command::is_failure(&error) => fail(&command::unwritten(&error)),
+                _ => ExitCode::SUCCESS,
+            };
         }
     };
-    match command::run(cli, app) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            use std::io::Write as _;
-            let _ = writeln!(std::io::stderr(), "error: {error}");
-            error.exit().into()
-        }
-    }
+    command::run(cli, app).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+fn fail(error: &NodeError) -> ExitCode {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    error.exit().into()
 }
 
 /// redb panics over pages that rotted. The storage catches that and heals, or says what is damaged; the panic's own text would tell

@@ -10,6 +10,7 @@ use lockstep_app::{Host, Proposal, ProposalInput, State};
 use lockstep_mempool::TxBytes;
 use lockstep_types::block::{self, BlockId, Part};
 use lockstep_types::crypto::verify_batch;
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::{Address, AppHash, Block, Commit, Evidence, Hash, Header, Time, Tx, evidence};
 use thiserror::Error;
 
@@ -119,7 +120,7 @@ pub enum CheckFailure {
 pub fn check(host: &Host, state: &State, job: &CheckJob) -> Result<Arc<Block>, CheckFailure> {
     let not_this = |what: &dyn std::fmt::Display| CheckFailure::NotThisBlock(what.to_string());
     let block = Block::decode(&job.body).map_err(|error| not_this(&error))?;
-    if block.header.hash() != job.block_id.hash {
+    if block.header.hash() != job.block_id.hash && !planted::has(Bug::BodyHashUnchecked) {
         return Err(not_this(&"the header has another hash"));
     }
     if block::part_set_header(&job.body) != job.block_id.parts {
@@ -146,25 +147,29 @@ fn check_header(header: &Header, chain: &ChainState) -> Result<(), CheckFailure>
         ("version", header.version == expected.version),
         ("chain_id", header.chain_id == expected.chain_id),
         ("height", header.height == expected.height),
-        ("last_block_id", header.last_block_id == expected.last_block_id),
-        ("validators_hash", header.validators_hash == expected.validators_hash),
-        ("next_validators_hash", header.next_validators_hash == expected.next_validators_hash),
-        ("consensus_hash", header.consensus_hash == expected.consensus_hash),
+        ("last_block_id", header.last_block_id == expected.last_block_id || planted::has(Bug::ParentUnchecked)),
+        ("validators_hash", header.validators_hash == expected.validators_hash || planted::has(Bug::ValidatorsHashUnchecked)),
+        (
+            "next_validators_hash",
+            header.next_validators_hash == expected.next_validators_hash || planted::has(Bug::NextValidatorsHashUnchecked),
+        ),
+        ("consensus_hash", header.consensus_hash == expected.consensus_hash || planted::has(Bug::ConsensusHashUnchecked)),
     ];
     if let Some((field, _)) = same.iter().find(|(_, same)| !same) {
         return invalid(format!("{field} is not what the chain says"));
     }
-    if header.app_hash != expected.app_hash {
+    if header.app_hash != expected.app_hash && !planted::has(Bug::AppHashUnchecked) {
         return Err(CheckFailure::AppHash { theirs: header.app_hash.clone(), ours: expected.app_hash });
     }
-    if header.last_results_hash != expected.last_results_hash {
+    if header.last_results_hash != expected.last_results_hash && !planted::has(Bug::ResultsHashUnchecked) {
         return invalid("last_results_hash is not what the chain says".into());
     }
     let first = header.height == chain.initial_height;
-    if header.time < chain.last_time || (!first && header.time == chain.last_time) {
+    let is_early = header.time < chain.last_time || (!first && header.time == chain.last_time);
+    if is_early && !planted::has(Bug::TimeUnchecked) {
         return invalid(format!("time {} is not after {}", header.time, chain.last_time));
     }
-    if chain.validators.index_of(&header.proposer_address).is_none() {
+    if chain.validators.index_of(&header.proposer_address).is_none() && !planted::has(Bug::ProposerUnchecked) {
         return invalid(format!("proposer {} is not a validator", header.proposer_address));
     }
     Ok(())
@@ -176,7 +181,7 @@ fn check_bounds(block: &Block, body: &Bytes, chain: &ChainState) -> Result<(), C
     if body.len() > max {
         return invalid(format!("{} bytes, at most {max} are allowed", body.len()));
     }
-    if !block.evidence.is_empty() {
+    if !block.evidence.is_empty() && !planted::has(Bug::EvidenceUnchecked) {
         let bytes: usize = block.evidence.iter().map(Evidence::to_bytes).map(|bytes| bytes.len()).sum();
         return invalid(format!(
             "{} pieces of evidence ({bytes} bytes, root {}): evidence is not yet accepted in blocks",
@@ -193,7 +198,8 @@ fn check_last_commit(block: &Block, job: &CheckJob) -> Result<(), CheckFailure> 
     let Some(commit) = &block.last_commit else {
         return if job.chain.last_block_id.is_none() { Ok(()) } else { Err(invalid("the last commit is missing".into())) };
     };
-    if commit.height != job.chain.height || Some(commit.block_id) != job.chain.last_block_id {
+    let is_of_last = commit.height == job.chain.height && Some(commit.block_id) == job.chain.last_block_id;
+    if !is_of_last && !planted::has(Bug::ParentUnchecked) {
         return Err(invalid("the last commit is not for the block before".into()));
     }
     let claim = commit.clone().claim(&job.chain.chain_id, &job.chain.last_validators).map_err(|error| invalid(error.to_string()))?;
@@ -206,7 +212,8 @@ fn check_last_commit(block: &Block, job: &CheckJob) -> Result<(), CheckFailure> 
         .filter(|((index, sig), _)| !is_known(job, commit, *index, sig))
         .map(|(_, check)| check.clone())
         .collect();
-    if verify_batch(&unknown).iter().all(|valid| *valid) { Ok(()) } else { Err(invalid("a signature of the last commit".into())) }
+    let is_verified = planted::has(Bug::LastCommitUnverified) || verify_batch(&unknown).iter().all(|valid| *valid);
+    if is_verified { Ok(()) } else { Err(invalid("a signature of the last commit".into())) }
 }
 
 /// Whether a slot is, signature and all, one that we verified for the same round and block.

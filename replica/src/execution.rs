@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lockstep_app::{AppError, BlockInput, Changes, Host, Participation, ParticipationFlag, State};
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::{Block, BlockId, CommitSig, Height};
 
 use crate::chain::ChainState;
@@ -100,12 +101,13 @@ impl Executor {
     /// The application's, the same on every replica and fatal.
     pub fn execute(&mut self, job: &ExecuteJob) -> Result<Outcome, AppError> {
         let input = block_input(&job.block, &job.chain);
+        let before = self.state.root();
         let executed = self.host.execute(self.state.clone(), &input, &job.chain.next_validators)?;
         self.state = executed.state;
         self.unflushed.push_back((job.block.header.height, executed.changes));
         Ok(Outcome {
             height: job.block.header.height,
-            app_hash: self.state.root().into(),
+            app_hash: if planted::has(Bug::RootOfStateBefore) { before } else { self.state.root() }.into(),
             results_hash: executed.last_results_hash,
             results: Arc::new(executed.tx_results),
             events: executed.events,
@@ -119,8 +121,13 @@ impl Executor {
     pub fn take_flush(&mut self, height: Height) -> FlushBatch {
         let mut changes = Changes::new();
         while self.unflushed.front().is_some_and(|(at, _)| *at <= height) {
-            let (_, of_height) = self.unflushed.pop_front().expect("just seen");
-            changes.extend(of_height);
+            let (at, of_height) = self.unflushed.pop_front().expect("just seen");
+            if planted::has(Bug::FlushTakesLast) {
+                changes = Changes::new();
+            }
+            if !(planted::has(Bug::FlushStopsShort) && at == height) {
+                changes.extend(of_height);
+            }
         }
         FlushBatch { height, changes }
     }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lockstep_types::planted::{self, Bug};
+
 use crate::seam::{Effect, Ticket};
 
 /// Effects that wait, and what for.
@@ -26,10 +28,12 @@ impl Fence {
     /// Takes an effect that the replica emitted; gives it back when nothing it waits for is open. A ticket counts as open
     /// from the effect that carries it until [`Fence::durable`], whether that effect is itself waiting or not.
     pub fn admit(&mut self, effect: Effect) -> Option<Effect> {
-        if let Effect::Persist { ticket, .. } = &effect {
+        let missing: BTreeSet<Ticket> = effect.after().iter().filter(|ticket| self.open.contains(ticket)).copied().collect();
+        if let Effect::Persist { ticket, .. } = &effect
+            && (missing.is_empty() || !planted::has(Bug::WaitingWriteIsDurable))
+        {
             assert!(self.open.insert(*ticket), "a ticket names one write");
         }
-        let missing: BTreeSet<Ticket> = effect.after().iter().filter(|ticket| self.open.contains(ticket)).copied().collect();
         if missing.is_empty() {
             return Some(effect);
         }
@@ -49,9 +53,12 @@ impl Fence {
         let mut waiters = self.waiters.remove(&ticket).unwrap_or_default();
         waiters.sort_unstable();
         for arrival in waiters {
+            if planted::has(Bug::FirstTicketReleases) && !self.waiting.contains_key(&arrival) {
+                continue;
+            }
             let (missing, _) = self.waiting.get_mut(&arrival).expect("a waiter waits");
             missing.remove(&ticket);
-            if missing.is_empty() {
+            if missing.is_empty() || planted::has(Bug::FirstTicketReleases) {
                 released.extend(self.waiting.remove(&arrival).map(|(_, effect)| effect));
             }
         }

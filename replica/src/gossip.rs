@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lockstep_types::{PublicKey, Vote, VoteType};
 
+use crate::planted::Bug;
 use crate::replica::Replica;
 use crate::seam::{Effect, Lane, Mono, Now, Peer, Timer};
 use crate::wire::{Bits, Have, Message, VOTES_MAX, VoteBatch};
@@ -75,9 +76,13 @@ impl Replica {
         if now.mono.since(self.gossip.moved_at) >= self.gossip.interval {
             self.gossip.moved_at = now.mono;
             self.gossip.interval = (self.gossip.interval * 2).min(STUCK_MAX);
-            let have = Message::Have(self.have());
-            self.fx.broadcast(Lane::Votes, &have);
-            self.ask_missing_bodies(now);
+            if !self.planted.has(Bug::VotesNotReconciled) {
+                let have = Message::Have(self.have());
+                self.fx.broadcast(Lane::Votes, &have);
+            }
+            if !self.planted.has(Bug::BodyAskedOnce) {
+                self.ask_missing_bodies(now);
+            }
         }
         self.set_gossip_timer(now);
     }
@@ -123,7 +128,8 @@ impl Replica {
             self.help(now, peer, &have);
         } else if have.height < height {
             // It asks for blocks when it knows of them; one that missed only the last decision is moved by its certificate.
-            let message = match self.last.as_ref().filter(|last| last.commit.height == have.height) {
+            let told = |height| height == have.height && !self.planted.has(Bug::CertificateNotSent);
+            let message = match self.last.as_ref().filter(|last| told(last.commit.height)) {
                 Some(last) => Message::Commit(last.commit.clone()),
                 None => Message::Status(self.status()),
             };
@@ -145,7 +151,7 @@ impl Replica {
         self.help_with_proposal(now, peer, have);
         let wanted = have.missing_polka.into_iter().chain((!have.polka).then_some(have.round));
         let polkas: Vec<_> = wanted.filter_map(|round| self.consensus.polka(round)).collect();
-        for polka in polkas {
+        for polka in polkas.into_iter().filter(|_| !self.planted.has(Bug::PolkaNotSent)) {
             self.fx.send(peer, Lane::Votes, &Message::Polka(polka));
         }
         let ours = self.consensus.round();
@@ -158,6 +164,9 @@ impl Replica {
             // Votes of our round let it skip to us (L55).
             votes.extend(self.votes(ours, VoteType::Prevote).cloned());
             votes.extend(self.votes(ours, VoteType::Precommit).cloned());
+        }
+        if self.planted.has(Bug::VotesNotResent) {
+            return;
         }
         for batch in votes.chunks(VOTES_MAX) {
             self.fx.send(peer, Lane::Votes, &Message::Votes(VoteBatch(batch.to_vec())));

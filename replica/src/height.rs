@@ -301,7 +301,8 @@ impl Replica {
 
     pub(crate) fn on_built(&mut self, now: Now, id: JobId, built: BuiltBlock) {
         let Some(Job::Build { height, round }) = self.jobs.remove(&id) else { return };
-        if height != self.height() || self.deciding.is_some() {
+        let is_late = height != self.height() && !self.planted.has(Bug::LateBuildProposed);
+        if is_late || self.deciding.is_some() {
             return;
         }
         let BuiltBlock { block, block_id, body, parts } = built;
@@ -356,7 +357,10 @@ impl Replica {
             return;
         }
         let kept = self.keep_polka(&cast);
-        let earlier = self.signing.earlier_at(cast.message.height());
+        let mut earlier = self.signing.earlier_at(cast.message.height());
+        if self.planted.has(Bug::EarlierForgotten) {
+            earlier.clear();
+        }
         let Some(me) = self.signing.me() else { return };
         let owner = guard_owner(&self.config.genesis_hash, &me.public_key);
         let record = guard_record(&cast.message, &earlier, cast.lock.as_ref(), cast.valid.as_ref(), &self.chain_id, &owner);
@@ -653,6 +657,7 @@ impl Replica {
     fn deliver(&mut self, now: Now, block_id: BlockId) {
         let Some(verdict) = self.bodies.get(&block_id).and_then(|body| body.verdict.clone()) else { return };
         let validators = self.chain.validators.clone();
+        let (any_time, any_builder) = (self.planted.has(Bug::ProposalTimeUnchecked), self.planted.has(Bug::ForeignBlockProposed));
         let mut ready = Vec::new();
         for held in self.proposals.values_mut().flatten() {
             if held.proposal.block_id != block_id || std::mem::replace(&mut held.delivered, true) {
@@ -660,8 +665,8 @@ impl Replica {
             }
             let proposer = validators.get(validators.proposer(held.proposal.round)).expect("the proposer is in the set").address;
             let fits = verdict.as_ref().map_or(true, |block| {
-                block.header.time == held.proposal.timestamp
-                    && (held.proposal.pol_round.is_some() || block.header.proposer_address == proposer)
+                (block.header.time == held.proposal.timestamp || any_time)
+                    && (held.proposal.pol_round.is_some() || block.header.proposer_address == proposer || any_builder)
             });
             if fits {
                 ready.push((held.proposal.clone(), held.received));
@@ -683,7 +688,7 @@ impl Replica {
         let round = body.round;
         let first =
             !self.bodies.iter().any(|(id, other)| *id != block_id && other.round == round && (other.ticket.is_some() || other.durable));
-        if !first && !body.named_by_quorum {
+        if !first && (!body.named_by_quorum || self.planted.has(Bug::FirstBodyOnly)) {
             return;
         }
         let ticket = self.fx.persist(Vec::new(), Write::Log(vec![body_record(height, &block_id, bytes)]));
@@ -762,6 +767,10 @@ impl Replica {
             return;
         }
         match commit.claim(&self.chain_id, &self.chain.validators) {
+            Ok(claim) if synced.is_some() && self.planted.has(Bug::FetchedUnverified) => {
+                let taken = vec![true; claim.checks().len()];
+                self.settle_commit(now, peer, claim, synced, &taken);
+            }
             Ok(claim) => self.verify(claim.checks().to_vec(), Job::Commit { peer, claim, synced }),
             Err(error) => {
                 if let Some(ticket) = synced {
@@ -854,7 +863,7 @@ impl Replica {
             self.fx.report(Report::Note(format!("the vote guard was not readable; this validator signs again above height {height}")));
         }
         let mut records = Vec::new();
-        if body.ticket.is_none() && !body.durable {
+        if body.ticket.is_none() && !body.durable && !self.planted.has(Bug::DecisionWithoutBody) {
             records.push(body_record(height, &block_id, bytes.clone()));
         }
         records.push(LogRecord {
@@ -899,7 +908,7 @@ impl Replica {
         });
         self.bodies = Bodies::default();
         self.fx.push(Effect::Report {
-            after: vec![deciding.ticket],
+            after: if self.planted.has(Bug::ToldBeforeDurable) { Vec::new() } else { vec![deciding.ticket] },
             report: Report::Committed {
                 block_id: deciding.block_id,
                 block: deciding.block.clone(),
@@ -908,7 +917,8 @@ impl Replica {
                 chain,
             },
         });
-        let again = self.pool.commit(&deciding.block, &outcome, Some(deciding.ticket), &mut self.fx);
+        let answer_after = Some(deciding.ticket).filter(|_| !self.planted.has(Bug::AnsweredBeforeDurable));
+        let again = self.pool.commit(&deciding.block, &outcome, answer_after, &mut self.fx);
         if outcome.params.is_some() || self.chain.validators.len() != self.chain.last_validators.len() {
             self.pool.set_block_bounds(&self.chain, &mut self.fx);
         }
@@ -936,7 +946,8 @@ impl Replica {
         let due = outcome.unflushed_keys >= self.config.flush_keys || blocks >= self.config.flush_blocks;
         if due && self.flushing.is_none() {
             self.flushing = Some(outcome.height);
-            self.fx.push(Effect::Flush { after: vec![decision], height: outcome.height, chain: self.chain.clone() });
+            let after = if self.planted.has(Bug::FlushBeforeDecision) { Vec::new() } else { vec![decision] };
+            self.fx.push(Effect::Flush { after, height: outcome.height, chain: self.chain.clone() });
         }
     }
 

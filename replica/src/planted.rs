@@ -1,6 +1,9 @@
 //! Known bugs of the composition behind switches, so that the simulator can show that it would see them. Without the
 //! feature `planted` every switch is the constant `false`.
 
+/// Whether bugs can be planted in this build: never in the program.
+pub const POSSIBLE: bool = cfg!(feature = "planted");
+
 /// A bug that can be planted in the replica; those of the core are `lockstep_consensus::planted`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bug {
@@ -18,6 +21,42 @@ pub enum Bug {
     OnlyNewestResent,
     /// A restart believes the older of the guard's records.
     OlderRecord,
+    /// A guard record does not repeat what was said before at its height.
+    EarlierForgotten,
+    /// Readers are told of a block before its decision is durable.
+    ToldBeforeDurable,
+    /// Clients are told of their transaction before the decision is durable.
+    AnsweredBeforeDurable,
+    /// The state is written before the decision that it comes of is durable.
+    FlushBeforeDecision,
+    /// A decision is written without its body where that was not asked to be written yet.
+    DecisionWithoutBody,
+    /// Of the bodies of one round only the first is written, also where a polka names another.
+    FirstBodyOnly,
+    /// A restart does not look for undecided bodies in its log.
+    BodiesForgotten,
+    /// A body that nobody sent is asked for once.
+    BodyAskedOnce,
+    /// A peer that lacks votes is not sent them.
+    VotesNotResent,
+    /// Nobody says what it holds while its step does not move.
+    VotesNotReconciled,
+    /// A peer that lacks a polka is not sent it.
+    PolkaNotSent,
+    /// A peer that missed the last decision is not sent its certificate.
+    CertificateNotSent,
+    /// A proposal for a new value may be of a block that another validator built.
+    ForeignBlockProposed,
+    /// A proposal may say another time than its block.
+    ProposalTimeUnchecked,
+    /// A body that was asked for is not compared with its name.
+    AnsweredBodyUnchecked,
+    /// A fetched body is not compared with its certificate.
+    FetchedBodyUnchecked,
+    /// The certificate of a fetched block is taken unverified.
+    FetchedUnverified,
+    /// A block that was asked for at one height is proposed at the next.
+    LateBuildProposed,
 }
 
 #[cfg(feature = "planted")]
@@ -29,6 +68,10 @@ mod switches {
     pub struct Planted {
         /// Those of the core.
         pub consensus: lockstep_consensus::planted::Planted,
+        /// One of those that are switched by thread, to be planted by whoever runs the replica.
+        pub beneath: Option<lockstep_types::planted::Bug>,
+        /// One of those of storage, likewise.
+        pub storage: Option<lockstep_storage::planted::Bug>,
         bits: u32,
     }
 

@@ -214,7 +214,7 @@ impl Replica {
         // else may have it either.
         let polkas = restored.guard.records.iter().flat_map(|record| record.lock.iter().chain(&record.valid));
         let locked: BTreeSet<BlockId> = polkas.map(|polka| polka.block_id).collect();
-        for (block_id, body) in restored.bodies {
+        for (block_id, body) in restored.bodies.into_iter().filter(|_| !config.planted.has(crate::planted::Bug::BodiesForgotten)) {
             bodies.name(block_id, Round::ZERO, locked.contains(&block_id));
             bodies.put(block_id, Round::ZERO, body, None);
             bodies.get_mut(&block_id).expect("just put").durable = true;
@@ -537,20 +537,7 @@ impl Replica {
                 Ok(polka) => self.on_verified_polka(now, polka),
                 Err(error) => self.blame(peer, POINTS_LIE, format!("a polka: {error}")),
             },
-            Some(Job::Commit { peer, claim, synced }) => match claim.settle(verdicts) {
-                Ok(commit) => {
-                    if let Some(ticket) = synced {
-                        self.synced_block_is_proven(ticket);
-                    }
-                    self.on_verified_commit(now, commit);
-                }
-                Err(error) => {
-                    if let Some(ticket) = synced {
-                        self.synced_block_is_bad(now, ticket);
-                    }
-                    self.blame(peer, POINTS_LIE, format!("a commit: {error}"));
-                }
-            },
+            Some(Job::Commit { peer, claim, synced }) => self.settle_commit(now, peer, claim, synced, verdicts),
             Some(Job::OwnProof { peer, claim, message }) => match claim.settle(verdicts) {
                 Ok(_) => self.on_foreign(peer, &message),
                 Err(error) => self.blame(peer, POINTS_LIE, format!("a vote in our name: {error}")),
@@ -560,6 +547,23 @@ impl Replica {
                 Err(error) => self.blame(peer, POINTS_LIE, format!("a proposal in our name: {error}")),
             },
             _ => {}
+        }
+    }
+
+    pub(crate) fn settle_commit(&mut self, now: Now, peer: Peer, claim: Claim<Commit>, synced: Option<u64>, verdicts: &[bool]) {
+        match claim.settle(verdicts) {
+            Ok(commit) => {
+                if let Some(ticket) = synced {
+                    self.synced_block_is_proven(ticket);
+                }
+                self.on_verified_commit(now, commit);
+            }
+            Err(error) => {
+                if let Some(ticket) = synced {
+                    self.synced_block_is_bad(now, ticket);
+                }
+                self.blame(peer, POINTS_LIE, format!("a commit: {error}"));
+            }
         }
     }
 

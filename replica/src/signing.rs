@@ -13,6 +13,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use lockstep_storage::guard::GuardRecord;
 use lockstep_types::codec::{self, DecodeError};
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::{Address, ChainId, Hash, Height, Polka, Proposal, PublicKey, Signature, Vote, VoteType};
 
 /// First byte of the guard's message and polkas.
@@ -216,6 +217,7 @@ impl Signing {
         let newest = guard.records.into_iter().max_by_key(|record| record.message.position());
         let recorded = newest.as_ref().map_or(Height::ZERO, |record| record.message.height());
         let above_floor = if guard.floor == Height::ZERO { Height::ZERO } else { guard.floor.next() };
+        let recorded = if planted::has(Bug::SignsBelowGuard) { Height::ZERO } else { recorded };
         Self { me, newest, from: recorded.max(above_floor), unreadable: guard.unreadable, stopped: None }
     }
 

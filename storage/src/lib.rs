@@ -22,6 +22,7 @@ mod error;
 pub mod guard;
 pub mod lock;
 pub mod log;
+pub mod planted;
 pub mod quarantine;
 pub mod results;
 pub mod state;

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::DiskError;
 use crate::disk::{Disk, DiskFile};
 use crate::error::Context;
+use crate::planted::{self, Bug};
 
 const ENTRIES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("state");
 const META: TableDefinition<u8, &[u8]> = TableDefinition::new("meta");
@@ -364,6 +365,9 @@ type Meta<'txn> = Table<'txn, u8, &'static [u8]>;
 /// One durable transaction.
 fn commit(db: &Database, work: impl FnOnce(&mut Entries<'_>, &mut Meta<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut transaction = db.begin_write()?;
+    if planted::has(Bug::StateUnsynced) {
+        transaction.set_durability(redb::Durability::None)?;
+    }
     transaction.set_two_phase_commit(true);
     transaction.set_quick_repair(true);
     {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockstep_types::block::{BODY_BYTES_MAX, PARTS_MAX};
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::{Commit, Height};
 
 use crate::held::{BUFFER_BYTES_MAX, Held, WINDOW_BLOCKS};
@@ -287,6 +288,7 @@ impl BlockSync {
             Input::Tip { height } => self.on_tip(height.get()),
             Input::Certified { height } => self.certified = self.certified.max(height.get()),
             Input::Verdict { height, ticket, ok } => self.on_verdict(height, ticket, ok, &mut fx),
+            Input::Tick if planted::has(Bug::SilentPeerAwaited) => {}
             Input::Tick => self.on_tick(),
         }
         self.held.hand_out(&mut fx);
@@ -430,7 +432,9 @@ impl BlockSync {
             }
         } else {
             let Some(peer) = self.held.refuted(at.get(), ticket) else { return };
-            self.want(at.get(), at.get() + 1);
+            if !planted::has(Bug::RefutedNotAskedAgain) {
+                self.want(at.get(), at.get() + 1);
+            }
             self.blame(peer, BlameReason::InvalidBlock { height: at }, fx);
         }
     }
@@ -500,7 +504,8 @@ impl BlockSync {
 
     /// The highest height that is proved, or claimed by a peer whose last blocks proved good.
     fn believed(&self) -> u64 {
-        let proved = self.peers.values().filter(|peer| peer.proved && peer.counts(self.now) && peer.base <= peer.tip);
+        let is_proved = |peer: &Peer| peer.proved || planted::has(Bug::ClaimBelieved);
+        let proved = self.peers.values().filter(|peer| is_proved(peer) && peer.counts(self.now) && peer.base <= peer.tip);
         proved.map(|peer| peer.tip).max().unwrap_or(0).max(self.certified)
     }
 
@@ -624,7 +629,7 @@ fn check_answer(request: &Request, blocks: &[Fetched]) -> Result<u64, BlameReaso
     }
     let mut total = 0_u64;
     for (expected, block) in (request.from..).zip(blocks) {
-        if block.commit.height.get() != expected {
+        if block.commit.height.get() != expected && !planted::has(Bug::AnyHeightAnswers) {
             return Err(BlameReason::WrongHeight { expected: height(expected), found: block.commit.height });
         }
         if block.body.is_empty() || block.body.len() > BODY_BYTES_MAX {

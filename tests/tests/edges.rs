@@ -162,6 +162,69 @@ fn shared_dependencies_are_pinned() {
     }
 }
 
+/// The feature that plants bugs, wherever a manifest switches it on.
+const PLANTED: &str = "planted";
+
+/// Where a manifest switches planted bugs on: as a feature that another one or the default has, or of a dependency.
+fn plantings(manifest: &Table) -> Vec<String> {
+    let mut found = Vec::new();
+    for (feature, implied) in table(manifest, "features").into_iter().flatten() {
+        let implied = implied.as_array().expect("a feature is a list");
+        let plants = implied.iter().filter_map(Value::as_str).any(|one| one.rsplit(['/', ':']).next() == Some(PLANTED));
+        if plants && feature != PLANTED {
+            found.push(format!("the feature {feature}"));
+        }
+    }
+    let mut places = vec![manifest];
+    places.extend(table(manifest, "target").into_iter().flat_map(|targets| targets.values().filter_map(Value::as_table)));
+    places.extend(table(manifest, "workspace"));
+    for place in places {
+        for section in ["dependencies", "build-dependencies", "dev-dependencies"] {
+            for (name, written) in table(place, section).into_iter().flatten() {
+                let features = written.get("features").and_then(Value::as_array).into_iter().flatten();
+                if features.filter_map(Value::as_str).any(|feature| feature == PLANTED) {
+                    found.push(format!("{section}: {name}"));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Bugs are planted by whoever asks for them on the command line, and in the tests of the consensus core. What the program is
+/// built from never has them: `node/src/lib.rs` says so to the compiler, and this to whoever edits a manifest.
+#[test]
+fn no_bug_is_planted_in_the_program() {
+    let workspace = manifest(&root());
+    assert_eq!(plantings(&workspace), Vec::<String>::new());
+    let mut able = 0;
+    for folder in folders(&workspace).into_values() {
+        let manifest = manifest(&root().join(&folder));
+        able += usize::from(table(&manifest, "features").is_some_and(|features| features.contains_key(PLANTED)));
+        let allowed: &[&str] = if folder == "consensus" { &["dev-dependencies: lockstep-consensus"] } else { &[] };
+        assert_eq!(plantings(&manifest), allowed, "{folder}");
+    }
+    assert!(able >= 5, "only {able} crates have the feature: the manifests are not read");
+    let program = manifest(&root().join("node"));
+    assert!(!table(&program, "features").is_some_and(|features| features.contains_key(PLANTED)), "the program has no such feature");
+}
+
+#[test]
+fn planted_plantings_are_found() {
+    for text in [
+        "[features]\ndefault = [\"planted\"]",
+        "[features]\nfast = [\"lockstep-replica/planted\"]",
+        "[features]\nfast = [\"dep:x\", \"lockstep-replica?/planted\"]",
+        "[dependencies]\nlockstep-types = { workspace = true, features = [\"planted\"] }",
+        "[dev-dependencies.lockstep-types]\npath = \"../types\"\nfeatures = [\"planted\"]",
+        "[target.'cfg(unix)'.dependencies]\nlockstep-types = { workspace = true, features = [\"planted\"] }",
+        "[workspace.dependencies]\nlockstep-types = { path = \"types\", features = [\"planted\"] }",
+    ] {
+        assert_eq!(plantings(&text.parse().expect("valid")).len(), 1, "{text}");
+    }
+    assert!(plantings(&"[features]\nplanted = [\"lockstep-types/planted\"]".parse().expect("valid")).is_empty());
+}
+
 /// The rule itself: an edge is seen in every section, under every spelling, and judged by the rows.
 #[test]
 fn planted_edges_are_found() {

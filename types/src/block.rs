@@ -10,6 +10,7 @@ use crate::codec::{self, DecodeError};
 use crate::commit::Commit;
 use crate::evidence::{self, Evidence};
 use crate::merkle;
+use crate::planted::{self, Bug};
 use crate::primitives::{Address, AppHash, ChainId, Hash, Height};
 use crate::proto::Message;
 use crate::time::Time;
@@ -282,10 +283,10 @@ impl Block {
     /// # Errors
     /// See [`BodyMismatch`].
     pub fn check_hashes(&self) -> Result<(), BodyMismatch> {
-        if data_hash(&self.txs) != self.header.data_hash {
+        if data_hash(&self.txs) != self.header.data_hash && !planted::has(Bug::DataHashUnchecked) {
             return Err(BodyMismatch::Data);
         }
-        if evidence::list_hash(&self.evidence) != self.header.evidence_hash {
+        if evidence::list_hash(&self.evidence) != self.header.evidence_hash && !planted::has(Bug::EvidenceUnchecked) {
             return Err(BodyMismatch::Evidence);
         }
         if self.last_commit.as_ref().map(|commit| commit.block_id) != self.header.last_block_id {
@@ -328,6 +329,9 @@ impl Part {
     pub fn verify(&self, header: &PartSetHeader) -> bool {
         if self.index >= header.total || header.total > PARTS_MAX {
             return false;
+        }
+        if planted::has(Bug::OnlyPartUnproven) && header.total == 1 {
+            return true;
         }
         let last = self.index + 1 == header.total;
         if self.bytes.is_empty() || self.bytes.len() > PART_BYTES || (!last && self.bytes.len() != PART_BYTES) {

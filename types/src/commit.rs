@@ -8,6 +8,7 @@ use crate::block::BlockId;
 use crate::codec;
 use crate::crypto::{Signature, SignatureCheck};
 use crate::merkle;
+use crate::planted::{self, Bug};
 use crate::primitives::{Address, ChainId, Hash, Height, Round, ValidatorIndex};
 use crate::proto::Message;
 use crate::quorum::Quorum;
@@ -176,12 +177,17 @@ impl Commit {
         let mut power = 0;
         let mut checks = Vec::new();
         for (index, (validator, sig)) in validators.iter().zip(&self.signatures).enumerate() {
-            let Some(slot) = sig.slot() else { continue };
+            let Some(slot) = sig.slot() else {
+                if planted::has(Bug::AbsentSlotCounts) {
+                    power += validator.power.get();
+                }
+                continue;
+            };
             if slot.address != validator.address {
                 let index = ValidatorIndex::from_position(index);
                 return Err(Rejected::SlotAddress { index, found: slot.address, expected: validator.address });
             }
-            if sig.is_for_block() {
+            if sig.is_for_block() || planted::has(Bug::NilSlotCounts) {
                 power += validator.power.get();
             }
             let message = self.sign_bytes(index, chain_id).expect("the slot is not absent");
@@ -255,7 +261,8 @@ impl Polka {
         let mut last = None;
         let mut checks = Vec::new();
         for vote in self.votes() {
-            if last.is_some_and(|last| vote.validator <= last) {
+            let is_again = |last| last == vote.validator && !planted::has(Bug::SignerTwice);
+            if last.is_some_and(|last| vote.validator < last || is_again(last)) {
                 return Err(Rejected::SignerOrder(vote.validator));
             }
             last = Some(vote.validator);
@@ -271,6 +278,7 @@ impl Polka {
 impl ValidatorSet {
     fn require_quorum(&self, power: u64) -> Result<(), Rejected> {
         let total = self.total_power();
+        let power = if planted::has(Bug::SignerTwice) { power.min(total.get()) } else { power };
         let tallied = crate::primitives::Power::new(power).expect("a part of the total");
         if Quorum::Byzantine.is_quorum(tallied, total) { Ok(()) } else { Err(Rejected::Power { power, total: total.get() }) }
     }

@@ -23,6 +23,7 @@ pub mod evidence;
 pub mod light;
 pub mod merkle;
 pub mod params;
+pub mod planted;
 pub mod primitives;
 pub mod proto;
 pub mod quorum;

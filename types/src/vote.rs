@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::block::BlockId;
 use crate::crypto::{PublicKey, Signature, SignatureCheck};
+use crate::planted::{self, Bug};
 use crate::primitives::{Address, ChainId, Height, Round, ValidatorIndex};
 use crate::proto::Message;
 use crate::time::Time;
@@ -259,7 +260,8 @@ impl<T> Claim<T> {
     /// When there are not as many verdicts as checks: a verdict that was not asked for is our own mistake.
     pub fn settle(self, verdicts: &[bool]) -> Result<Verified<T>, Rejected> {
         assert_eq!(verdicts.len(), self.checks.len(), "one verdict for each check");
-        if verdicts.iter().all(|valid| *valid) { Ok(Verified(self.value)) } else { Err(Rejected::Signature) }
+        let is_settled = verdicts.iter().all(|valid| *valid) || (planted::has(Bug::OneSignatureSettles) && verdicts.contains(&true));
+        if is_settled { Ok(Verified(self.value)) } else { Err(Rejected::Signature) }
     }
 
     /// Asks the verdict right here.

@@ -15,6 +15,7 @@ use lockstep_storage::log::{BlockLog, LogError, LogOptions, Recovery, cut_at_dam
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::{Results, ResultsError, set_aside_from};
 use lockstep_storage::state::{Change, StateDb, StateError};
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Block, Height};
 
@@ -133,6 +134,8 @@ enum Stop {
 impl From<RecoveryError> for Stop {
     fn from(error: RecoveryError) -> Self {
         match error {
+            RecoveryError::Log(LogError::MissingSegment { .. }) if planted::has(Bug::MissingSegmentFatal) => Self::Error(error),
+            RecoveryError::Ahead { .. } if planted::has(Bug::StateAheadFatal) => Self::Error(error),
             RecoveryError::Log(damage @ (LogError::Rot { .. } | LogError::MissingSegment { .. })) => Self::Log(damage),
             RecoveryError::State(StateError::Damaged { .. } | StateError::Newer { .. })
             | RecoveryError::Ahead { .. }
@@ -204,7 +207,11 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
                 if std::mem::replace(&mut state_is_new, true) {
                     return Err(damage);
                 }
-                Healed { store: Store::State, damage: damage.to_string(), set_aside: vec![quarantine.take(home.state)?] }
+                let set_aside = match planted::has(Bug::DamagedStateStays) {
+                    true => quarantine.copy_from(home.state, 0)?.into_iter().collect(),
+                    false => vec![quarantine.take(home.state)?],
+                };
+                Healed { store: Store::State, damage: damage.to_string(), set_aside }
             }
             Stop::Results { segment, damage } => {
                 let set_aside = set_aside_from(&home.disk, home.log, segment, &mut quarantine)?;
@@ -324,7 +331,8 @@ fn open_results(
     if is_closed {
         return Err(stop(missing, format!("those of height {missing} are missing or do not verify")));
     }
-    Ok(Some((results, if missing <= flushed.get() { Missing::FromGenesis(missing) } else { Missing::Nothing })))
+    let is_below = missing < flushed.get() || (missing == flushed.get() && !planted::has(Bug::ResultsHoleAtState));
+    Ok(Some((results, if is_below { Missing::FromGenesis(missing) } else { Missing::Nothing })))
 }
 
 /// Moves the database to the height that was executed last.

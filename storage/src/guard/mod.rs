@@ -41,6 +41,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::DiskError;
 use crate::disk::{Disk, DiskFile};
 use crate::error::Context;
+use crate::planted::{self, Bug};
 use format::{COPY_BYTES, Flaw, HEADER_BYTES, PAGE_BYTES};
 
 /// The largest record, encoded: two polkas (lock and valid) of 10,000 votes and the message fit.
@@ -259,7 +260,8 @@ impl Guard {
         disk.sync_dir(dir).on("sync", dir)?;
         let newest = guard.newest_slot();
         for (slot, copy) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            if Some(slot) == newest || damaged.contains(&(slot, copy)) {
+            let is_newest = Some(slot) == newest && !planted::has(Bug::GuardBelievesCache);
+            if is_newest || damaged.contains(&(slot, copy)) {
                 guard.rewrite(slot, copy)?;
             }
         }
@@ -281,6 +283,9 @@ impl Guard {
         }
         let last = self.newest().ok_or(GuardError::NoReadableSlot)?;
         let (at, new) = (last.record.position(), record.position());
+        if planted::has(Bug::GuardGoesBack) {
+            return self.put(last.sequence + 1, record);
+        }
         if new < at {
             return Err(GuardError::Regress { last: at, new });
         }
@@ -339,9 +344,11 @@ impl Guard {
     fn put(&mut self, sequence: u64, record: &GuardRecord) -> Result<(), GuardError> {
         let bytes = encode(sequence, record)?;
         let slot = slot_of(sequence);
-        let written = (0..2)
+        let copies = if planted::has(Bug::GuardOneCopy) { 0..1 } else { 0..2 };
+        let sync = || if planted::has(Bug::GuardUnsynced) { Ok(()) } else { self.file.sync_data().on("sync", &self.path) };
+        let written = { copies }
             .try_for_each(|copy| self.file.write_at(format::copy_offset(slot, copy), &bytes).on("write", &self.path))
-            .and_then(|()| self.file.sync_data().on("sync", &self.path));
+            .and_then(|()| sync());
         if let Err(error) = written {
             self.failed = true;
             return Err(error.into());
@@ -392,6 +399,10 @@ fn dir_of(path: &str) -> &str {
 
 /// The slot of record n: the one that record n−1 is not in.
 fn slot_of(sequence: u64) -> usize {
+    // The first two records are those of a new guard, one in each slot.
+    if planted::has(Bug::GuardOneSlot) && sequence > 2 {
+        return 0;
+    }
     usize::from(!sequence.is_multiple_of(2))
 }
 

@@ -8,6 +8,7 @@ use super::segment::{EMPTY_SEGMENT_BYTES, is_unnamed, segment_path, sequence_of}
 use super::{Kind, LogError, PAYLOAD_BYTES_MAX};
 use crate::disk::Disk;
 use crate::error::Context;
+use crate::planted::{self, Bug};
 
 /// Bytes read at once when damage, or a tail to be written again, is gone through.
 const SCAN_BYTES: usize = 1 << 20;
@@ -141,11 +142,15 @@ impl Walk {
             }
             // Cut off durably, before anything is written over it: a record that survived behind the torn one would
             // otherwise fit in behind a new one some day.
-            segment.file.set_len(offset).on("cut", &segment.path)?;
+            if !planted::has(Bug::TornTailStays) {
+                segment.file.set_len(offset).on("cut", &segment.path)?;
+            }
             self.recovery.truncated_bytes = file_bytes - offset;
         }
         let unsure = starts.iter().find(|(sequence, _)| *sequence > self.known_durable).map_or(offset, |(_, start)| *start);
-        write_again(&segment, unsure, offset)?;
+        if !planted::has(Bug::LogBelievesCache) {
+            write_again(&segment, unsure, offset)?;
+        }
         segment.file.sync_data().on("sync", &segment.path)?;
         disk.sync_dir(dir).on("sync", dir)?;
         self.index.durable_sequence = self.last_sequence;
@@ -221,7 +226,8 @@ fn read_record(segment: &Segment, file_bytes: u64, offset: u64, whole: bool) -> 
         Ok(header) => header,
         Err(flaw) => return Ok(Err(flaw)),
     };
-    if header.payload_bytes > PAYLOAD_BYTES_MAX || header.record_bytes() > room {
+    let is_cut = header.record_bytes() > room || (planted::has(Bug::LastRecordCut) && header.record_bytes() == room);
+    if header.payload_bytes > PAYLOAD_BYTES_MAX || is_cut {
         return Ok(Ok((header, false)));
     }
     if !whole {

@@ -11,6 +11,7 @@ use super::{Kind, LogError, LogOptions, PAYLOAD_BYTES_MAX, Record};
 use crate::DiskError;
 use crate::disk::Disk;
 use crate::error::Context;
+use crate::planted::{self, Bug};
 
 /// The block log, open for writing. After an error other than "no space" or a refusal it does nothing more: what is on
 /// the disk is known again only when it is read again.
@@ -84,7 +85,9 @@ impl BlockLog {
         if self.read().durable_sequence < last {
             let segment = self.segment();
             // A sync that failed for want of space has failed: the pages it could not write may be gone.
-            segment.file.sync_data().on("sync", &segment.path).map_err(|error| self.fail(error))?;
+            if !planted::has(Bug::LogUnsynced) {
+                segment.file.sync_data().on("sync", &segment.path).map_err(|error| self.fail(error))?;
+            }
             self.index().durable_sequence = last;
         }
         Ok(last)
@@ -207,7 +210,9 @@ impl BlockLog {
             // The zeros that were filled ahead and not used.
             old.file.set_len(self.end.offset).on("cut", &old.path).map_err(|error| self.fail(error))?;
         }
-        self.sync()?;
+        if !planted::has(Bug::RollUnsynced) {
+            self.sync()?;
+        }
         let header = SegmentHeader { first_sequence: self.end.last_sequence + 1, salt: old.salt };
         let (path, file) = match self.preallocator.start_segment(header) {
             Ok(begun) => begun,

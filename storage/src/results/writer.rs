@@ -10,6 +10,7 @@ use super::{BlockResults, RESULTS_BYTES_MAX, ResultsError};
 use crate::DiskError;
 use crate::disk::Disk;
 use crate::error::Context;
+use crate::planted::{self, Bug};
 
 /// The results, open for writing.
 pub struct Results {
@@ -103,7 +104,7 @@ impl Results {
         if self.failed {
             return Err(ResultsError::Failed);
         }
-        if let Some(open) = self.open_segment().filter(|_| self.dirty) {
+        if let Some(open) = self.open_segment().filter(|_| self.dirty && !planted::has(Bug::ResultsUnsynced)) {
             let (source, _) = self.end_of(open);
             let synced = source.file.sync_data().on("sync", &source.path);
             let synced = synced.and_then(|()| self.disk.sync_dir(&self.dir).on("sync", &self.dir));

@@ -20,6 +20,6 @@ pub(crate) fn genesis(plan: &Plan) -> (Genesis, Vec<PrivateKey>) {
     let members: Vec<Member> = plan.powers.iter().enumerate().map(member).collect();
     let chain_id = ChainId::new("simulated").expect("it follows the rule");
     let time: Time = GENESIS.parse().expect("it is a time");
-    let genesis = genesis_of(chain_id, time, plan.params.clone(), &members, "{}").expect("plans follow the rules of genesis");
+    let genesis = genesis_of(chain_id, time, plan.params(), &members, "{}").expect("plans follow the rules of genesis");
     (genesis, members.into_iter().map(|member| member.validator_key).collect())
 }

@@ -15,7 +15,10 @@
 //! FAIL I4 seed=0x2a t=3.401s h=7: node 2 signs two messages of type 1 at height 7, round 0 · replay: cargo sim --seed 0x2a --seeds 1
 //! ```
 
+#[cfg(feature = "planted")]
+pub mod bank;
 mod checks;
+pub mod coverage;
 mod crypto;
 pub mod disk;
 #[cfg(test)]
@@ -25,6 +28,7 @@ mod narrow;
 mod node;
 mod plan;
 mod random;
+pub mod schedule;
 mod votes;
 mod world;
 
@@ -39,9 +43,10 @@ use lockstep_replica::planted::Planted;
 pub use checks::Violation;
 pub use narrow::{Fault, Narrow};
 
+use crate::coverage::Coverage;
 use crate::disk::{Survival, When};
 use crate::plan::{MS, Plan};
-use crate::world::{Boundary, Failure, ForcedCrash, Report1, World};
+use crate::world::{Boundary, Failure, ForcedCrash, Ran, World};
 
 /// What to simulate.
 #[derive(Debug, Clone)]
@@ -101,6 +106,8 @@ pub struct Summary {
     pub heals: u64,
     /// Runs made twice and compared.
     pub repeated: u64,
+    /// Which fault met which step, over all runs.
+    pub coverage: Coverage,
 }
 
 /// A run that broke something.
@@ -141,7 +148,7 @@ pub fn run(options: &Options, out: &mut (dyn Write + Send)) -> io::Result<Summar
                 loop {
                     let place = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
                     let Some(run) = runs.get(place) else { return };
-                    let (result, trace) = simulate(run, options);
+                    let Ran { outcome, trace, coverage, .. } = simulate(run, options);
                     let mut shared = shared.lock().expect("no holder panics");
                     let (summary, out, printed) = &mut *shared;
                     if printed.is_ok() {
@@ -149,7 +156,8 @@ pub fn run(options: &Options, out: &mut (dyn Write + Send)) -> io::Result<Summar
                     }
                     summary.runs += 1;
                     summary.repeated += u64::from(run.repeat);
-                    match result {
+                    summary.coverage.merge(&coverage);
+                    match outcome {
                         Ok(report) => {
                             summary.simulated_ns += report.simulated_ns;
                             summary.blocks += report.height;
@@ -205,7 +213,7 @@ fn seed_runs(options: &Options) -> Vec<Run> {
 /// A crash after each effect of one node and at each operation of its disk, and of all nodes with it, for each of four ways in
 /// which unsynced writes survive.
 fn sweep_runs(options: &Options) -> (Vec<Run>, String) {
-    let whole = World::new(options.first, Plan::sweep(), options.planted, None).run().0;
+    let whole = World::new(options.first, Plan::sweep(), options.planted, None).run().outcome;
     let (effects, (begun, ended)) = whole.map_or((0, (0, 0)), |report| (report.effects, report.operations));
     let operations = (begun..ended).flat_map(|operation| When::EACH.map(|when| Boundary::Operation(operation, when)));
     let mut runs = Vec::new();
@@ -229,29 +237,31 @@ fn sweep_runs(options: &Options) -> (Vec<Run>, String) {
     (sampled, format!("; one of every {step} of {every} crashes ({boundaries}, 4 survivals, one node and all nodes)"))
 }
 
-fn simulate(run: &Run, options: &Options) -> (Result<Report1, Failure>, Vec<String>) {
+fn simulate(run: &Run, options: &Options) -> Ran {
+    #[cfg(feature = "planted")]
+    bank::plant(&options.planted);
     let plan = if run.sweep { Plan::sweep() } else { Plan::draw(run.seed) };
     let plan = options.narrow.apply(plan);
     let world = || {
         let world = World::new(run.seed, plan.clone(), options.planted, run.forced);
         if run.repeat { world.digested() } else { world }
     };
-    let (result, trace) = if options.trace { world().traced().run() } else { world().run() };
-    let result = result.and_then(|report| {
-        if run.repeat && world().run().0.ok().as_ref() != Some(&report) {
+    let mut ran = if options.trace { world().traced().run() } else { world().run() };
+    ran.outcome = ran.outcome.and_then(|report| {
+        if run.repeat && world().run().outcome.ok().as_ref() != Some(&report) {
             let violation = Violation { invariant: "I20", what: "a second run went another way".into() };
             return Err(Failure { violation, at: report.simulated_ns, height: report.height });
         }
         Ok(report)
     });
-    (result, trace)
+    ran
 }
 
 /// The command that shows a failure with as little around it as was found; none where nothing can be left out.
 fn shrink(run: &Run, options: &Options, failure: &Failure) -> Option<String> {
     let fails = |narrow: &Narrow| {
         let options = Options { narrow: narrow.clone(), trace: false, ..options.clone() };
-        simulate(&Run { repeat: false, ..*run }, &options).0.is_err_and(|other| other.violation.invariant == failure.violation.invariant)
+        simulate(&Run { repeat: false, ..*run }, &options).outcome.is_err_and(|other| other.violation.invariant == failure.violation.invariant)
     };
     let least = options.narrow.least(&Plan::draw(run.seed), fails);
     (least != options.narrow).then(|| format!("  it fails with less, too: cargo sim --seed {:#x}{least} --trace", run.seed))

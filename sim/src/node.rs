@@ -44,6 +44,8 @@ pub(crate) struct Machine {
     /// Counts its lives: what was meant for an earlier one is dropped.
     pub(crate) life: u64,
     pub(crate) running: Option<Running>,
+    /// It last said that it asks others for blocks.
+    pub(crate) is_catching_up: bool,
     /// Never started again.
     pub(crate) retired: bool,
     pub(crate) effects: u64,
@@ -140,7 +142,19 @@ impl Machine {
             let owner = guard_owner(&genesis_hash, &key.public_key());
             Guard::create(&*disk.disk(), GUARD, GuardRecord::initial(owner.0)).expect("a new disk takes a guard");
         }
-        Self { disk, key, clock, life: 0, running: None, retired: false, effects: 0, frozen_until: 0, keeps_results, rot: Rot::default() }
+        Self {
+            disk,
+            key,
+            clock,
+            life: 0,
+            running: None,
+            is_catching_up: false,
+            retired: false,
+            effects: 0,
+            frozen_until: 0,
+            keeps_results,
+            rot: Rot::default(),
+        }
     }
 
     /// The same machine with another disk.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lockstep_replica::wire::Message;
 use lockstep_types::params::Millis;
 use lockstep_types::{ConsensusParams, ValidatorIndex, Vote, VoteType};
+use serde::{Deserialize, Serialize};
 
 use crate::random::Stream;
 
@@ -13,7 +14,8 @@ use crate::random::Stream;
 pub(crate) const MS: u64 = 1_000_000;
 
 /// How a Byzantine validator lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Lie {
     /// Two votes for one place, one to each half of its peers.
     Equivocate,
@@ -35,27 +37,28 @@ pub(crate) enum Lie {
 
 /// What some nodes do not get for a while, whoever sends it and however often: full queues lose one kind of message and
 /// carry another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hushed {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hushed {
     /// Prevotes and polkas: one node locks, and the others do not know.
     Prevotes,
     /// Precommits and commits: one node decides.
     Precommits,
     /// Proposals and parts: quorums come before what they name.
     Proposals,
-    /// Prevotes of one validator, whoever passes them on, and polkas: its vote is the one that is missing.
-    PrevotesOf(ValidatorIndex),
+    /// Prevotes of the validator that this node is, whoever passes them on, and polkas: its vote is the one that is missing.
+    PrevotesOf(usize),
 }
 
 impl Hushed {
-    /// Whether a message is of this kind.
-    pub(crate) fn covers(self, message: &Message) -> bool {
+    /// Whether a message is of this kind. The validators' places in their set, by node.
+    pub(crate) fn covers(self, message: &Message, places: &[ValidatorIndex]) -> bool {
         let votes = |kind: VoteType| match message {
             Message::Vote(vote) => vote.kind == kind,
             Message::Votes(batch) => batch.0.iter().any(|vote| vote.kind == kind),
             _ => false,
         };
-        let of = |vote: &Vote, voter: ValidatorIndex| vote.kind == VoteType::Prevote && vote.validator == voter;
+        let of = |vote: &Vote, voter: usize| vote.kind == VoteType::Prevote && places.get(voter) == Some(&vote.validator);
         match self {
             Self::PrevotesOf(voter) => match message {
                 Message::Vote(vote) => of(vote, voter),
@@ -70,7 +73,8 @@ impl Hushed {
 }
 
 /// One key in two unmodified replicas, of which neither knows of the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Twins {
     /// The validator that runs twice.
     pub(crate) node: usize,
@@ -78,8 +82,9 @@ pub(crate) struct Twins {
     pub(crate) apart: bool,
 }
 
-/// The plan of a seed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The plan of a seed. A file that lacks a field is older than it, and has none of what it says ([`Plan::quiet`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Plan {
     pub(crate) powers: Vec<u64>,
     /// Nodes beyond the validators, who only follow.
@@ -88,7 +93,10 @@ pub(crate) struct Plan {
     pub(crate) byzantine: Option<(usize, Lie)>,
     /// Or runs twice.
     pub(crate) twins: Option<Twins>,
-    pub(crate) params: ConsensusParams,
+    /// The chain's pace ([`lockstep_types::params::PaceParams`]), in milliseconds; its other parameters are the default ones.
+    pub(crate) min_block_interval_ms: u64,
+    pub(crate) empty_block_interval_ms: u64,
+    pub(crate) gather_ms: u64,
     /// How long faults happen.
     pub(crate) chaos: u64,
     pub(crate) latency: (u64, u64),
@@ -142,17 +150,15 @@ impl Plan {
             2 => (node, Lie::FarRounds),
             _ => (node, lie),
         });
-        let mut params = ConsensusParams::default();
-        params.pace.min_block_interval = Millis(*dice.pick(&[0, 0, 20]));
-        params.pace.empty_block_interval = Millis(dice.between(100, 400));
-        params.pace.gather = Millis(*dice.pick(&[0, 0, 0, 30]));
         let class = |dice: &mut Stream| dice.chance(500);
         let slow = class(&mut dice);
         Self {
             followers: usize::from(dice.chance(250)),
             byzantine,
             twins,
-            params,
+            min_block_interval_ms: *dice.pick(&[0, 0, 20]),
+            empty_block_interval_ms: dice.between(100, 400),
+            gather_ms: *dice.pick(&[0, 0, 0, 30]),
             chaos: dice.between(2_000, 8_000) * MS,
             latency: if slow { (MS, dice.between(20, 150) * MS) } else { (MS / 10, 5 * MS) },
             loss: if class(&mut dice) { dice.between(5, 400) } else { 0 },
@@ -181,15 +187,19 @@ impl Plan {
 
     /// A quiet network of four, for a crash at every step.
     pub(crate) fn sweep() -> Self {
-        let mut params = ConsensusParams::default();
-        params.pace.min_block_interval = Millis(0);
-        params.pace.empty_block_interval = Millis(200);
+        Self::quiet()
+    }
+
+    /// Nothing goes wrong.
+    pub(crate) fn quiet() -> Self {
         Self {
             powers: vec![10; 4],
             followers: 0,
             byzantine: None,
             twins: None,
-            params,
+            min_block_interval_ms: 0,
+            empty_block_interval_ms: 200,
+            gather_ms: 0,
             chaos: 400 * MS,
             latency: (MS / 10, 4 * MS),
             loss: 0,
@@ -215,22 +225,38 @@ impl Plan {
         }
     }
 
+    /// The chain's parameters.
+    pub(crate) fn params(&self) -> ConsensusParams {
+        let mut params = ConsensusParams::default();
+        params.pace.min_block_interval = Millis(self.min_block_interval_ms);
+        params.pace.empty_block_interval = Millis(self.empty_block_interval_ms);
+        params.pace.gather = Millis(self.gather_ms);
+        params
+    }
+
     /// Half of PRECISION: how far an honest clock may be off.
     pub(crate) fn honest_offset(&self) -> u64 {
-        self.params.synchrony.precision.0 * MS / 4
+        self.params().synchrony.precision.0 * MS / 4
     }
 
     /// How long the settled core may take, from the timeouts (`reliability.md` 2.8): twice the rounds in which the liars can
     /// propose and one more, counted from the highest round at the heal, then the blocks, each at its round-0 time.
     pub(crate) fn liveness_bound(&self, highest_round: u32, lag_blocks: u64) -> u64 {
         let faulty = u32::try_from(self.powers.len()).unwrap_or(u32::MAX) / 3;
-        let timeouts = &self.params.timeouts;
+        let params = self.params();
+        let timeouts = &params.timeouts;
         let round = |r: u32| timeouts.propose_at(r) + timeouts.vote_at(r) + timeouts.vote_at(r);
         let rounds: Duration = (0..=faulty + 1).map(|k| round(highest_round.saturating_add(k))).sum();
         let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // A block of the settled core waits for its interval, and for the rounds of those who do not answer.
-        let block = ns(self.params.pace.empty_block_interval.duration()) + ns(round(0)) + ns(round(1)) * u64::from(faulty.min(1));
+        let block = ns(params.pace.empty_block_interval.duration()) + ns(round(0)) + ns(round(1)) * u64::from(faulty.min(1));
         2 * ns(rounds) + lag_blocks * 20 * MS + (self.settle_blocks + 2) * block + SYNC_ALLOWANCE
+    }
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self::quiet()
     }
 }
 

@@ -22,12 +22,15 @@ use lockstep_types::{Address, BlockId, Hash, Height, PrivateKey, ValidatorIndex}
 use sha2::{Digest as _, Sha256};
 
 use crate::checks::{Checks, Violation};
+use crate::coverage::Coverage;
 use crate::crypto::Crypto;
-use crate::disk::{Fault, Survival, When};
+use crate::disk::{self, Survival, When};
 use crate::node::Machine;
 use crate::plan::{Hushed, MS, Plan};
-use crate::random::Stream;
+use crate::random::{Stream, Streams};
+use crate::schedule::{Fault, Schedule, Timed};
 use crate::votes::Votes;
+use crate::world::faults::{Cause, Outage};
 
 /// How long a request waits for its answer.
 const REQUEST_NS: u64 = 2_000 * MS;
@@ -35,6 +38,8 @@ const REQUEST_NS: u64 = 2_000 * MS;
 const EVENTS_MAX: u64 = 4_000_000;
 /// Blocks after which a chain is long enough for chaos to end.
 const CHAOS_BLOCKS: u64 = 60;
+/// More nodes than any network has: the streams of links are numbered by it.
+const NODES_MAX: usize = 32;
 
 /// Where a crash is forced, for the sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,26 +64,76 @@ pub(crate) enum Boundary {
 }
 
 enum What {
-    Input { node: usize, life: u64, input: Box<Input> },
-    LogSync { node: usize, life: u64 },
-    GuardSync { node: usize, life: u64 },
-    Job { node: usize, life: u64, effect: Box<Effect> },
-    Frame { from: usize, to: usize, connection: u64, bytes: Bytes, gossip: bool },
-    Ask { from: usize, from_life: u64, to: usize, job: JobId, connection: u64, bytes: Bytes },
-    Connect { a: usize, b: usize },
-    Reset,
-    Partition,
-    Crash,
-    DiskStop,
-    Freeze,
-    Hush,
-    Hunt,
-    HuntEnds,
-    CrashOf { node: usize },
-    Restart { node: usize, life: u64 },
-    Clock,
+    Input {
+        node: usize,
+        life: u64,
+        input: Box<Input>,
+    },
+    LogSync {
+        node: usize,
+        life: u64,
+    },
+    GuardSync {
+        node: usize,
+        life: u64,
+    },
+    Job {
+        node: usize,
+        life: u64,
+        effect: Box<Effect>,
+    },
+    Frame {
+        from: usize,
+        to: usize,
+        connection: u64,
+        bytes: Bytes,
+        gossip: bool,
+    },
+    Ask {
+        from: usize,
+        from_life: u64,
+        to: usize,
+        job: JobId,
+        connection: u64,
+        bytes: Bytes,
+    },
+    Connect {
+        a: usize,
+        b: usize,
+    },
+    /// A cause of faults rolls its dice.
+    Wake(Cause),
+    /// A fault happens.
+    Strike(Box<Fault>),
+    Restart {
+        node: usize,
+        life: u64,
+    },
     Submit,
-    Heal,
+}
+
+/// Links on which frames vanish.
+#[derive(Debug)]
+struct Cutting {
+    since: u64,
+    until: u64,
+    /// They work in every other span of this length; 0 where they never do.
+    flap: u64,
+    links: BTreeSet<(usize, usize)>,
+}
+
+impl Cutting {
+    fn holds(&self, now: u64) -> bool {
+        now < self.until && (self.flap == 0 || (now - self.since) / self.flap % 2 == 0)
+    }
+}
+
+/// Nodes that do not get one kind of message.
+#[derive(Debug)]
+struct Deafness {
+    until: u64,
+    kind: Hushed,
+    nodes: BTreeSet<usize>,
 }
 
 struct Event {
@@ -136,6 +191,18 @@ pub(crate) struct Report1 {
     pub(crate) digest: Vec<u8>,
 }
 
+/// A run, whatever came of it.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) outcome: Result<Report1, Failure>,
+    /// What happened, a line each, where it was asked for.
+    pub(crate) trace: Vec<String>,
+    /// What it takes to repeat it: [`World::following`].
+    pub(crate) schedule: Schedule,
+    /// Which fault met which step.
+    pub(crate) coverage: Coverage,
+}
+
 /// A run that broke something.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
@@ -157,14 +224,14 @@ pub(crate) struct World {
     /// By pair, lower first: the number of their connection.
     connections: BTreeMap<(usize, usize), u64>,
     connection_count: u64,
-    /// A kind of message that these nodes do not get.
-    hushed: Option<(Hushed, BTreeSet<usize>)>,
-    /// What nodes do not get while a lock is hunted for.
-    hunted: BTreeMap<usize, Vec<Hushed>>,
+    /// What nodes do not get.
+    deafness: Vec<Deafness>,
+    /// Who does not hear whom.
+    cuts: Vec<Cutting>,
+    /// What a machine does that stops at an operation of its disk.
+    outages: BTreeMap<usize, Outage>,
     /// The validators' places in their set, by node.
     indices: Vec<ValidatorIndex>,
-    /// Who hears whom not at all.
-    cut: BTreeSet<(usize, usize)>,
     checks: Checks,
     votes: Votes,
     /// What happened, a line each, where somebody wants to read it.
@@ -176,21 +243,29 @@ pub(crate) struct World {
     processed: u64,
     crashes: u64,
     heals: u64,
+    /// Faults that happened, in order.
+    struck: Vec<Timed>,
+    /// Faults to happen, of a run that follows a list.
+    following: Option<Vec<Timed>>,
+    follows: bool,
+    coverage: Coverage,
+    /// The end of faults has a time.
+    heal_is_due: bool,
     healed: bool,
     core: BTreeSet<usize>,
     deadline: u64,
     goal: u64,
     txs: u64,
     requests: u64,
-    network: Stream,
-    schedule: Stream,
-    disks: Stream,
-    faults: Stream,
-    stops: Stream,
-    hunts: Stream,
+    /// By the order of [`Cause::ALL`].
+    dice: Vec<Stream>,
+    links: Streams,
+    dials: Streams,
+    disks: Streams,
+    jobs: Streams,
+    scheduler: Stream,
     work: Stream,
     liar: Stream,
-    rot: Stream,
     /// The liar's second block for each of its blocks.
     second_blocks: BTreeMap<BlockId, BlockId>,
 }
@@ -200,15 +275,12 @@ type Outcome = Result<(), Violation>;
 impl World {
     pub(crate) fn new(seed: u64, plan: Plan, planted: Planted, forced: Option<ForcedCrash>) -> Self {
         let (genesis, keys) = crate::keys::genesis(&plan);
-        let mut clocks = Stream::new(seed, "clocks");
-        let mut offset = |plan: &Plan| {
-            let most = plan.clock_offset.max(plan.honest_offset());
-            i64::try_from(clocks.below(2 * most + 1)).expect("offsets are small") - i64::try_from(most).expect("offsets are small")
-        };
+        let mut clocks = Streams::new(seed, "clock");
+        let mut offset = |node: usize| clocks.of(node).around_zero(plan.clock_offset.max(plan.honest_offset()));
         let hash = genesis.hash();
         let powers = keys.iter().zip(&plan.powers).map(|(key, power)| (key.public_key().address(), *power)).collect();
         let mut machines: Vec<Machine> =
-            keys.into_iter().map(|key| (Some(key), offset(&plan))).map(|(key, clock)| Machine::new(key, clock, hash, plan.rots)).collect();
+            keys.into_iter().enumerate().map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.rots)).collect();
         machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash, plan.rots)));
         if let Some(twins) = plan.twins {
             let key = machines[twins.node].key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
@@ -220,7 +292,7 @@ impl World {
         let indices = indices(&plan.powers, &addresses);
         let first_operation = machines[0].disk.operations();
         if let Some(ForcedCrash { node, boundary: Boundary::Operation(operation, when), .. }) = forced {
-            machines[node].disk.fault_at(operation, Fault::Stop(when), seed ^ operation);
+            machines[node].disk.fault_at(operation, disk::Fault::Stop(when), seed ^ operation);
         }
         Self {
             votes: Votes::new(&addresses, &plan.powers, honest),
@@ -237,9 +309,9 @@ impl World {
             machines,
             connections: BTreeMap::new(),
             connection_count: 0,
-            cut: BTreeSet::new(),
-            hushed: None,
-            hunted: BTreeMap::new(),
+            deafness: Vec::new(),
+            cuts: Vec::new(),
+            outages: BTreeMap::new(),
             indices,
             checks: Checks::new(powers),
             digest: None,
@@ -247,21 +319,25 @@ impl World {
             processed: 0,
             crashes: 0,
             heals: 0,
+            struck: Vec::new(),
+            following: None,
+            follows: false,
+            coverage: Coverage::default(),
+            heal_is_due: false,
             healed: false,
             core: BTreeSet::new(),
             deadline: u64::MAX,
             goal: u64::MAX,
             txs: 0,
             requests: 0,
-            network: Stream::new(seed, "network"),
-            schedule: Stream::new(seed, "schedule"),
-            disks: Stream::new(seed, "disks"),
-            faults: Stream::new(seed, "faults"),
-            stops: Stream::new(seed, "disk stops and freezes"),
-            hunts: Stream::new(seed, "hunts"),
-            work: Stream::new(seed, "work"),
+            dice: Cause::ALL.map(|cause| Stream::new(seed, cause.label())).into(),
+            links: Streams::new(seed, "link"),
+            dials: Streams::new(seed, "dial"),
+            disks: Streams::new(seed, "disk"),
+            jobs: Streams::new(seed, "jobs"),
+            scheduler: Stream::new(seed, "scheduler"),
+            work: Stream::new(seed, "workload"),
             liar: Stream::new(seed, "liar"),
-            rot: Stream::new(seed, "rot"),
             plan,
         }
     }
@@ -269,6 +345,14 @@ impl World {
     /// Keeps a line for everything that matters.
     pub(crate) fn traced(mut self) -> Self {
         self.trace = Some(vec![format!("{:?}", self.plan)]);
+        self
+    }
+
+    /// Takes the faults from a list, and rolls none of the dice that draw them. One that was recorded for this seed and plan
+    /// gives the same run again.
+    pub(crate) fn following(mut self, faults: Vec<Timed>) -> Self {
+        self.following = Some(faults);
+        self.follows = true;
         self
     }
 
@@ -284,11 +368,14 @@ impl World {
         }
     }
 
-    /// Runs to the end; the lines too, if they were asked for.
-    pub(crate) fn run(mut self) -> (Result<Report1, Failure>, Vec<String>) {
+    /// Runs to the end.
+    pub(crate) fn run(mut self) -> Ran {
         let outcome = self.live();
         let trace = self.trace.take().unwrap_or_default();
-        (self.report_of(outcome), trace)
+        let faults = std::mem::take(&mut self.struck);
+        let schedule = Schedule { seed: self.seed, plan: self.plan.clone(), faults };
+        let coverage = std::mem::take(&mut self.coverage);
+        Ran { outcome: self.report_of(outcome), trace, schedule, coverage }
     }
 
     /// Runs to the end; then the power fails. What a node is left with.
@@ -322,32 +409,7 @@ impl World {
             self.start(node)?;
         }
         self.at(0, What::Submit);
-        self.at(self.plan.chaos, What::Heal);
-        if self.plan.resets {
-            self.after_between(100, 2_000, What::Reset);
-        }
-        if self.plan.partitions {
-            self.after_between(100, 2_500, What::Partition);
-        }
-        if self.plan.crashes || self.plan.crash_all {
-            self.after_between(20, self.plan.crash_interval_ms, What::Crash);
-        }
-        if self.plan.clock_steps {
-            self.after_between(100, 2_000, What::Clock);
-        }
-        if self.plan.disk_stops {
-            self.after_some(What::DiskStop);
-        }
-        if self.plan.freezes {
-            self.after_some(What::Freeze);
-        }
-        if self.plan.hushes {
-            self.after_some(What::Hush);
-        }
-        if self.plan.hunts {
-            let first = self.hunts.between(50 * MS, 2_000 * MS);
-            self.after(first, What::Hunt);
-        }
+        self.begin_faults();
         while let Some(Reverse(event)) = self.events.pop() {
             self.now = event.at;
             self.processed += 1;
@@ -404,7 +466,8 @@ impl World {
 
     fn at(&mut self, at: u64, what: What) {
         self.sequence += 1;
-        let tie = self.schedule.bits();
+        // Never 0: those go first.
+        let tie = self.scheduler.bits() | 1;
         self.events.push(Reverse(Event { at, tie, sequence: self.sequence, what }));
     }
 
@@ -412,15 +475,10 @@ impl World {
         self.at(self.now + delay, what);
     }
 
-    fn after_between(&mut self, low_ms: u64, high_ms: u64, what: What) {
-        let delay = self.faults.between(low_ms * MS, high_ms * MS);
-        self.after(delay, what);
-    }
-
-    /// The next disk stop or freeze.
-    fn after_some(&mut self, what: What) {
-        let delay = self.stops.between(50 * MS, 2_000 * MS);
-        self.after(delay, what);
+    /// Before everything else of its nanosecond, in the order in which this is called.
+    fn first_at(&mut self, at: u64, what: What) {
+        self.sequence += 1;
+        self.events.push(Reverse(Event { at, tie: 0, sequence: self.sequence, what }));
     }
 
     fn happen(&mut self, what: What) -> Outcome {
@@ -437,80 +495,13 @@ impl World {
             What::Frame { from, to, connection, bytes, gossip } => self.frame(from, to, connection, bytes, gossip),
             What::Ask { from, from_life, to, job, connection, bytes } => self.ask(from, from_life, to, job, connection, bytes),
             What::Connect { a, b } => self.connect(a, b),
-            What::Reset => {
-                let pairs: Vec<(usize, usize)> = self.connections.keys().copied().collect();
-                if !self.healed {
-                    if !pairs.is_empty() {
-                        let (a, b) = *self.faults.pick(&pairs);
-                        self.disconnect(a, b)?;
-                    }
-                    self.after_between(50, 2_000, What::Reset);
-                }
-                Ok(())
-            }
-            What::Partition => {
-                self.partition();
-                Ok(())
-            }
-            What::Crash => self.crash_some(),
-            What::DiskStop => {
-                if !self.healed {
-                    let node = self.stops.place(self.machines.len());
-                    self.stop_disk(node, 40);
-                    self.after_some(What::DiskStop);
-                }
-                Ok(())
-            }
-            What::CrashOf { node } if !self.healed => {
-                let survival = *self.stops.pick(&Survival::EACH);
-                self.crash(node, survival)
-            }
-            What::CrashOf { .. } => Ok(()),
-            What::Hush => {
-                self.hush();
-                Ok(())
-            }
-            What::Hunt => {
-                self.hunt();
-                Ok(())
-            }
-            What::HuntEnds => {
-                self.hunted.clear();
-                Ok(())
-            }
-            What::Freeze => {
-                if !self.healed {
-                    let node = self.stops.place(self.machines.len());
-                    let until = self.now + self.stops.between(10 * MS, 3_000 * MS);
-                    self.machines[node].frozen_until = until.min(self.plan.chaos);
-                    self.after_some(What::Freeze);
-                }
-                Ok(())
-            }
+            What::Wake(cause) => self.wake(cause),
+            What::Strike(fault) => self.strike(*fault),
             What::Restart { node, life } => {
-                if self.machines[node].life == life && self.machines[node].running.is_none() && !self.machines[node].retired {
-                    if self.plan.rots && !self.healed && self.rot.chance(350) {
-                        self.rot(node);
-                    }
-                    if self.plan.disk_stops && !self.healed && self.stops.chance(300) {
-                        self.stop_disk(node, 16);
-                    }
-                    self.start(node)?;
-                }
-                Ok(())
-            }
-            What::Clock => {
-                if !self.healed {
-                    let node = self.faults.place(self.machines.len());
-                    let most = i64::try_from(self.plan.clock_offset.max(self.plan.honest_offset())).expect("offsets are small");
-                    self.machines[node].clock =
-                        i64::try_from(self.faults.below(2 * most.unsigned_abs() + 1)).expect("offsets are small") - most;
-                    self.after_between(100, 2_000, What::Clock);
-                }
-                Ok(())
+                let machine = &self.machines[node];
+                if machine.life == life && machine.running.is_none() && !machine.retired { self.start(node) } else { Ok(()) }
             }
             What::Submit => self.submit(),
-            What::Heal => self.heal(),
         }
     }
 

@@ -14,10 +14,10 @@ use lockstep_storage::log::Kind;
 use lockstep_types::{Time, Vote};
 use sha2::Digest as _;
 
+use super::faults::Cause;
 use super::{CHAOS_BLOCKS, Outcome, REQUEST_NS, What, World, pair, violation};
 use crate::checks::{PRECOMMIT, Signed};
 use crate::node::Running;
-use crate::plan::MS;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) -> Outcome {
@@ -56,6 +56,7 @@ impl World {
             self.machines[node].rot.until = u64::MAX;
         }
         self.trace(|| format!("node {node} starts at height {at}"));
+        self.machines[node].is_catching_up = false;
         self.machines[node].life += 1;
         self.machines[node].running = Some(started.running);
         let now = self.clocks(node);
@@ -63,8 +64,9 @@ impl World {
         self.effects(node, effects)?;
         for other in 0..self.machines.len() {
             if other != node {
-                let delay = self.network.between(MS, 300 * MS);
-                self.after(delay, What::Connect { a: node.min(other), b: node.max(other) });
+                let (a, b) = pair(node, other);
+                let delay = self.dial_delay(a, b, 1, 300);
+                self.after(delay, What::Connect { a, b });
             }
         }
         Ok(())
@@ -119,12 +121,12 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn job_delay(&mut self) -> u64 {
-        self.schedule.between(1_000, self.plan.job_delay.max(2_000))
+    pub(super) fn job_delay(&mut self, node: usize) -> u64 {
+        self.jobs.of(node).between(1_000, self.plan.job_delay.max(2_000))
     }
 
     pub(super) fn answer(&mut self, node: usize, input: Input) {
-        let delay = self.job_delay();
+        let delay = self.job_delay(node);
         let life = self.machines[node].life;
         self.after(delay, What::Input { node, life, input: Box::new(input) });
     }
@@ -155,12 +157,12 @@ impl World {
                 }
                 running.unsynced.push(ticket);
                 running.bodies.asked(ticket, &records);
-                let delay = self.disks.between(100_000, self.plan.disk_delay);
+                let delay = self.disks.of(node).between(100_000, self.plan.disk_delay);
                 self.after(delay, What::LogSync { node, life });
             }
             Effect::Persist { ticket, write, .. } => {
                 self.machines[node].running.as_mut().expect("it performs").guard_queue.push_back((ticket, write));
-                let delay = self.disks.between(100_000, self.plan.disk_delay);
+                let delay = self.disks.of(node).between(100_000, self.plan.disk_delay);
                 self.after(delay, What::GuardSync { node, life });
             }
             Effect::Build { .. }
@@ -169,7 +171,7 @@ impl World {
             | Effect::CheckTxs { .. }
             | Effect::Flush { .. }
             | Effect::Read { .. } => {
-                let delay = self.job_delay();
+                let delay = self.job_delay(node);
                 self.after(delay, What::Job { node, life, effect: Box::new(effect) });
             }
             Effect::Send { to, lane, bytes } => {
@@ -260,8 +262,8 @@ impl World {
                 self.trace(|| format!("node {node} commits {} {block_id}", block.header.height));
                 self.checks.committed(node, *block_id, block, commit.get(), outcome)?;
                 self.votes.decided(node, commit.get())?;
-                if self.checks.height() > CHAOS_BLOCKS && !self.healed {
-                    return self.heal();
+                if self.checks.height() > CHAOS_BLOCKS && !self.heal_is_due {
+                    self.first_at(self.now + 1, What::Wake(Cause::Heal));
                 }
                 Ok(())
             }
@@ -281,6 +283,10 @@ impl World {
                     }
                     None => violation("I9", "somebody unknown is accused".into()),
                 }
+            }
+            Report::CatchingUp { behind, .. } => {
+                self.machines[node].is_catching_up = *behind;
+                Ok(())
             }
             // Only a liar is ever refused.
             Report::Refused { peer, reason, .. } => {

@@ -8,17 +8,38 @@ use lockstep_replica::seam::{AskId, JobId, Lane, Target};
 use lockstep_replica::wire::Message;
 use lockstep_types::PublicKey;
 
-use super::{Outcome, What, World, pair, peer_number};
+use super::{NODES_MAX, Outcome, What, World, pair, peer_number};
+use crate::coverage::Kind;
 use crate::plan::MS;
+use crate::random::Stream;
 
 impl World {
     /// How long a frame takes, if it arrives.
     pub(super) fn hop(&mut self, from: usize, to: usize) -> Option<u64> {
-        if self.cut.contains(&(from, to)) || self.is_apart(from, to) || (!self.healed && self.network.chance(self.plan.loss)) {
+        if self.is_cut(from, to) || self.is_apart(from, to) {
+            return None;
+        }
+        let loss = if self.healed { 0 } else { self.plan.loss };
+        if self.link(from, to).chance(loss) {
+            self.cover(Kind::Loss, to);
             return None;
         }
         let (low, high) = if self.healed { (MS / 10, 5 * MS) } else { self.plan.latency };
-        Some(self.network.between(low, high))
+        Some(self.link(from, to).between(low, high))
+    }
+
+    /// What happens to frames from one node to another.
+    fn link(&mut self, from: usize, to: usize) -> &mut Stream {
+        self.links.of(from * NODES_MAX + to)
+    }
+
+    /// How long until two nodes try to connect.
+    pub(super) fn dial_delay(&mut self, a: usize, b: usize, low_ms: u64, high_ms: u64) -> u64 {
+        self.dials.of(a * NODES_MAX + b).between(low_ms * MS, high_ms * MS)
+    }
+
+    fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cuts.iter().any(|cut| cut.holds(self.now) && cut.links.contains(&(from, to)))
     }
 
     /// Twins that are kept apart have half of the others each.
@@ -32,13 +53,12 @@ impl World {
 
     /// The nodes that do not get this frame, whoever sends it.
     fn deaf(&self, bytes: &Bytes) -> BTreeSet<usize> {
-        if self.hushed.is_none() && self.hunted.is_empty() {
+        if self.deafness.is_empty() {
             return BTreeSet::new();
         }
         let Ok(message) = Message::decode(bytes) else { return BTreeSet::new() };
-        let hushed = self.hushed.iter().filter(|(kind, _)| kind.covers(&message)).flat_map(|(_, deaf)| deaf);
-        let hunted = self.hunted.iter().filter(|(_, kinds)| kinds.iter().any(|kind| kind.covers(&message))).map(|(node, _)| node);
-        hushed.chain(hunted).copied().collect()
+        let deaf = self.deafness.iter().filter(|deafness| deafness.kind.covers(&message, &self.indices));
+        deaf.flat_map(|deafness| &deafness.nodes).copied().collect()
     }
 
     pub(super) fn send(&mut self, from: usize, to: Target, lane: Lane, bytes: &Bytes) {
@@ -47,11 +67,17 @@ impl World {
             (Target::All, Some(running)) => running.peers.values().copied().collect(),
             (Target::One(peer), Some(running)) => running.peers.get(peer).copied().into_iter().collect(),
         };
+        self.deafness.retain(|deafness| deafness.until > self.now);
+        self.cuts.retain(|cut| cut.until > self.now);
         let deaf = self.deaf(bytes);
         for (place, to) in peers.into_iter().enumerate().filter(|(_, to)| !deaf.contains(to)) {
             let Some(bytes) = self.lie(from, place, bytes) else { continue };
             let Some(connection) = self.connections.get(&pair(from, to)).copied() else { continue };
-            let copies = if !self.healed && self.network.chance(self.plan.duplication) { 2 } else { 1 };
+            let duplication = if self.healed { 0 } else { self.plan.duplication };
+            let copies = if self.link(from, to).chance(duplication) { 2 } else { 1 };
+            if copies == 2 {
+                self.cover(Kind::Duplicate, to);
+            }
             for _ in 0..copies {
                 if let Some(delay) = self.hop(from, to) {
                     self.after(delay, What::Frame { from, to, connection, bytes: bytes.clone(), gossip: lane == Lane::Gossip });
@@ -117,7 +143,7 @@ impl World {
                 self.input(node, life, Input::PeerDown { peer })?;
             }
         }
-        let delay = self.network.between(20 * MS, 600 * MS);
+        let delay = self.dial_delay(a, b, 20, 600);
         self.after(delay, What::Connect { a, b });
         Ok(())
     }

@@ -1,0 +1,176 @@
+//! Which fault met which step of the protocol: an empty cell is something that no run tried.
+
+use std::fmt;
+
+use lockstep_consensus::Step as CoreStep;
+
+use crate::node::Machine;
+
+/// What can happen to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Kind {
+    /// It loses power.
+    Crash,
+    /// All lose power at once.
+    PowerCut,
+    /// It loses power at an operation of its disk.
+    DiskStop,
+    /// It stands still.
+    Freeze,
+    /// Its clock jumps.
+    ClockStep,
+    /// It does not get one kind of message.
+    Hush,
+    /// It is on one of two sides.
+    Split,
+    /// It hears nobody and nobody hears it.
+    Alone,
+    /// It does not hear one other.
+    OneWay,
+    /// A connection of it ends.
+    Reset,
+    /// A frame to it is lost.
+    Loss,
+    /// A frame to it comes twice.
+    Duplicate,
+}
+
+impl Kind {
+    /// All of them, in the order of the table.
+    pub const ALL: [Self; 12] = [
+        Self::Crash,
+        Self::PowerCut,
+        Self::DiskStop,
+        Self::Freeze,
+        Self::ClockStep,
+        Self::Hush,
+        Self::Split,
+        Self::Alone,
+        Self::OneWay,
+        Self::Reset,
+        Self::Loss,
+        Self::Duplicate,
+    ];
+
+    /// As the table says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::PowerCut => "power cut",
+            Self::DiskStop => "disk stop",
+            Self::Freeze => "freeze",
+            Self::ClockStep => "clock step",
+            Self::Hush => "hush",
+            Self::Split => "split",
+            Self::Alone => "alone",
+            Self::OneWay => "one way",
+            Self::Reset => "reset",
+            Self::Loss => "loss",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
+/// What a node is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Step {
+    /// It reads its disk, or has not yet heard whether another process has its key.
+    Starting,
+    /// It waits for a proposal, or for its height to begin.
+    Propose,
+    /// It has prevoted.
+    Prevote,
+    /// It has precommitted.
+    Precommit,
+    /// It has a certificate, and the block is on its way, being written or executed.
+    Commit,
+    /// It asks for blocks that others have.
+    CatchingUp,
+}
+
+impl Step {
+    /// All of them, in the order of the table.
+    pub const ALL: [Self; 6] = [Self::Starting, Self::Propose, Self::Prevote, Self::Precommit, Self::Commit, Self::CatchingUp];
+
+    /// As the table says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Propose => "propose",
+            Self::Prevote => "prevote",
+            Self::Precommit => "precommit",
+            Self::Commit => "commit",
+            Self::CatchingUp => "catching up",
+        }
+    }
+
+    /// What a machine is doing; none where it is down.
+    pub(crate) fn of(machine: &Machine) -> Option<Self> {
+        let replica = &machine.running.as_ref()?.replica;
+        let consensus = replica.consensus();
+        if machine.is_catching_up {
+            return Some(Self::CatchingUp);
+        }
+        if consensus.height() == replica.height() && consensus.certified().is_some() {
+            return Some(Self::Commit);
+        }
+        Some(match consensus.current_step() {
+            CoreStep::Propose => Self::Propose,
+            CoreStep::Prevote => Self::Prevote,
+            CoreStep::Precommit => Self::Precommit,
+        })
+    }
+}
+
+/// How often each fault met each step, of the node that it happened to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coverage([[u64; Step::ALL.len()]; Kind::ALL.len()]);
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self([[0; Step::ALL.len()]; Kind::ALL.len()])
+    }
+}
+
+impl Coverage {
+    /// It happened once more.
+    pub(crate) fn count(&mut self, kind: Kind, step: Step) {
+        self.0[kind as usize][step as usize] += 1;
+    }
+
+    /// How often a fault met a step.
+    pub fn of(&self, kind: Kind, step: Step) -> u64 {
+        self.0[kind as usize][step as usize]
+    }
+
+    /// Adds what another run met.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+            *mine += theirs;
+        }
+    }
+
+    /// Pairs that never met.
+    pub fn empty(&self) -> impl Iterator<Item = (Kind, Step)> {
+        Kind::ALL.into_iter().flat_map(|kind| Step::ALL.map(|step| (kind, step))).filter(|(kind, step)| self.of(*kind, *step) == 0)
+    }
+}
+
+impl fmt::Display for Coverage {
+    /// A table for people: a line for each fault.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<12}", "")?;
+        for step in Step::ALL {
+            write!(f, "{:>12}", step.name())?;
+        }
+        for kind in Kind::ALL {
+            write!(f, "\n{:<12}", kind.name())?;
+            for step in Step::ALL {
+                write!(f, "{:>12}", self.of(kind, step))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -9,14 +9,18 @@
 //!
 //! Everything that a client can make grow has a bound in [`Limits`]: connections, bodies, batches, nesting, reads at a
 //! time, calls under way on a WebSocket, bytes of a reply, and the time anything may take. Beyond a bound the client is
-//! told so. Nothing that a request said is repeated in HTML or plain text.
+//! told so; what is large shares one room with the requests, or the replies, of all other clients. Nothing that a request said is repeated in HTML or plain text.
 
 mod access;
 mod envelope;
+mod frames;
 mod genesis;
+mod guest;
 mod methods;
 mod params;
+pub mod probe;
 mod reply;
+mod room;
 mod service;
 mod steady;
 mod target;
@@ -26,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, RawQuery, Request, State};
@@ -40,20 +44,22 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use self::access::Access;
 use self::envelope::{ErrorObject, Message, Transport, URI_ID, failure, success};
+use self::frames::SMALL_BYTES;
 use self::genesis::Genesis;
+use self::guest::{Guest, Places};
 use self::methods::{Context, METHODS, WEBSOCKET_ONLY};
 use self::params::Args;
-use self::reply::Room;
+use self::room::{Held, Room};
 use self::service::Service;
-use self::steady::Steady;
+use self::steady::{Steady, hear_out};
 use self::target::Lenient;
 use crate::backend::Backend;
 
@@ -68,12 +74,17 @@ pub struct Limits {
     pub batch: usize,
     /// Connections of all kinds.
     pub connections: usize,
+    /// Of these, connections from one address, or one /64 network of IPv6. Loopback is not counted: proxies come from there.
+    pub per_ip: usize,
     /// Reads that run at a time. Few: reads share cores with consensus, and more of them do not finish sooner.
     pub readers: usize,
     /// How long a read waits for its turn before the client is told that the node is overloaded.
     pub read_wait: Duration,
     /// Bytes of answers in one batch after which no further read of it is made. The last one may exceed it.
     pub reply_bytes: usize,
+    /// Bytes of all large requests, above 16 KiB each, that are being received or answered. One of [`Limits::body_bytes`]
+    /// always fits.
+    pub requests_bytes: usize,
     /// Bytes of all large replies by HTTP that wait for their readers.
     pub replies_bytes: usize,
     /// Calls under way on one WebSocket; further frames wait in the socket.
@@ -100,9 +111,12 @@ impl Default for Limits {
             body_bytes: 1_000_000,
             batch: 100,
             connections: 900,
+            // A third: one address alone does not keep all others out.
+            per_ip: 300,
             readers: 4,
             read_wait: Duration::from_secs(5),
             reply_bytes: 32 * 1024 * 1024,
+            requests_bytes: 64 * 1024 * 1024,
             replies_bytes: 128 * 1024 * 1024,
             websocket_calls: 16,
             websocket_ping: Duration::from_secs(27),
@@ -147,7 +161,7 @@ pub enum ServeError {
 pub struct Server {
     local_addr: SocketAddr,
     stop: watch::Sender<bool>,
-    connections: Arc<Semaphore>,
+    places: Arc<Places>,
     limits: Limits,
 }
 
@@ -157,12 +171,13 @@ struct Shared {
     service: Arc<Service>,
     access: Arc<Access>,
     limits: Limits,
-    room: Room,
+    requests: Room,
+    replies: Room,
     stop: watch::Receiver<bool>,
 }
 
 /// Held as long as a connection lives, by its WebSocket too.
-type Lease = Arc<OwnedSemaphorePermit>;
+type Lease = Arc<Guest>;
 
 /// Starts a server on a listener. Must run within a tokio runtime.
 ///
@@ -180,12 +195,13 @@ pub fn serve(listener: TcpListener, backend: Arc<dyn Backend>, options: Options)
         service: Arc::new(Service::new(context, limits.clone())),
         access: Arc::new(Access { loopback: local_addr.ip().is_loopback(), hosts, origins }),
         limits: limits.clone(),
-        room: Room::new(limits.replies_bytes),
+        requests: Room::new(limits.requests_bytes.max(limits.body_bytes)),
+        replies: Room::new(limits.replies_bytes),
         stop: stopping.clone(),
     };
-    let connections = Arc::new(Semaphore::new(limits.connections));
-    tokio::spawn(accept(listener, router(shared, routes), Arc::clone(&connections), limits.clone(), stopping));
-    Ok(Server { local_addr, stop, connections, limits })
+    let places = Arc::new(Places::new(limits.connections, limits.per_ip));
+    tokio::spawn(accept(listener, shared, routes, Arc::clone(&places), stopping));
+    Ok(Server { local_addr, stop, places, limits })
 }
 
 impl Server {
@@ -197,9 +213,8 @@ impl Server {
     /// Stops: no new connections, WebSockets are closed, running calls get [`Limits::stop_wait`] to end.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
-        let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
         // Connections that outlast the wait are cut when the process ends.
-        let _ = tokio::time::timeout(self.limits.stop_wait, self.connections.acquire_many(all)).await;
+        let _ = tokio::time::timeout(self.limits.stop_wait, self.places.empty(self.limits.connections)).await;
     }
 }
 
@@ -209,17 +224,19 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Takes connections until the server stops or its handle is dropped.
-async fn accept(listener: TcpListener, router: Router, connections: Arc<Semaphore>, limits: Limits, mut stop: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, shared: Shared, routes: Router, places: Arc<Places>, mut stop: watch::Receiver<bool>) {
     /// Clients told at a time that there is no room; others are dropped untold.
     const REFUSALS_MAX: usize = 32;
     /// Out of file descriptors is the usual reason why accepting fails: wait for some to be closed.
     const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let (limits, requests) = (shared.limits.clone(), shared.requests.clone());
+    let router = router(shared, routes);
     loop {
-        let stream = tokio::select! {
+        let (stream, from) = tokio::select! {
             () = stopped(&mut stop) => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "RPC cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -227,8 +244,9 @@ async fn accept(listener: TcpListener, router: Router, connections: Arc<Semaphor
                 }
             },
         };
-        if let Ok(permit) = Arc::clone(&connections).try_acquire_owned() {
-            tokio::spawn(connection(stream, router.clone(), Arc::new(permit), limits.clone(), stop.clone()));
+        if let Some(place) = places.take(from.ip()) {
+            let guest = Guest::new(place, requests.clone(), limits.body_bytes);
+            tokio::spawn(connection(stream, router.clone(), Arc::new(guest), limits.clone(), stop.clone()));
         } else if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
             tokio::spawn(async move {
                 refuse(stream).await;
@@ -240,21 +258,15 @@ async fn accept(listener: TcpListener, router: Router, connections: Arc<Semaphor
 
 /// Says that there is no room, and waits a moment for the client to read it.
 async fn refuse(mut stream: TcpStream) {
-    const REFUSE_WAIT: Duration = Duration::from_secs(1);
+    const WRITE_WAIT: Duration = Duration::from_secs(1);
     let body = failure(None, &ErrorObject::server("too many connections, try again later".to_owned()));
     let length = body.len();
     let reply = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: {length}\r\n\r\n{body}"
     );
-    let farewell = async {
-        stream.write_all(reply.as_bytes()).await?;
-        stream.shutdown().await?;
-        // Closing with unread bytes would reset the connection and take the reply with it.
-        let mut unread = [0; 1024];
-        while stream.read(&mut unread).await? > 0 {}
-        std::io::Result::Ok(())
-    };
-    let _ = tokio::time::timeout(REFUSE_WAIT, farewell).await;
+    if let Ok(Ok(())) = tokio::time::timeout(WRITE_WAIT, stream.write_all(reply.as_bytes())).await {
+        hear_out(stream).await;
+    }
 }
 
 /// Serves one connection until its client leaves, idles too long, or the server stops.
@@ -265,7 +277,7 @@ async fn connection(stream: TcpStream, router: Router, lease: Lease, limits: Lim
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "RPC connection without TCP_NODELAY");
     }
-    let io = TokioIo::new(Lenient::new(Steady::new(stream, limits.write_wait)));
+    let io = TokioIo::new(Lenient::new(Steady::new(stream, Arc::clone(&lease), limits.write_wait), Arc::clone(&lease)));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Lease::clone(&lease));
@@ -318,7 +330,7 @@ fn json(status: StatusCode, body: String) -> Response {
 
 /// A reply that may be large; an error in its place when too many wait for their readers.
 fn kept(room: &Room, status: StatusCode, id: Option<&str>, reply: String) -> Response {
-    match room.keep(reply) {
+    match reply::keep(room, reply) {
         Some(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
         None => {
             let error = ErrorObject::server("the node is overloaded: too many large answers are being read, try again later".to_owned());
@@ -349,12 +361,17 @@ fn methods_page() -> Html<String> {
 
 /// `POST /`
 async fn rpc(State(shared): State<Shared>, request: Request) -> Response {
-    let body = match read_body(request, &shared.limits).await {
-        Ok(body) => body,
-        Err(reason) => {
-            let reply = failure(None, &ErrorObject::invalid_request(format!("error reading request body: {reason}")));
+    let guest = request.extensions().get::<Lease>().cloned();
+    // The room is held until the answer is made: what was asked is in memory as long.
+    let (body, _held) = match read_body(request, &shared).await {
+        Ok(read) => read,
+        Err(unread) => {
             // What is left of the body would be read as the next request.
-            return ([(header::CONNECTION, "close")], json(StatusCode::BAD_REQUEST, reply)).into_response();
+            if let Some(guest) = guest {
+                guest.dismiss();
+            }
+            let (status, error) = unread.answer();
+            return ([(header::CONNECTION, "close")], json(status, failure(None, &error))).into_response();
         }
     };
     if body.is_empty() {
@@ -374,19 +391,62 @@ async fn rpc(State(shared): State<Shared>, request: Request) -> Response {
     match replies.as_slice() {
         [] => StatusCode::OK.into_response(),
         // A batch with one reply is answered by the bare object, as CometBFT does.
-        [reply] => kept(&shared.room, StatusCode::OK, None, reply.clone()),
-        replies => kept(&shared.room, StatusCode::OK, None, format!("[{}]", replies.join(","))),
+        [reply] => kept(&shared.replies, StatusCode::OK, None, reply.clone()),
+        replies => kept(&shared.replies, StatusCode::OK, None, format!("[{}]", replies.join(","))),
     }
 }
 
-async fn read_body(request: Request, limits: &Limits) -> Result<Bytes, &'static str> {
-    let limited = http_body_util::Limited::new(request.into_body(), limits.body_bytes);
-    match tokio::time::timeout(limits.body_wait, limited.collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err("request body too large"),
-        Ok(Err(_)) => Err("the body ended early"),
-        Err(_) => Err("the body took too long"),
+/// Why the body of a request was not read.
+enum Unread {
+    TooLarge,
+    TooSlow,
+    Cut,
+    NoRoom,
+}
+
+impl Unread {
+    /// As CometBFT answers, and as an overloaded node does.
+    fn answer(self) -> (StatusCode, ErrorObject) {
+        let unreadable = |why| (StatusCode::BAD_REQUEST, ErrorObject::invalid_request(format!("error reading request body: {why}")));
+        match self {
+            Self::TooLarge => unreadable("request body too large"),
+            Self::TooSlow => unreadable("the body took too long"),
+            Self::Cut => unreadable("the body ended early"),
+            Self::NoRoom => {
+                let error =
+                    ErrorObject::server("the node is overloaded: too many large requests are under way, try again later".to_owned());
+                (StatusCode::SERVICE_UNAVAILABLE, error)
+            }
+        }
     }
+}
+
+/// The body of a request, and the room that it takes.
+async fn read_body(request: Request, shared: &Shared) -> Result<(Vec<u8>, Held), Unread> {
+    let read = tokio::time::timeout(shared.limits.body_wait, collect(request.into_body(), shared.limits.body_bytes, &shared.requests));
+    read.await.map_err(|_| Unread::TooSlow)?
+}
+
+/// Puts a body together. Its pieces are copied: each, however small, would keep the buffer alive that it was read into.
+async fn collect(mut body: Body, bytes_max: usize, room: &Room) -> Result<(Vec<u8>, Held), Unread> {
+    let (mut bytes, mut held) = (Vec::new(), Held::default());
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|_| Unread::Cut)?.into_data() else { continue };
+        let needed = bytes.len() + piece.len();
+        if needed > bytes_max {
+            return Err(Unread::TooLarge);
+        }
+        if needed > bytes.capacity() {
+            // Twice as much as before, so that few copies are made; never what is merely promised.
+            let capacity = needed.max(2 * bytes.capacity()).min(bytes_max);
+            if capacity > SMALL_BYTES && !room.grow(&mut held, capacity) {
+                return Err(Unread::NoRoom);
+            }
+            bytes.reserve_exact(capacity - bytes.len());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok((bytes, held))
 }
 
 /// `GET /<method>?arg=value`
@@ -400,7 +460,7 @@ async fn uri(State(shared): State<Shared>, Path(name): Path<String>, RawQuery(qu
     };
     let args = Args::from_query(method.params, query.as_deref().unwrap_or_default());
     match shared.service.call(method.run, args).await {
-        Ok(result) => kept(&shared.room, StatusCode::OK, Some(URI_ID), success(URI_ID, &result)),
+        Ok(result) => kept(&shared.replies, StatusCode::OK, Some(URI_ID), success(URI_ID, &result)),
         Err(refusal) => json(StatusCode::INTERNAL_SERVER_ERROR, failure(Some(URI_ID), &ErrorObject::of(refusal, Transport::Uri))),
     }
 }
@@ -408,16 +468,16 @@ async fn uri(State(shared): State<Shared>, Path(name): Path<String>, RawQuery(qu
 /// `GET /websocket`
 async fn websocket(
     State(shared): State<Shared>,
-    lease: Option<Extension<Lease>>,
+    Extension(guest): Extension<Lease>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return rejection.into_response(),
     };
+    // Grown for what comes: most frames are small, and most connections idle.
+    const BUFFER_BYTES: usize = 4 * 1024;
     let limits = shared.limits.clone();
-    upgrade.max_message_size(limits.body_bytes).max_frame_size(limits.body_bytes).on_upgrade(move |socket| async move {
-        websocket::talk(socket, shared.service, limits, shared.stop).await;
-        drop(lease);
-    })
+    let upgrade = upgrade.max_message_size(limits.body_bytes).max_frame_size(limits.body_bytes).read_buffer_size(BUFFER_BYTES);
+    upgrade.on_upgrade(move |socket| websocket::talk(socket, shared.service, limits, shared.requests, guest, shared.stop))
 }

@@ -5,44 +5,31 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::room::{Held, Room};
 
 /// Below this a reply is not counted: connections are bounded, and so are these.
 const SMALL_BYTES: usize = 256 * 1024;
 /// What is handed over at a time: the rest, and with it the room that it takes, stays here until the socket wants more.
 const SLICE_BYTES: usize = 64 * 1024;
-/// The unit of room.
-const UNIT_BYTES: usize = 1024;
 
-/// Room for the large replies of all connections.
-#[derive(Debug, Clone)]
-pub(super) struct Room(Arc<Semaphore>);
-
-impl Room {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / UNIT_BYTES).min(Semaphore::MAX_PERMITS))))
+/// The body of a reply; none when there is no room for it now.
+pub(super) fn keep(room: &Room, reply: String) -> Option<Body> {
+    if reply.len() <= SMALL_BYTES {
+        return Some(Body::from(reply));
     }
-
-    /// The body of a reply; none when there is no room for it now.
-    pub(super) fn keep(&self, reply: String) -> Option<Body> {
-        if reply.len() <= SMALL_BYTES {
-            return Some(Body::from(reply));
-        }
-        let units = u32::try_from(reply.len().div_ceil(UNIT_BYTES)).ok()?;
-        let room = Arc::clone(&self.0).try_acquire_many_owned(units).ok()?;
-        Some(Body::new(Kept { left: Bytes::from(reply), _room: room }))
-    }
+    let held = room.hold(reply.len())?;
+    Some(Body::new(Kept { left: Bytes::from(reply), _held: held }))
 }
 
 /// What is left of a large reply.
 struct Kept {
     left: Bytes,
-    _room: OwnedSemaphorePermit,
+    _held: Held,
 }
 
 impl HttpBody for Kept {
@@ -73,13 +60,13 @@ mod tests {
     async fn large_replies_share_one_room_and_give_it_back_when_they_are_read() {
         let room = Room::new(1 << 20);
         let large = || "x".repeat(600 * 1024);
-        let first = room.keep(large()).expect("there is room");
-        assert!(room.keep(large()).is_none(), "two are more than the room");
-        assert!(room.keep("small".to_owned()).is_some(), "small ones are not counted");
+        let first = keep(&room, large()).expect("there is room");
+        assert!(keep(&room, large()).is_none(), "two are more than the room");
+        assert!(keep(&room, "small".to_owned()).is_some(), "small ones are not counted");
         assert_eq!(first.size_hint().exact(), Some(600 * 1024));
         let read = first.collect().await.expect("it is whole").to_bytes();
         assert_eq!(read, large().as_bytes());
-        drop(room.keep(large()).expect("it was given back"));
-        assert!(room.keep(large()).is_some(), "and by one that was not read, too");
+        drop(keep(&room, large()).expect("it was given back"));
+        assert!(keep(&room, large()).is_some(), "and by one that was not read, too");
     }
 }

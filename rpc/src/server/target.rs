@@ -7,14 +7,18 @@
 //! passes as it came.
 //!
 //! It needs to know where requests begin, and for that only how long bodies are. After a body whose length is not told, or an
-//! upgrade, it passes on what comes without looking. A client that confuses it has bytes of its own targets escaped, or not.
+//! upgrade, it passes on what comes without looking; frames of a WebSocket are counted ([`frames`](super::frames)). A client that
+//! confuses it has bytes of its own targets escaped, or not, and takes room that it does not need.
 
 use std::io;
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::guest::Guest;
 
 /// Bytes of a header line that are looked at: enough for the three headers that matter.
 const LINE_BYTES_MAX: usize = 64;
@@ -39,6 +43,8 @@ enum Place {
     Body {
         left: u64,
     },
+    /// The frames of a WebSocket.
+    Frames,
     /// Never looked at again.
     Rest,
 }
@@ -49,12 +55,18 @@ enum Then {
     NextRequest,
     Body(u64),
     Unknown,
+    Frames,
 }
 
 impl Escaper {
-    fn take(&mut self, mut input: &[u8], output: &mut Vec<u8>) {
+    /// Escapes what came; how much of it, at its end, are frames of a WebSocket.
+    fn take(&mut self, mut input: &[u8], output: &mut Vec<u8>) -> usize {
         while let Some((byte, rest)) = input.split_first() {
             let whole = match self.place {
+                Place::Frames => {
+                    output.extend_from_slice(input);
+                    return input.len();
+                }
                 Place::Rest => input.len(),
                 Place::Body { left } => usize::try_from(left).map_or(input.len(), |left| left.min(input.len())),
                 _ => 0,
@@ -73,6 +85,7 @@ impl Escaper {
             self.step(*byte);
             input = rest;
         }
+        0
     }
 
     /// So many bytes of a body went by, not more than it has.
@@ -108,12 +121,17 @@ impl Escaper {
                 Then::NextRequest | Then::Body(0) => Place::Method,
                 Then::Body(left) => Place::Body { left },
                 Then::Unknown => Place::Rest,
+                Then::Frames => Place::Frames,
             };
             return;
         }
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { return };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"content-length") && self.then != Then::Unknown {
+        if name.eq_ignore_ascii_case(b"upgrade") && value.eq_ignore_ascii_case(b"websocket") {
+            self.then = Then::Frames;
+        } else if self.then == Then::Frames {
+            // A handshake has no body. One that is refused is the last that is looked at.
+        } else if name.eq_ignore_ascii_case(b"content-length") && self.then != Then::Unknown {
             let length = str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
             self.then = length.map_or(Then::Unknown, Then::Body);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") || name.eq_ignore_ascii_case(b"upgrade") {
@@ -127,18 +145,29 @@ fn is_refused(byte: u8) -> bool {
     matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80..)
 }
 
+/// What becomes of the bytes of a connection, in whatever pieces they come.
+pub(super) fn escape<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut escaper = Escaper::default();
+    let mut output = Vec::new();
+    for piece in pieces {
+        escaper.take(piece, &mut output);
+    }
+    output
+}
+
 /// The reader. What is written passes through.
 pub(super) struct Lenient<S> {
     inner: S,
     escaper: Escaper,
+    guest: Arc<Guest>,
     /// Read and escaped, waiting to be asked for; and how much of it is gone.
     ready: Vec<u8>,
     given: usize,
 }
 
 impl<S> Lenient<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner, escaper: Escaper::default(), ready: Vec::new(), given: 0 }
+    pub(super) fn new(inner: S, guest: Arc<Guest>) -> Self {
+        Self { inner, escaper: Escaper::default(), guest, ready: Vec::new(), given: 0 }
     }
 }
 
@@ -148,15 +177,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lenient<S> {
         const LOOK_BYTES: usize = 8 * 1024;
         let this = &mut *self;
         if this.given == this.ready.len() {
-            if this.escaper.place == Place::Rest {
-                return Pin::new(&mut this.inner).poll_read(cx, buf);
+            match this.escaper.place {
+                Place::Rest => return Pin::new(&mut this.inner).poll_read(cx, buf),
+                Place::Frames => {
+                    if this.guest.fault().is_some() {
+                        return Poll::Ready(Err(io::Error::other("no further frame of this client is read")));
+                    }
+                    let before = buf.filled().len();
+                    ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+                    this.guest.came(&buf.filled()[before..]);
+                    return Poll::Ready(Ok(()));
+                }
+                _ => {}
             }
             let mut look = [0; LOOK_BYTES];
             let mut look = ReadBuf::new(&mut look);
             ready!(Pin::new(&mut this.inner).poll_read(cx, &mut look))?;
             this.ready.clear();
             this.given = 0;
-            this.escaper.take(look.filled(), &mut this.ready);
+            let frames = this.escaper.take(look.filled(), &mut this.ready);
+            this.guest.came(&look.filled()[look.filled().len() - frames..]);
         }
         let waiting = &this.ready[this.given..];
         let part = &waiting[..waiting.len().min(buf.remaining())];
@@ -193,12 +233,7 @@ mod tests {
     use super::*;
 
     fn escaped(chunks: &[&[u8]]) -> String {
-        let mut escaper = Escaper::default();
-        let mut output = Vec::new();
-        for chunk in chunks {
-            escaper.take(chunk, &mut output);
-        }
-        String::from_utf8(output).expect("text")
+        String::from_utf8(escape(chunks.iter().copied())).expect("text")
     }
 
     /// What comes, and what it becomes, however the network cuts it.
@@ -239,6 +274,16 @@ mod tests {
             let stream = format!("POST /\"1\" HTTP/1.1\r\n{header}\r\ncontent-length: 0\r\n\r\nGET /\"2\" HTTP/1.1\r\n\r\n");
             becomes(&stream, &stream.replace("/\"1\"", "/%221%22"));
         }
+    }
+
+    #[test]
+    fn frames_of_a_websocket_are_told_from_what_is_before_them() {
+        let head = b"GET /websocket HTTP/1.1\r\nUpgrade: WebSocket\r\ncontent-length: 0\r\n\r\n";
+        let mut escaper = Escaper::default();
+        assert_eq!(escaper.take(head, &mut Vec::new()), 0);
+        assert_eq!(escaper.take(b"abc", &mut Vec::new()), 3);
+        assert_eq!(Escaper::default().take(&[&head[..], b"abc"].concat(), &mut Vec::new()), 3, "in one piece");
+        assert_eq!(Escaper::default().take(b"POST / H\r\nUpgrade: h2c\r\n\r\nabc", &mut Vec::new()), 0);
     }
 
     #[test]

@@ -72,6 +72,48 @@ async fn batches_and_bodies_are_bounded() {
 }
 
 #[tokio::test]
+async fn large_requests_of_all_clients_share_one_room() {
+    let options = limited(Limits { body_bytes: 500_000, requests_bytes: 600_000, ..Limits::default() });
+    let (_node, _server, addr) = Node::new(Chain::story()).serve_with(options).await;
+    let call = |bytes: usize| {
+        let mut body = br#"{"id":1,"method":"health"}"#.to_vec();
+        body.resize(bytes, b' ');
+        body
+    };
+    let body = call(400_000);
+    let mut slow = Http::connect(addr).await;
+    slow.write(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 400000\r\n\r\n").await;
+    slow.write(&body[..300_000]).await;
+    // Whether the server has read that shows in what it says to others.
+    let refused = loop {
+        let reply = Http::connect(addr).await.post(&body).await;
+        if reply.status != 200 {
+            break reply;
+        }
+    };
+    assert_eq!((refused.status, refused.headers["connection"].as_str()), (503, "close"));
+    let data = "the node is overloaded: too many large requests are under way, try again later";
+    assert_eq!(refused.json()["error"]["data"], data);
+    assert_eq!(Http::connect(addr).await.post(&call(16_000)).await.status, 200, "small ones are not counted");
+    slow.write(&body[300_000..]).await;
+    assert_eq!(slow.read().await.expect("an answer").status, 200, "who was there first is served");
+    assert_eq!(Http::connect(addr).await.post(&body).await.status, 200, "and gave its room back");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_ends_the_connection() {
+    let options = limited(Limits { body_wait: Duration::from_millis(50), ..Limits::default() });
+    let (_node, _server, addr) = Node::new(Chain::story()).serve_with(options).await;
+    let mut http = Http::connect(addr).await;
+    let reply = http.exchange(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{").await.expect("an answer");
+    // As CometBFT's server answers what it cannot read.
+    let data = "error reading request body: the body took too long";
+    let error = json!({ "jsonrpc": "2.0", "error": { "code": -32600, "message": "Invalid Request", "data": data } });
+    assert_eq!((reply.status, reply.json(), reply.headers["connection"].as_str()), (400, error, "close"));
+    assert!(http.read().await.is_none());
+}
+
+#[tokio::test]
 async fn a_reply_to_a_batch_is_bounded() {
     let options = limited(Limits { reply_bytes: 1_000, ..Limits::default() });
     let (_node, _server, addr) = Node::new(Chain::story()).serve_with(options).await;

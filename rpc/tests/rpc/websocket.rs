@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt as _, StreamExt as _};
 use lockstep_rpc::{Limits, Options};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -37,6 +39,14 @@ async fn next(socket: &mut Socket) -> Value {
 async fn ask(socket: &mut Socket, frame: &str) -> Value {
     socket.send(Message::text(frame)).await.unwrap();
     next(socket).await
+}
+
+/// The code with which the server ends the connection.
+async fn farewell(socket: &mut Socket) -> CloseCode {
+    match socket.next().await {
+        Some(Ok(Message::Close(Some(frame)))) => frame.code,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -120,7 +130,14 @@ async fn frames_are_bounded_and_origins_checked() {
     let (_node, _server, addr) = Node::new(Chain::story()).serve().await;
     let mut socket = connect(addr).await;
     let _ = socket.send(Message::text(" ".repeat(1_000_001))).await;
-    assert!(matches!(socket.next().await, None | Some(Err(_) | Ok(Message::Close(_)))), "too large a frame ends the connection");
+    assert_eq!(farewell(&mut socket).await, CloseCode::Size, "too large a frame ends the connection, and says why");
+    // In pieces, too, which go on while the answer comes.
+    let mut socket = connect(addr).await;
+    for piece in 0..5 {
+        let opcode = if piece == 0 { OpCode::Data(Data::Text) } else { OpCode::Data(Data::Continue) };
+        let _ = socket.send(Message::Frame(Frame::message(vec![b' '; 300_000], opcode, false))).await;
+    }
+    assert_eq!(farewell(&mut socket).await, CloseCode::Size);
 
     for (origin, let_in) in [("http://localhost:1", true), ("https://evil.example", false)] {
         let mut request = format!("ws://{addr}/websocket").into_client_request().unwrap();
@@ -135,6 +152,46 @@ async fn frames_are_bounded_and_origins_checked() {
     // A plain GET is not an upgrade.
     let reply = crate::http::Http::connect(addr).await.get("/websocket").await;
     assert!((400..500).contains(&reply.status));
+}
+
+#[tokio::test]
+async fn large_messages_of_all_clients_share_one_room() {
+    let limits = Limits { requests_bytes: 600_000, ..Limits::default() };
+    let (node, _server, addr) = Node::new(Chain::story()).serve_with(Options { limits, ..Options::default() }).await;
+    // The head of a frame is enough to take it: 700,000 bytes are claimed, and the room is one of the largest request.
+    let mut raw = connect(addr).await.into_inner();
+    raw.write_all(&[&[0x81, 0x80 | 127][..], &700_000_u64.to_be_bytes(), &[0; 4]].concat()).await.unwrap();
+    // Whether the server has read that shows in what it says to others.
+    let call = format!(r#"{{"id":1,"method":"health","x":"{}"}}"#, "x".repeat(400_000));
+    loop {
+        let mut other = connect(addr).await;
+        other.send(Message::text(call.clone())).await.unwrap();
+        match other.next().await.unwrap().unwrap() {
+            Message::Text(_) => {}
+            Message::Close(Some(frame)) if frame.code == CloseCode::Again => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut small = connect(addr).await;
+    assert_eq!(ask(&mut small, r#"{"id":1,"method":"health"}"#).await["id"], 1, "small ones are served");
+    let refused = crate::http::Http::connect(addr).await.post(call.as_bytes()).await;
+    assert_eq!(refused.status, 503, "and a POST of that size is not, either");
+    // The claim is given back when its client leaves.
+    drop(raw);
+    let mut http = crate::http::Http::connect(addr).await;
+    while http.post(call.as_bytes()).await.status == 503 {
+        http = crate::http::Http::connect(addr).await;
+    }
+    // A call under way holds its room until it is answered.
+    let (open, gate) = mpsc::channel();
+    *node.gate.lock().unwrap() = Some(gate);
+    let slow = format!(r#"{{"id":"slow","method":"abci_query","params":{{"path":"/gate"}},"x":"{}"}}"#, "x".repeat(700_000));
+    small.send(Message::text(slow)).await.unwrap();
+    while http.post(call.as_bytes()).await.status != 503 {}
+    open.send(()).unwrap();
+    assert_eq!(next(&mut small).await["id"], "slow");
+    let mut http = crate::http::Http::connect(addr).await;
+    assert_eq!(http.post(call.as_bytes()).await.status, 200);
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use lockstep_replica::seam::Outcome;
 use lockstep_types::{Address, AppHash, Block, BlockId, Commit, CommitSig, Hash, Height};
 
+use crate::subject::Subject;
+
 /// A broken invariant (numbers as in `docs/simulator.md`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -28,6 +30,9 @@ struct Decided {
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     powers: BTreeMap<Address, u64>,
+    /// Whether the application is the one that is modelled here, and whether it may add transactions to those of clients.
+    is_kv: bool,
+    adds_transactions: bool,
     chain: BTreeMap<u64, Decided>,
     /// Sign-bytes of honest keys by (key, type, height, round).
     signed: BTreeMap<(usize, u64, u64, u64), Vec<u8>>,
@@ -46,8 +51,8 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(powers: BTreeMap<Address, u64>) -> Self {
-        Self { powers, ..Self::default() }
+    pub(crate) fn new(powers: BTreeMap<Address, u64>, subject: &Subject) -> Self {
+        Self { powers, is_kv: subject.is_kv, adds_transactions: subject.adds_transactions, ..Self::default() }
     }
 
     pub(crate) fn submitted(&mut self, tx: &[u8]) {
@@ -106,7 +111,7 @@ impl Checks {
         }
         self.check_links(node, block_id, block, commit)?;
         for tx in &block.txs {
-            if !self.submitted.contains(&tx.hash()) {
+            if !self.adds_transactions && !self.submitted.contains(&tx.hash()) {
                 return fail("I3", format!("transaction {:?} was never submitted", tx.hash()));
             }
         }
@@ -155,6 +160,9 @@ impl Checks {
         self.model_height += 1;
         if outcome.results.len() != block.txs.len() {
             return Err("not one result for each transaction".into());
+        }
+        if !self.is_kv {
+            return Ok(());
         }
         for (tx, result) in block.txs.iter().zip(outcome.results.iter()) {
             let split: Vec<&[u8]> = tx.0.splitn(2, |byte| *byte == b'=').collect();
@@ -253,6 +261,8 @@ pub(crate) struct Signed {
     /// Hash of the block voted for or proposed; none for nil.
     pub(crate) block: Option<Vec<u8>>,
     pub(crate) valid_round: Option<u64>,
+    /// When it was signed, by the clock of who signs: a vote's own time, a proposal's block's. In nanoseconds since 1970.
+    pub(crate) time: i128,
 }
 
 impl fmt::Display for Signed {
@@ -287,7 +297,7 @@ impl Signed {
         if (bytes.len() - at) as u64 != length {
             return None;
         }
-        let mut signed = Self { kind: 0, height: 0, round: 0, block: None, valid_round: None };
+        let mut signed = Self { kind: 0, height: 0, round: 0, block: None, valid_round: None, time: 0 };
         // A proposal writes -1 for no valid round, and nothing for round 0.
         let mut proposed_round = 0;
         while at < bytes.len() {
@@ -315,6 +325,9 @@ impl Signed {
                     let length = usize::try_from(varint(bytes, &mut at)?).ok()?;
                     let field = bytes.get(at..at.checked_add(length)?)?;
                     at += length;
+                    if tag >> 3 == if signed.kind == PROPOSAL { 6 } else { 5 } {
+                        signed.time = nanoseconds(field)?;
+                    }
                     // A block id begins with its hash: tag 0a, 32 bytes.
                     if tag >> 3 == if signed.kind == PROPOSAL { 5 } else { 4 } {
                         signed.block = Some(field.get(2..34)?.to_vec());
@@ -332,6 +345,17 @@ impl Signed {
 
 /// The specification's number of a proposal.
 pub(crate) const PROPOSAL: u64 = 32;
+
+/// A timestamp message: seconds in field 1, nanoseconds in field 2.
+fn nanoseconds(message: &[u8]) -> Option<i128> {
+    let mut at = 0;
+    let mut total = 0;
+    while at < message.len() {
+        let unit = if varint(message, &mut at)? >> 3 == 1 { 1_000_000_000 } else { 1 };
+        total += i128::from(varint(message, &mut at)?.cast_signed()) * unit;
+    }
+    Some(total)
+}
 
 fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use lockstep_app::{Host, Kv};
+use lockstep_app::{Application, Host, State};
 use lockstep_consensus::Step;
 use lockstep_genesis::Genesis;
 use lockstep_replica::execution::Executor;
@@ -55,6 +55,8 @@ pub(crate) struct Machine {
     pub(crate) keeps_results: bool,
     /// What rot did to it.
     pub(crate) rot: Rot,
+    /// The height whose state it wrote last, as it was told.
+    pub(crate) flushed: Height,
 }
 
 /// What rot did to a machine.
@@ -91,6 +93,8 @@ pub(crate) struct Running {
     pub(crate) asks: BTreeMap<AskId, (usize, u64, lockstep_replica::seam::JobId)>,
     pub(crate) ask_count: u64,
     pub(crate) bodies: Bodies,
+    /// Transactions that blocks of this life executed with success, by height.
+    pub(crate) executed: BTreeMap<Hash, Height>,
 }
 
 /// What the replica was told of bodies.
@@ -132,6 +136,8 @@ pub(crate) struct Started {
     pub(crate) running: Running,
     pub(crate) replayed: Vec<Replayed>,
     pub(crate) height: Height,
+    /// The height whose state was on the disk.
+    pub(crate) flushed: Height,
     pub(crate) healed: Vec<Healed>,
 }
 
@@ -154,6 +160,7 @@ impl Machine {
             frozen_until: 0,
             keeps_results,
             rot: Rot::default(),
+            flushed: Height::ZERO,
         }
     }
 
@@ -165,7 +172,13 @@ impl Machine {
     }
 
     /// Opens what is on the disk and goes on from it.
-    pub(crate) fn start(&self, genesis: &Genesis, flush_blocks: u64, planted: Planted) -> Result<Started, String> {
+    pub(crate) fn start(
+        &self,
+        app: Arc<dyn Application>,
+        genesis: &Genesis,
+        flush_blocks: u64,
+        planted: Planted,
+    ) -> Result<Started, String> {
         let disk = self.disk.disk();
         let genesis_hash = genesis.hash();
         let guard = match &self.key {
@@ -184,7 +197,7 @@ impl Machine {
             keep_results: self.keeps_results,
             flush_keys: FLUSH_KEYS,
             genesis,
-            host: Host::new(Arc::new(Kv)),
+            host: Host::new(app),
         };
         let mut outcomes = BTreeMap::new();
         let opened = recovery::open(&home, guard.as_ref(), |told| {
@@ -195,7 +208,7 @@ impl Machine {
         let Opened { log, db, results, recovered: Recovered { restored, executor }, healed, .. } =
             opened.map_err(|error| error.to_string())?;
         let reader = log.reader();
-        let height = restored.chain.height;
+        let (height, flushed) = (restored.chain.height, restored.flushed);
         let mut replayed = Vec::new();
         for (_, outcome) in outcomes.range(..=height) {
             let (block_id, block, _, commit) = decided(&reader, outcome.height).map_err(|error| error.to_string())?;
@@ -204,6 +217,7 @@ impl Machine {
         let me = self.key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
         let config =
             Config { genesis_hash, me, mempool: lockstep_mempool::Limits::default(), flush_keys: FLUSH_KEYS, flush_blocks, planted };
+        let readable = executor.state().clone();
         let running = Running {
             replica: Replica::new(config, restored),
             fence: Fence::new(),
@@ -219,8 +233,11 @@ impl Machine {
             asks: BTreeMap::new(),
             ask_count: 0,
             bodies: Bodies::default(),
+            readable,
+            executed: VecDeque::new(),
+            executed: BTreeMap::new(),
         };
-        Ok(Started { running, replayed, height, healed })
+        Ok(Started { running, replayed, height, flushed, healed })
     }
 }
 
@@ -269,16 +286,39 @@ impl Machine {
 }
 
 impl Running {
-    /// L36 fires on each of its conditions, the last one too: in the prevote step, with a polka of our round for a body that is
-    /// valid and durable, nothing is left to wait for. What is wrong, if something is.
+    /// L36 fires on each of its conditions, the last one too: past the propose step, with a polka of our round for a body that is
+    /// valid and durable, nothing is left to wait for. In the prevote step it is locked and precommitted (L38-L41), in every
+    /// step it is remembered as valid (L42). What is wrong, if something is.
     pub(crate) fn misses_polka(&self) -> Option<String> {
         let consensus = self.replica.consensus();
-        if consensus.current_step() != Step::Prevote || consensus.certified().is_some() || consensus.height() != self.replica.height() {
+        if consensus.current_step() == Step::Propose || consensus.certified().is_some() || consensus.height() != self.replica.height() {
             return None;
         }
         let polka = consensus.votes(consensus.round(), VoteType::Prevote)?.quorum_block()?;
         let is_here = self.bodies.valid.contains(&polka.hash) && self.bodies.durable.contains(&polka.hash);
-        is_here.then(|| format!("a polka of height {}, round {} is not acted on", consensus.height(), consensus.round()))
+        let is_remembered = consensus.valid().is_some_and(|valid| valid.round == consensus.round() && valid.block_id == polka);
+        (is_here && (consensus.current_step() == Step::Prevote || !is_remembered)).then(|| format!("a polka of height {}, round {} is not acted on", consensus.height(), consensus.round()))
+    }
+
+    /// A block was executed.
+    pub(crate) fn executed(&mut self, block: &Block, outcome: &Outcome) {
+        let done = block.txs.iter().zip(outcome.results.iter()).filter(|(_, result)| result.code == 0);
+        self.executed.extend(done.map(|(tx, _)| (tx.hash(), outcome.height)));
+    }
+
+    /// What was executed since this node started, it does not propose again: the pool remembers far more than a run executes.
+    /// What is wrong, if something is, with a block built after `chain`.
+    pub(crate) fn repeats(&self, block: &Block, chain: &ChainState) -> Option<String> {
+        let before = |tx: &lockstep_types::Tx| self.executed.get(&tx.hash()).copied().filter(|height| *height <= chain.height);
+        let (tx, height) = block.txs.iter().find_map(|tx| Some((tx, before(tx)?)))?;
+        Some(format!("a block of height {} with {tx:?}, which height {height} executed", block.header.height))
+    }
+
+    /// Readers hear of this height.
+    pub(crate) fn tell_readers(&mut self, height: Height) {
+        while self.executed.front().is_some_and(|state| state.height() <= height) {
+            self.readable = self.executed.pop_front().expect("just seen");
+        }
     }
 
     /// Appends records; they are durable at the next sync.

@@ -26,6 +26,8 @@ pub(crate) struct Votes {
     /// Nodes by the address of their key.
     nodes: BTreeMap<Address, usize>,
     said: BTreeMap<Place, BTreeMap<usize, Value>>,
+    /// Prevotes for new values, by height and block: who, in which round, and when by its clock.
+    answered: BTreeMap<(u64, Vec<u8>), Vec<(usize, u64, i128)>>,
 }
 
 fn fail(what: String) -> Result<(), Violation> {
@@ -65,6 +67,26 @@ impl Votes {
         }
         self.said.entry((height, round, kind)).or_default().insert(node, value);
         Ok(())
+    }
+
+    /// An honest validator whose clock was never set signs, and time is what it says: kept for [`Votes::check_timely`].
+    pub(crate) fn timed(&mut self, node: usize, signed: &Signed) {
+        if let (PREVOTE, Some(block), None) = (signed.kind, &signed.block, signed.valid_round) {
+            self.answered.entry((signed.height, block.clone())).or_default().push((node, signed.round, signed.time));
+        }
+    }
+
+    /// A block that was decided: nobody honest answered it, as a new value, before its time. What comes at `time - PRECISION` or
+    /// later by the clock of who gets it is timely, and it is answered after it came.
+    pub(crate) fn check_timely(&self, height: u64, block: &[u8], time: i128, precision: i128) -> Result<(), Violation> {
+        let answers = self.answered.get(&(height, block.to_vec())).into_iter().flatten();
+        match answers.into_iter().find(|(_, _, at)| at + precision < time) {
+            Some((node, round, at)) => fail(format!(
+                "node {node} prevotes in height {height}, round {round} a block of {} ms ahead of its clock",
+                (time - at) / 1_000_000
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Who said this at a place, as power; the dishonest included.

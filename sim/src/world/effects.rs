@@ -14,6 +14,7 @@ use lockstep_storage::log::Kind;
 use lockstep_types::{Time, Vote};
 use sha2::Digest as _;
 
+use super::byzantine::Say;
 use super::faults::Cause;
 use super::{CHAOS_BLOCKS, Outcome, REQUEST_NS, What, World, pair, violation};
 use crate::checks::{PRECOMMIT, Signed};
@@ -21,8 +22,13 @@ use crate::node::Running;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) -> Outcome {
+        if self.plan.byzantine.secluded.is_some_and(|secluded| secluded.node == node && !self.healed) {
+            return Ok(()); // It begins when the chain is long.
+        }
+        self.acting = Some(node);
         let machine = &self.machines[node];
-        let started = catch_unwind(AssertUnwindSafe(|| machine.start(&self.genesis, self.plan.flush_blocks, self.planted)));
+        let app = self.watch.over(&self.subject);
+        let started = catch_unwind(AssertUnwindSafe(|| machine.start(app, &self.genesis, self.plan.flush_blocks, self.planted)));
         let started = match started {
             Err(panic) => return violation("I18", format!("node {node} panicked while starting: {}", crate::panic_text(&*panic))),
             Ok(Err(reason)) => {
@@ -35,7 +41,8 @@ impl World {
         };
         for block in &started.replayed {
             if block.outcome.height.get() > self.checks.told(node) {
-                self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome)?;
+                let committed = self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome);
+                committed.or_else(|broken| self.forked(broken, block.outcome.height.get()))?;
                 self.votes.decided(node, &block.commit)?;
             }
         }
@@ -43,9 +50,18 @@ impl World {
         started.replayed.iter().try_for_each(|block| self.checks.replayed(node, &block.outcome))?;
         let has_rotted = std::mem::take(&mut self.machines[node].rot.is_fresh);
         self.checks.restarted(node, started.height, has_rotted)?;
+        if has_rotted {
+            self.history.rotted(node);
+        }
         let at = started.height;
+        // A state that was damaged is made again from the beginning.
+        let machine = &mut self.machines[node];
+        if started.flushed < machine.flushed && machine.rot.times == 0 {
+            return violation("I5", format!("node {node} wrote the state of height {} and finds that of {}", machine.flushed, started.flushed));
+        }
+        machine.flushed = started.flushed;
         for healed in &started.healed {
-            self.trace(|| format!("node {node}: {healed}"));
+            self.tell(Some(node), Told::Note, || healed.to_string());
         }
         if !(started.healed.is_empty() || self.machines[node].rot.times > 0) {
             return violation("I18", format!("node {node} heals what never rotted: {}", started.healed[0]));
@@ -55,10 +71,10 @@ impl World {
             // A block of long ago that this start had no need of: nobody gets it from here.
             self.machines[node].rot.until = u64::MAX;
         }
-        self.trace(|| format!("node {node} starts at height {at}"));
         self.machines[node].is_catching_up = false;
         self.machines[node].life += 1;
         self.machines[node].running = Some(started.running);
+        self.tell(Some(node), Told::Start, || format!("starts at height {at}"));
         let now = self.clocks(node);
         let effects = self.machines[node].running.as_mut().expect("just started").replica.start(now);
         self.effects(node, effects)?;
@@ -83,6 +99,7 @@ impl World {
             return Ok(());
         }
         let now = self.clocks(node);
+        self.acting = Some(node);
         let Some(running) = self.machines[node].running.as_mut() else { return Ok(()) };
         if let Some(digest) = &mut self.digest {
             digest.update((node as u64).to_le_bytes());
@@ -139,15 +156,22 @@ impl World {
                 self.answer(node, Input::Verified { job, verdicts });
             }
             Effect::Sign { job, bytes, .. } => {
-                self.trace(|| {
-                    format!("node {node} signs {}", Signed::read(&bytes).map_or_else(|| "?".into(), |signed| signed.to_string()))
+                self.tell(Some(node), Told::Sign, || {
+                    format!("signs {}", Signed::read(&bytes).map_or_else(|| "?".into(), |signed| signed.to_string()))
                 });
                 if self.is_honest(node) {
                     let signed = self.checks.signed(node, &bytes)?;
                     self.votes.signed(node, &signed)?;
+                    self.check_vote(node, &signed)?;
+                    if !self.plan.clock_steps && !self.healed {
+                        self.votes.timed(node, &signed);
+                    }
                     self.orders(node, &signed, &bytes)?;
                 }
                 let signature = self.machines[node].key.as_ref().map(|key| self.crypto.sign(key, &bytes));
+                if let Some(signature) = &signature {
+                    self.attest(node, &bytes, signature);
+                }
                 self.answer(node, Input::Signed { job, signature });
             }
             Effect::Persist { ticket, write: Write::Log(records), .. } => {
@@ -177,6 +201,7 @@ impl World {
             Effect::Send { to, lane, bytes } => {
                 if lane == Lane::Votes && self.is_honest(node) {
                     self.tap(node, &bytes)?;
+                    self.show(&bytes);
                 }
                 self.send(node, to, lane, &bytes);
             }
@@ -195,10 +220,11 @@ impl World {
             Effect::Respond { ask, bytes } => {
                 let asked = self.machines[node].running.as_mut().and_then(|running| running.asks.remove(&ask));
                 if let Some((to, to_life, job)) = asked
+                    && let Some(Say { after, bytes, .. }) = self.falsify(node, to, bytes)
                     && let Some(delay) = self.hop(node, to)
                 {
                     let input = Box::new(Input::Response { job, bytes: Some(bytes) });
-                    self.after(delay, What::Input { node: to, life: to_life, input });
+                    self.after(after + delay, What::Input { node: to, life: to_life, input });
                 }
             }
             Effect::SetTimer { at, timer } => {
@@ -206,18 +232,23 @@ impl World {
             }
             Effect::Reply { reply, .. } => {
                 if let Reply::Committed { hash, height, .. } = reply {
+                    self.order_3(node, height.get(), "a client")?;
                     self.checks.acknowledged(hash, height)?;
+                    self.history.acknowledged(node, &hash, height.get())?;
                 }
             }
-            Effect::Disconnect { peer, .. } => {
+            Effect::Disconnect { peer, reason } => {
                 let other = self.machines[node].running.as_ref().and_then(|running| running.peers.get(&peer)).copied();
                 if let Some(other) = other {
+                    self.expels(node, other, &reason)?;
                     self.disconnect(node.min(other), node.max(other))?;
                 }
             }
             Effect::Report { report, .. } => self.report(node, &report)?,
             Effect::Halt { reason } => {
-                if self.is_honest(node) {
+                // A cabal may bring two chains upon a node, and it must not go on with either.
+                self.liars.tally.halts += u64::from(self.is_over());
+                if self.is_honest(node) && !self.is_over() {
                     return violation("I18", format!("node {node} halts: {reason}"));
                 }
             }
@@ -248,10 +279,22 @@ impl World {
         if is_durable { Ok(()) } else { violation("order 1", format!("node {node} precommits a block whose body is not durable")) }
     }
 
+    /// What is said to be committed is durable.
+    fn order_3(&self, node: usize, height: u64, who: &str) -> Outcome {
+        let running = self.machines[node].running.as_ref().expect("it says so");
+        if running.reader.tip().unwrap_or(0) >= height {
+            return Ok(());
+        }
+        violation("order 3", format!("node {node} tells {who} of height {height}, whose decision is not durable"))
+    }
+
     pub(super) fn report(&mut self, node: usize, report: &Report) -> Outcome {
         match report {
             Report::Stepped { height, round, step } => {
-                self.trace(|| format!("node {node} enters {height}/{round} {step:?}"));
+                self.tell(Some(node), Told::Step, || format!("enters {height}/{round} {step:?}"));
+                if round.get() > 0 && self.is_honest(node) {
+                    self.liars.tally.rounds.insert((height.get(), round.get()));
+                }
                 Ok(())
             }
             Report::Committed { block_id, block, commit, outcome, chain } => {
@@ -260,8 +303,13 @@ impl World {
                     return self.disk_failed(node, reason);
                 }
                 self.trace(|| format!("node {node} commits {} {block_id}", block.header.height));
-                self.checks.committed(node, *block_id, block, commit.get(), outcome)?;
+                let committed = self.checks.committed(node, *block_id, block, commit.get(), outcome);
+                committed.or_else(|broken| self.forked(broken, block.header.height.get()))?;
                 self.votes.decided(node, commit.get())?;
+                self.order_3(node, block.header.height.get(), "readers")?;
+                let precision = i128::try_from(self.plan.params().synchrony.precision.duration().as_nanos()).expect("milliseconds");
+                let time = block.header.time.unix_nanos();
+                self.votes.check_timely(block.header.height.get(), &block_id.hash.0, time, precision)?;
                 if self.checks.height() > CHAOS_BLOCKS && !self.heal_is_due {
                     self.first_at(self.now + 1, What::Wake(Cause::Heal));
                 }
@@ -279,6 +327,7 @@ impl World {
                     }
                     Some(accused) => {
                         self.checks.accused.insert(accused);
+                        self.liars.tally.accused += 1;
                         Ok(())
                     }
                     None => violation("I9", "somebody unknown is accused".into()),
@@ -289,12 +338,13 @@ impl World {
                 Ok(())
             }
             // Only a liar is ever refused.
-            Report::Refused { peer, reason, .. } => {
+            Report::Refused { peer, points, reason } => {
                 let from = self.machines[node].running.as_ref().and_then(|running| running.peers.get(peer)).copied();
                 match from {
                     Some(from) if self.is_honest(from) && self.is_honest(node) => {
                         violation("I13", format!("node {node} refuses honest node {from}: {reason}"))
                     }
+                    Some(from) if self.is_honest(node) => self.refused(node, from, *points),
                     _ => Ok(()),
                 }
             }
@@ -351,11 +401,18 @@ impl World {
         let input = match effect {
             Effect::Build { job, build: request } => {
                 let built = build(executor.host(), executor.state(), &request);
+                if let Some(what) = running.repeats(&built.block, &request.chain) {
+                    return violation("I3", format!("node {node} builds {what}"));
+                }
                 Input::Built { job, built: Box::new(built) }
             }
             Effect::Check { job, check: request } => Input::Checked { job, verdict: check(executor.host(), executor.state(), &request) },
             Effect::Execute { job, execute } => {
-                Input::Executed { job, outcome: executor.execute(&execute).map(Box::new).map_err(|error| error.to_string()) }
+                let outcome = executor.execute(&execute);
+                if let Ok(outcome) = &outcome {
+                    running.executed(&execute.block, outcome);
+                }
+                Input::Executed { job, outcome: outcome.map(Box::new).map_err(|error| error.to_string()) }
             }
             Effect::CheckTxs { job, txs, recheck } => {
                 let kind = if recheck { CheckKind::Recheck } else { CheckKind::New };
@@ -363,7 +420,10 @@ impl World {
                 Input::TxsChecked { job, verdicts }
             }
             Effect::Flush { height, chain, .. } => match running.flush(height, &chain.encode()) {
-                Ok(()) => Input::Flushed { height },
+                Ok(()) => {
+                    self.machines[node].flushed = height;
+                    Input::Flushed { height }
+                }
                 Err(reason) => return self.disk_failed(node, reason),
             },
             Effect::Read { job, what } => {

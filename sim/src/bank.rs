@@ -1,0 +1,247 @@
+//! The bug bank: known bugs, planted one at a time, that the simulator must find. A blind simulator is worse than none.
+//!
+//! Each is a line that an engineer could write, in the consensus core, in the composition around it, or beneath. They stand
+//! behind the feature `planted`, which is never part of the program.
+
+use lockstep_consensus::planted::{Bug as Core, Planted as CorePlanted};
+use lockstep_replica::planted::{Bug as Step, Planted};
+use lockstep_storage::planted::Bug as Stored;
+use lockstep_types::planted::Bug as Beneath;
+
+/// A planted bug.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What a table calls the kind of it.
+    pub class: &'static str,
+    /// Its name in the code.
+    pub name: String,
+    /// In words.
+    pub what: &'static str,
+    /// To plant it.
+    pub planted: Planted,
+    /// A seed that saw it when this was last measured: tried first, so that a test need not search.
+    pub known: u64,
+}
+
+/// Seeds tried for each bug.
+pub const SEEDS_MAX: u64 = 2_000;
+
+fn core(class: &'static str, bug: Core, what: &'static str, known: u64) -> Entry {
+    let mut planted = Planted::default();
+    planted.consensus = CorePlanted::default().with(bug);
+    Entry { class, name: format!("{bug:?}"), what, planted, known }
+}
+
+fn step(class: &'static str, bug: Step, what: &'static str, known: u64) -> Entry {
+    Entry { class, name: format!("{bug:?}"), what, planted: Planted::default().with(bug), known }
+}
+
+fn beneath(class: &'static str, bug: Beneath, what: &'static str, known: u64) -> Entry {
+    let mut planted = Planted::default();
+    planted.beneath = Some(bug);
+    Entry { class, name: format!("{bug:?}"), what, planted, known }
+}
+
+fn stored(class: &'static str, bug: Stored, what: &'static str, known: u64) -> Entry {
+    let mut planted = Planted::default();
+    planted.storage = Some(bug);
+    Entry { class, name: format!("{bug:?}"), what, planted, known }
+}
+
+/// Plants what is switched by thread, for what this thread simulates from now on.
+pub(crate) fn plant(planted: &Planted) {
+    lockstep_types::planted::plant(planted.beneath);
+    lockstep_storage::planted::plant(planted.storage);
+}
+
+/// Every bug of the bank.
+pub fn bank() -> Vec<Entry> {
+    [
+        voting(),
+        rounds(),
+        persistence(),
+        restarts(),
+        blocks(),
+        certificates(),
+        proposers(),
+        gossip(),
+        catching_up(),
+        transactions(),
+        execution(),
+        healing(),
+    ]
+    .concat()
+}
+
+fn voting() -> Vec<Entry> {
+    const CLASS: &str = "counting and locking";
+    vec![
+        core(CLASS, Core::QuorumAtTwoThirds, "quorum ≥ two thirds", 0),
+        core(CLASS, Core::NilCounted, "a vote for nil counts for a block (L36)", 0),
+        core(CLASS, Core::FirstVoteOnly, "only a validator's first vote counted", 0),
+        core(CLASS, Core::DuplicateCountedTwice, "a vote that comes again counts again", 0),
+        core(CLASS, Core::HeadsCounted, "validators counted, not their power", 0),
+        core(CLASS, Core::PolkaBlindToValidRound, "polkas blind to the valid round", 0),
+        core(CLASS, Core::NoPolkaCheck, "an old value proposed without its polka (L28)", 0),
+        core(CLASS, Core::ValidRoundUnsaid, "a prevote for an old value without its valid round (L30)", 0),
+        core(CLASS, Core::LockIgnored, "the lock ignored (L22)", 0),
+        core(CLASS, Core::OlderPolkaReleases, "a polka older than the lock releases it (L29)", 0),
+        core(CLASS, Core::NilPolkaReleases, "a polka for nil releases the lock", 0),
+        core(CLASS, Core::EarlyPolkaForgotten, "a polka before its body forgotten (L36)", 0),
+        core(CLASS, Core::LateValidIgnored, "a polka after the prevote step not remembered as valid (L42)", 0),
+    ]
+}
+
+fn rounds() -> Vec<Entry> {
+    const CLASS: &str = "rounds, timers, time";
+    vec![
+        core(CLASS, Core::StaleTimer, "a stale timer obeyed", 0),
+        core(CLASS, Core::ProposeTimerStopped, "a value proposed again stops the propose timer (L28 may wait for ever)", 0),
+        core(CLASS, Core::PrevotesMustAgree, "the prevote timer waits for two thirds of one value (L34)", 0),
+        core(CLASS, Core::PrecommitsMustAgree, "the precommit timer waits for two thirds of one value (L47)", 0),
+        core(CLASS, Core::SkipPerStep, "skip counted for each kind of message (L55)", 0),
+        core(CLASS, Core::SkipOnOne, "one validator is enough to skip (L55)", 0),
+        core(CLASS, Core::NeverSkips, "no skip (L55)", 0),
+        core(CLASS, Core::LeavesInSilence, "a round left in silence", 0),
+        core(CLASS, Core::DecidesInOwnRoundOnly, "a decision of another round not taken (L49)", 0),
+        core(CLASS, Core::NoTimerAfterRestart, "a restart in the propose step sets no timer", 0),
+        core(CLASS, Core::TimelinessInValid, "timeliness made part of valid(v)", 0),
+        core(CLASS, Core::AlwaysTimely, "every proposal timely", 0),
+        step(CLASS, Step::ProposalTimeUnchecked, "a proposal says another time than its block", 0),
+    ]
+}
+
+fn persistence() -> Vec<Entry> {
+    const CLASS: &str = "persistence";
+    vec![
+        step(CLASS, Step::SendBeforeSync, "a message leaves before its guard record is durable", 0),
+        step(CLASS, Step::BodyNotDurable, "a body counts as durable when it is only asked to be", 0),
+        step(CLASS, Step::VoteBeforeDecision, "a vote of H + 1 before the decision of H is durable", 0),
+        step(CLASS, Step::GuardBesideDecision, "the guard record of H + 1 written beside the decision of H", 0),
+        step(CLASS, Step::ToldBeforeDurable, "readers told of a block that is not durable", 0),
+        step(CLASS, Step::AnsweredBeforeDurable, "clients told of a block that is not durable", 0),
+        step(CLASS, Step::FlushBeforeDecision, "the state written before its decision is durable", 0),
+        step(CLASS, Step::DecisionWithoutBody, "a decision written without its body", 0),
+        step(CLASS, Step::FirstBodyOnly, "of a round's bodies only the first written", 0),
+        beneath(CLASS, Beneath::FirstTicketReleases, "an effect that waits for two writes released by the first", 0),
+        beneath(CLASS, Beneath::WaitingWriteIsDurable, "a write that itself waits holds nobody back", 0),
+        stored(CLASS, Stored::GuardUnsynced, "the guard not synced", 0),
+        stored(CLASS, Stored::LogUnsynced, "the log not synced", 0),
+        stored(CLASS, Stored::SegmentNameUnsynced, "a new segment's name not synced", 0),
+        stored(CLASS, Stored::RollUnsynced, "a segment begun before the one before it is durable", 0),
+        stored(CLASS, Stored::StateUnsynced, "the state's commit not synced", 0),
+        stored(CLASS, Stored::ResultsUnsynced, "results not synced before the state", 0),
+    ]
+}
+
+fn restarts() -> Vec<Entry> {
+    const CLASS: &str = "guard and recovery";
+    vec![
+        step(CLASS, Step::LockLost, "the lock lost at a restart", 0),
+        step(CLASS, Step::OlderRecord, "the older guard record believed at a restart", 0),
+        step(CLASS, Step::OnlyNewestResent, "only the newest guard message said again after a restart", 0),
+        step(CLASS, Step::EarlierForgotten, "a guard record does not repeat what was said before", 0),
+        step(CLASS, Step::BodiesForgotten, "undecided bodies not looked for in the log", 0),
+        beneath(CLASS, Beneath::SignsBelowGuard, "a validator whose log was cut signs below its guard", 0),
+        stored(CLASS, Stored::GuardOneSlot, "every guard record in one slot", 0),
+        stored(CLASS, Stored::GuardOneCopy, "one copy of a guard record", 0),
+        stored(CLASS, Stored::GuardGoesBack, "the guard goes back", 0),
+        stored(CLASS, Stored::GuardBelievesCache, "the newest guard record believed while in a cache alone", 0),
+        stored(CLASS, Stored::LogBelievesCache, "the log's end believed while in a cache alone", 0),
+        stored(CLASS, Stored::TornTailStays, "a torn tail not cut off", 0),
+        stored(CLASS, Stored::LastRecordCut, "a record that ends with its file taken for torn", 0),
+        stored(CLASS, Stored::SaltIgnored, "a client's bytes taken for a record of the log", 0),
+    ]
+}
+
+fn blocks() -> Vec<Entry> {
+    const CLASS: &str = "valid(v)";
+    vec![
+        beneath(CLASS, Beneath::AppHashUnchecked, "the state's root not compared", 0),
+        beneath(CLASS, Beneath::ResultsHashUnchecked, "the results' hash not compared", 0),
+        beneath(CLASS, Beneath::ValidatorsHashUnchecked, "the validators' hash not compared", 0),
+        beneath(CLASS, Beneath::NextValidatorsHashUnchecked, "the next validators' hash not compared", 0),
+        beneath(CLASS, Beneath::ConsensusHashUnchecked, "the parameters' hash not compared", 0),
+        beneath(CLASS, Beneath::ParentUnchecked, "the parent not compared", 0),
+        beneath(CLASS, Beneath::TimeUnchecked, "time may go back", 0),
+        beneath(CLASS, Beneath::ProposerUnchecked, "the proposer need be no validator", 0),
+        step(CLASS, Step::ForeignBlockProposed, "a new value that another validator built", 0),
+        beneath(CLASS, Beneath::BodyHashUnchecked, "the header's hash not compared with the name", 0),
+        beneath(CLASS, Beneath::DataHashUnchecked, "the transactions not compared with the header", 0),
+        beneath(CLASS, Beneath::EvidenceUnchecked, "evidence taken unread", 0),
+        beneath(CLASS, Beneath::LastCommitUnverified, "the last commit's signatures not verified", 0),
+    ]
+}
+
+fn certificates() -> Vec<Entry> {
+    const CLASS: &str = "certificates and parts";
+    vec![
+        beneath(CLASS, Beneath::NilSlotCounts, "a precommit for nil counts for the block of a commit", 0),
+        beneath(CLASS, Beneath::AbsentSlotCounts, "the power of the absent counts", 0),
+        beneath(CLASS, Beneath::SignerTwice, "one signer twice in a polka", 0),
+        beneath(CLASS, Beneath::OneSignatureSettles, "one valid signature of many is enough", 0),
+        beneath(CLASS, Beneath::OnlyPartUnproven, "a body's only part unproven", 0),
+    ]
+}
+
+fn proposers() -> Vec<Entry> {
+    const CLASS: &str = "who proposes";
+    vec![
+        beneath(CLASS, Beneath::TieToHigherAddress, "a tie goes to the higher address", 0),
+        beneath(CLASS, Beneath::RoundAheadByOne, "the proposer of round r is that of r + 1", 0),
+        step(CLASS, Step::LateBuildProposed, "a block of the height before proposed", 0),
+    ]
+}
+
+fn gossip() -> Vec<Entry> {
+    const CLASS: &str = "gossip";
+    vec![
+        step(CLASS, Step::VotesNotResent, "votes not sent again", 0),
+        step(CLASS, Step::VotesNotReconciled, "nobody says what it holds", 0),
+        step(CLASS, Step::PolkaNotSent, "a polka not sent to who lacks it", 0),
+        step(CLASS, Step::CertificateNotSent, "the last certificate not sent to who lacks it", 0),
+        step(CLASS, Step::BodyAskedOnce, "a body asked for once", 0),
+    ]
+}
+
+fn catching_up() -> Vec<Entry> {
+    const CLASS: &str = "block sync";
+    vec![
+        beneath(CLASS, Beneath::SilentPeerAwaited, "a silent peer waited for without end", 0),
+        beneath(CLASS, Beneath::ClaimBelieved, "an advertised height believed", 0),
+        beneath(CLASS, Beneath::AnyHeightAnswers, "the block of another height taken", 0),
+        beneath(CLASS, Beneath::RefutedNotAskedAgain, "a block that did not hold not asked for again", 0),
+        step(CLASS, Step::FetchedUnverified, "a fetched certificate taken unverified", 0),
+        step(CLASS, Step::FetchedBodyUnchecked, "a fetched body not compared with its certificate", 0),
+        step(CLASS, Step::AnsweredBodyUnchecked, "a body that was asked for not compared with its name", 0),
+    ]
+}
+
+fn transactions() -> Vec<Entry> {
+    const CLASS: &str = "pool";
+    vec![
+        beneath(CLASS, Beneath::ExecutedStays, "what was executed stays in the pool", 0),
+        beneath(CLASS, Beneath::ExecutedForgotten, "what was executed not remembered", 0),
+        beneath(CLASS, Beneath::CheckOutlivesCommit, "what was executed while checked enters the pool", 0),
+    ]
+}
+
+fn execution() -> Vec<Entry> {
+    const CLASS: &str = "execution";
+    vec![
+        beneath(CLASS, Beneath::FirstChangeCounts, "of two changes of a key the first counts", 0),
+        beneath(CLASS, Beneath::RootOfStateBefore, "the root of the height before", 0),
+        beneath(CLASS, Beneath::FlushTakesLast, "a flush of several heights takes the last one's changes", 0),
+        beneath(CLASS, Beneath::FlushStopsShort, "a flush forgets the changes of its own height", 0),
+    ]
+}
+
+fn healing() -> Vec<Entry> {
+    const CLASS: &str = "healing";
+    vec![
+        beneath(CLASS, Beneath::MissingSegmentFatal, "a missing segment is fatal", 0),
+        beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 0),
+        beneath(CLASS, Beneath::DamagedStateStays, "a damaged state copied, not taken away", 0),
+        beneath(CLASS, Beneath::ResultsHoleAtState, "results missing at the state's height not made again", 0),
+    ]
+}

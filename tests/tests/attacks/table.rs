@@ -97,7 +97,7 @@ fn the_table_of_attacks_is_true() {
 
     let count = |status: &str| rows.iter().filter(|row| row.shown_by.split(':').next() == Some(status)).count();
     let says = format!(
-        "Of {ATTACKS} attacks, {} are tested, {} are open, and {} are against features that are not there yet.",
+        "Of {ATTACKS} attacks: tested {}, open {}, against features that are not there yet {}.",
         count("tested"),
         count("open"),
         count("feature not there yet")

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use lockstep_app::{BlockInput, Changes, GenesisInput, Host, Kv, Tree};
+use lockstep_app::{BlockInput, ChainFacts, Changes, GenesisInput, Host, Kv, Tree};
 use lockstep_types::{ChainId, ConsensusParams, Hash, Height, Power, PrivateKey, Time, Tx, ValidatorSet, ValidatorUpdate};
 
 /// Keys as an application has them, 32 bytes; values of 100, as in the figures this is compared with.
@@ -53,6 +53,7 @@ fn kv_blocks(entries: u64, numbers: &mut Numbers) {
         initial_height: Height::FIRST,
         validators: &validators,
         parameters: &parameters,
+        genesis_hash: Hash::of(b"genesis"),
         app_state: "{}",
     };
     let host = Host::new(Arc::new(Kv));
@@ -76,7 +77,9 @@ fn kv_blocks(entries: u64, numbers: &mut Numbers) {
             };
             let before = state.clone();
             let start = Instant::now();
-            let executed = host.execute(state, &block, &set).expect("executes");
+            let executed = host
+                .execute(state, &block, ChainFacts { last_validators: &set, validators: &set, next_validators: &set, evidence: &[] })
+                .expect("executes");
             seconds += start.elapsed().as_secs_f64();
             state = executed.state;
             drop(before);

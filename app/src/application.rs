@@ -111,7 +111,9 @@ pub struct GenesisInput<'a> {
     pub validators: &'a [ValidatorUpdate],
     /// The first parameters, checked.
     pub parameters: &'a ConsensusParams,
-    /// `app_state`, as JSON text.
+    /// Hash of the genesis: with the chain id in everything that is signed for this chain alone.
+    pub genesis_hash: Hash,
+    /// `app_state`, as JSON text, without the node's group `membership`.
     pub app_state: &'a str,
 }
 

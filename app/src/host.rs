@@ -13,10 +13,12 @@ use lockstep_types::{ConsensusParams, Event, Hash, Height, Tx, TxResult, Validat
 
 use crate::application::{
     Application, BlockInput, CheckKind, Executed, GenesisInput, GenesisRefused, Info, ProofOp, Proposal, ProposalInput, Query, QueryAnswer,
-    Verdict, fitting,
+    TX_OVERHEAD_BYTES, Verdict, fitting,
 };
 use crate::changes::{Changes, ChangesError, View};
-use crate::node_tx::{self, APPLICATION_PANICKED, KEY_INVALID, NODE_CODESPACE, STATE_UNAVAILABLE};
+use crate::membership::{self, ChainFacts, Config, Desk, Ended, MEMBERSHIP_PATH, NodeTx, Registry, Standing, Turn};
+use crate::node_tx::{self, APPLICATION_PANICKED, KEY_INVALID, NODE_CODESPACE, NODE_TXS_MAX, STATE_UNAVAILABLE};
+use crate::record::{RECORD_KEY, ReplicaRecord};
 use crate::tree::Tree;
 
 /// Most bytes of data, logs and events that one block may give. Results are stored and served whole: several times the
@@ -26,17 +28,30 @@ pub const OUTPUT_BYTES_MAX: usize = 512 << 20;
 /// The query path that the node answers for every application: the value of a key of the state, with proof.
 pub const STORE_PATH: &str = "/store";
 
-/// The state after a height. A clone is cheap and stays what it is.
+/// The state after a height, and what membership knows of the chain beside it. A clone is cheap and stays what it is.
 #[derive(Debug, Clone)]
 pub struct State {
     height: Height,
     tree: Tree,
+    standing: Arc<Standing>,
+    newest: Arc<ValidatorSet>,
 }
 
 impl State {
-    /// The state after this height, from the tree of all its entries: how it comes back from disk or from a snapshot.
-    pub const fn new(height: Height, tree: Tree) -> Self {
-        Self { height, tree }
+    /// The state after this height H, from the tree of all its entries: how it comes back from disk or from a snapshot. With
+    /// what stands beside it, and the newest set, which is that of H + 2.
+    pub const fn new(height: Height, tree: Tree, standing: Arc<Standing>, newest: Arc<ValidatorSet>) -> Self {
+        Self { height, tree, standing, newest }
+    }
+
+    /// What membership knows of the chain; empty on a chain without.
+    pub const fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// The newest set, with the powers of height + 2. Its priorities mean nothing.
+    pub const fn newest(&self) -> &Arc<ValidatorSet> {
+        &self.newest
     }
 
     /// The height whose block was executed last; before the first block the height before it.
@@ -57,6 +72,11 @@ impl State {
     /// What an application reads.
     pub fn view(&self) -> View {
         View::new(self.tree.clone(), self.height)
+    }
+
+    /// Where a request for the next block is judged.
+    fn desk<'a>(&'a self, config: &'a Config) -> Desk<'a> {
+        Desk::after(config, self.height, &self.tree, &self.standing, &self.newest)
     }
 }
 
@@ -151,6 +171,8 @@ pub struct ExecutedBlock {
     pub validator_updates: Vec<ValidatorUpdate>,
     /// Parameters from the next height on; checked.
     pub parameter_updates: Option<ConsensusParams>,
+    /// Whether the height is a checkpoint: its state holds the replica record.
+    pub checkpoint: bool,
 }
 
 /// Runs one application. A clone runs the same one.
@@ -170,51 +192,91 @@ impl Host {
         self.app.info(&state.view())
     }
 
-    /// The start of the chain.
+    /// The start of the chain. The group `membership` of `app_state` is the node's; the application is shown the rest.
     ///
     /// # Errors
     /// See [`AppError`].
     pub fn init(&self, genesis: &GenesisInput<'_>) -> Result<InitializedChain, AppError> {
         let height = genesis.initial_height.previous();
+        let (config, app_state) = membership::split(genesis.app_state, genesis.chain_id, genesis.genesis_hash)?;
+        let genesis = &GenesisInput { app_state: &app_state, ..genesis.clone() };
         let initialized = guarded("init_chain", height, || self.app.init_chain(genesis))??;
-        initialized.changes.check().map_err(|error| AppError::Changes { height, error })?;
+        let mut changes = initialized.changes;
+        changes.check().map_err(|error| AppError::Changes { height, error })?;
         let validators = if initialized.validators.is_empty() { genesis.validators.to_vec() } else { initialized.validators };
-        ValidatorSet::new(&validators).map_err(|error| AppError::Validators { height, error })?;
+        let set = ValidatorSet::new(&validators).map_err(|error| AppError::Validators { height, error })?;
         let parameters = initialized.parameters.unwrap_or_else(|| genesis.parameters.clone());
         parameters.check().map_err(|error| AppError::Parameters { height, error })?;
-        let state = State::new(height, Tree::new().apply(&initialized.changes));
-        Ok(InitializedChain { state, changes: initialized.changes, validators, parameters })
+        let standing = match &config {
+            Some(config) => {
+                changes.extend(membership::genesis_changes(config));
+                Standing::genesis(&set, height)
+            }
+            None => Standing::default(),
+        };
+        let state = State::new(height, Tree::new().apply(&changes), Arc::new(standing), Arc::new(set));
+        Ok(InitializedChain { state, changes, validators, parameters })
     }
 
     /// Whether a transaction may enter the mempool. A panic refuses it: one client's bytes must not stop a node.
     pub fn check_tx(&self, state: &State, tx: &[u8], kind: CheckKind) -> Verdict {
         if node_tx::is_node_tx(tx) {
-            return node_tx::verdict(tx);
+            let Some(config) = Registry::config(&state.tree) else { return node_tx::unavailable_verdict(tx) };
+            return membership::judge(state.desk(&config), tx, kind == CheckKind::Recheck);
         }
         guarded("check_tx", state.height, || self.app.check_tx(&state.view(), tx, kind))
             .unwrap_or_else(|error| Verdict::refused(APPLICATION_PANICKED, NODE_CODESPACE, error.to_string()))
     }
 
-    /// The transactions of an own proposal. What the application adds beyond the room that there is, and everything where it
-    /// panics, is left out: an empty block is better than a node that cannot propose.
+    /// The transactions of an own proposal: those of the node that will have an effect, then the application's. What it adds
+    /// beyond the room that there is, and everything where it panics, is left out: an empty block is better than a node that
+    /// cannot propose.
     pub fn prepare_proposal(&self, state: &State, proposal: &ProposalInput<'_>) -> Vec<Tx> {
-        let mut txs =
-            guarded("prepare_proposal", proposal.height, || self.app.prepare_proposal(&state.view(), proposal)).unwrap_or_default();
-        txs.retain(|tx| !node_tx::is_node_tx(&tx.0));
-        fitting(&txs, proposal.max_bytes)
+        let (ours, candidates): (Vec<Tx>, Vec<Tx>) = proposal.candidates.iter().cloned().partition(|tx| node_tx::is_node_tx(&tx.0));
+        let mut txs = match Registry::config(&state.tree) {
+            Some(config) if !ours.is_empty() => {
+                let mut desk = state.desk(&config);
+                // The mempool holds what `check_tx` let in: their signatures hold.
+                let effective = ours.into_iter().filter(|tx| desk.transact(&tx.0, true).is_ok()).take(NODE_TXS_MAX).collect::<Vec<_>>();
+                fitting(&effective, proposal.max_bytes)
+            }
+            _ => Vec::new(),
+        };
+        let taken: u64 = txs.iter().map(|tx| tx.0.len() as u64 + TX_OVERHEAD_BYTES).sum();
+        let room = ProposalInput { candidates: &candidates, max_bytes: proposal.max_bytes - taken, ..proposal.clone() };
+        let mut chosen =
+            guarded("prepare_proposal", proposal.height, || self.app.prepare_proposal(&state.view(), &room)).unwrap_or_default();
+        chosen.retain(|tx| !node_tx::is_node_tx(&tx.0));
+        txs.extend(fitting(&chosen, room.max_bytes));
+        txs
     }
 
     /// Whether a proposed block may be decided, as far as transactions and the application are concerned. A panic rejects.
     pub fn process_proposal(&self, state: &State, block: &BlockInput<'_>) -> Proposal {
-        if let Some(at) = block.txs.iter().position(|tx| node_tx::is_node_tx(&tx.0)) {
-            return Proposal::Reject(format!("transaction {at} is one of the node, which this chain does not enable"));
+        let ours: Vec<&Tx> = block.txs.iter().filter(|tx| node_tx::is_node_tx(&tx.0)).collect();
+        if let Some(first) = ours.first() {
+            if Registry::config(&state.tree).is_none() {
+                return Proposal::Reject(node_tx::unavailable_verdict(&first.0).log);
+            }
+            if ours.len() > NODE_TXS_MAX {
+                return Proposal::Reject(format!("{} transactions of the node, at most {NODE_TXS_MAX} in a block", ours.len()));
+            }
+            // A well-formed one that has no effect gets its code when it is executed: what is before it may be the reason.
+            if let Some(error) = ours.iter().find_map(|tx| NodeTx::decode(&tx.0).err()) {
+                return Proposal::Reject(error.to_string());
+            }
+            let txs = others(block.txs);
+            return self.judged(state, &BlockInput { txs: &txs, ..block.clone() });
         }
+        self.judged(state, block)
+    }
+
+    fn judged(&self, state: &State, block: &BlockInput<'_>) -> Proposal {
         guarded("process_proposal", block.height, || self.app.process_proposal(&state.view(), block))
             .unwrap_or_else(|error| Proposal::Reject(error.to_string()))
     }
 
-    /// Executes the block after `state`. `next_validators` is the set of the next height, the one that updates are applied
-    /// to for the height after it.
+    /// Executes the block after `state`, in the chain around it.
     ///
     /// Takes the state: where the caller keeps no clone of it, it is changed in place, at twice the speed.
     ///
@@ -223,56 +285,77 @@ impl Host {
     ///
     /// # Panics
     /// When the block is not the one after the state: blocks are executed in order.
-    pub fn execute(&self, state: State, block: &BlockInput<'_>, next_validators: &ValidatorSet) -> Result<ExecutedBlock, AppError> {
+    pub fn execute(&self, state: State, block: &BlockInput<'_>, facts: ChainFacts<'_>) -> Result<ExecutedBlock, AppError> {
         let height = block.height;
         assert!(height == state.height.next(), "block {height} is not executed on the state after {}", state.height);
-        let executed = self.run(&state, block)?;
+        let config = Registry::config(&state.tree);
+        let refused = |error| AppError::Validators { height, error };
+        let (executed, ended) = match &config {
+            None => (self.run(&state, block, node_tx::unavailable_result)?, None),
+            Some(config) => {
+                let mut turn = Turn::begin(config, &state.tree, &state.standing, block, facts);
+                let executed = self.run(&state, block, |tx| turn.transact(tx))?;
+                let ended = turn.end(block, &executed.validator_updates).map_err(refused)?;
+                (executed, Some(ended))
+            }
+        };
         executed.changes.check().map_err(|error| AppError::Changes { height, error })?;
         check_output(&executed).map_err(|rule| AppError::Output { height, rule })?;
-        if !executed.validator_updates.is_empty() {
-            let mut set = next_validators.clone();
-            set.update(&executed.validator_updates).map_err(|error| AppError::Validators { height, error })?;
-        }
         if let Some(parameters) = &executed.parameter_updates {
             parameters.check().map_err(|error| AppError::Parameters { height, error })?;
         }
+        let Executed { mut changes, tx_results, events, validator_updates, parameter_updates } = executed;
+        let last_results_hash = results_hash(&tx_results);
+        let mut ended = ended.unwrap_or_else(|| Ended::without_membership(&state.standing, validator_updates));
+        let mut newest = facts.next_validators.clone();
+        newest.update(&ended.updates).map_err(refused)?;
+        changes.extend(ended.changes);
+        if ended.checkpoint {
+            let parameters = parameter_updates.as_ref().unwrap_or(block.parameters).clone();
+            changes.set(RECORD_KEY, record(height, &ended.standing, facts, &newest, parameters, last_results_hash).to_bytes());
+        }
+        ended.events.extend(events);
         let State { mut tree, .. } = state;
-        tree.change(&executed.changes);
+        tree.change(&changes);
         Ok(ExecutedBlock {
-            state: State::new(height, tree),
-            changes: executed.changes,
-            last_results_hash: results_hash(&executed.tx_results),
-            tx_results: executed.tx_results,
-            events: executed.events,
-            validator_updates: executed.validator_updates,
-            parameter_updates: executed.parameter_updates,
+            state: State::new(height, tree, Arc::new(ended.standing), Arc::new(newest)),
+            changes,
+            tx_results,
+            events: ended.events,
+            last_results_hash,
+            validator_updates: ended.updates,
+            parameter_updates,
+            checkpoint: ended.checkpoint,
         })
     }
 
     /// The application's part of a block: transactions of the node are not shown to it, and get their own result.
-    fn run(&self, state: &State, block: &BlockInput<'_>) -> Result<Executed, AppError> {
+    fn run(&self, state: &State, block: &BlockInput<'_>, mut node_tx: impl FnMut(&[u8]) -> TxResult) -> Result<Executed, AppError> {
         let height = block.height;
-        let is_ours = |tx: &Tx| !node_tx::is_node_tx(&tx.0);
         let execute = |block: &BlockInput<'_>| {
             let executed = guarded("execute", height, || self.app.execute(&state.view(), block))?;
             let (txs, results) = (block.txs.len(), executed.tx_results.len());
             if txs == results { Ok(executed) } else { Err(AppError::Results { height, txs, results }) }
         };
-        if block.txs.iter().all(is_ours) {
+        if !block.txs.iter().any(|tx| node_tx::is_node_tx(&tx.0)) {
             return execute(block);
         }
-        let txs: Vec<Tx> = block.txs.iter().filter(|tx| is_ours(tx)).cloned().collect();
+        let txs = others(block.txs);
         let mut executed = execute(&BlockInput { txs: &txs, ..block.clone() })?;
         let mut results = std::mem::take(&mut executed.tx_results).into_iter();
-        let mut result = |tx: &Tx| if is_ours(tx) { results.next().expect("one for each, compared above") } else { node_tx::result(&tx.0) };
+        let mut result = |tx: &Tx| {
+            if node_tx::is_node_tx(&tx.0) { node_tx(&tx.0) } else { results.next().expect("one for each, compared above") }
+        };
         executed.tx_results = block.txs.iter().map(&mut result).collect();
         Ok(executed)
     }
 
     /// Answers a question about the state.
     pub fn query(&self, state: &State, query: &Query<'_>) -> QueryAnswer {
-        if query.path == STORE_PATH {
-            return store(state, query);
+        match query.path {
+            STORE_PATH => return store(state, query),
+            MEMBERSHIP_PATH => return membership::answer(state),
+            _ => {}
         }
         guarded("query", state.height, || self.app.query(&state.view(), query)).unwrap_or_else(|error| QueryAnswer {
             code: APPLICATION_PANICKED,
@@ -280,6 +363,36 @@ impl Host {
             log: error.to_string(),
             ..QueryAnswer::default()
         })
+    }
+}
+
+/// The transactions that are not the node's.
+fn others(txs: &[Tx]) -> Vec<Tx> {
+    txs.iter().filter(|tx| !node_tx::is_node_tx(&tx.0)).cloned().collect()
+}
+
+/// What a replica must know after a checkpoint beside the application's state.
+fn record(
+    height: Height,
+    standing: &Standing,
+    facts: ChainFacts<'_>,
+    newest: &ValidatorSet,
+    parameters: ConsensusParams,
+    last_results_hash: Hash,
+) -> ReplicaRecord {
+    let mut next_validators = newest.clone();
+    next_validators.increment(1);
+    ReplicaRecord {
+        height,
+        validators: facts.next_validators.clone(),
+        next_validators,
+        parameters,
+        view: standing.view,
+        committed_evidence: standing.committed_evidence.clone(),
+        attendance: standing.attendance.clone(),
+        power_moved: standing.power_moved.clone(),
+        waiting: standing.waiting.clone(),
+        last_results_hash,
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`tree`] | the authenticated state in memory; its hashing and proofs are `lockstep_types::state_tree` |
 //! | [`host`] | runs an application; the `/store` query with its proof |
 //! | [`node_tx`] | transactions that are the node's and not the application's |
+//! | [`membership`] | JOIN, APPROVE, QUIT and CHECKPOINT: who validates, as rules of the chain |
 //! | [`record`] | what a replica must know beside the application's state to go on from a snapshot |
 //! | [`kv`] | the bundled key-value application |
 //!
@@ -21,6 +22,7 @@ pub mod application;
 pub mod changes;
 pub mod host;
 pub mod kv;
+pub mod membership;
 pub mod node_tx;
 pub mod record;
 pub mod tree;
@@ -32,5 +34,6 @@ pub use application::{
 pub use changes::{Changes, ChangesError, Draft, View};
 pub use host::{AppError, ExecutedBlock, Host, InitializedChain, State};
 pub use kv::Kv;
+pub use membership::{ChainFacts, Standing};
 pub use record::ReplicaRecord;
 pub use tree::Tree;

@@ -1,8 +1,9 @@
 //! Transactions that are the node's and not the application's: membership and checkpoints.
 //!
 //! A transaction that begins with [`NODE_TX_PREFIX`] never reaches an application. The byte after the prefix says which it
-//! is. No chain enables any of them yet: the mempool refuses them, a block that carries one is not accepted, and executing
-//! one (in a block that was decided against that rule) changes nothing and gives [`NODE_TX_UNAVAILABLE`].
+//! is; [`crate::membership`] says what it does. On a chain whose genesis has no membership the mempool refuses them, a block
+//! that carries one is not accepted, and executing one (in a block that was decided against that rule) changes nothing and
+//! gives [`NODE_TX_UNAVAILABLE`].
 
 use lockstep_types::TxResult;
 
@@ -27,6 +28,24 @@ pub const STATE_UNAVAILABLE: u32 = 3;
 /// Code: what was asked for cannot be a key of the state.
 pub const KEY_INVALID: u32 = 4;
 
+/// Code: it cannot be read, or a field breaks a rule.
+pub const NODE_TX_MALFORMED: u32 = 5;
+
+/// Code: a signature does not hold.
+pub const NODE_TX_SIGNATURE: u32 = 6;
+
+/// Code: the block that it names is too old, or not one of this chain.
+pub const NODE_TX_STALE: u32 = 7;
+
+/// Code: who signed it may not ask for that.
+pub const NODE_TX_NOT_ALLOWED: u32 = 8;
+
+/// Code: a rule of membership refuses it as things stand.
+pub const NODE_TX_REFUSED: u32 = 9;
+
+/// Most transactions of the node in a block: each may cost two signatures.
+pub const NODE_TXS_MAX: usize = 64;
+
 /// Which transaction of the node: the byte after the prefix. Values are frozen; a number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -42,7 +61,7 @@ pub enum NodeTxTag {
 }
 
 impl NodeTxTag {
-    const fn from_byte(byte: u8) -> Option<Self> {
+    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Join),
             2 => Some(Self::Quit),
@@ -52,7 +71,7 @@ impl NodeTxTag {
         }
     }
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Join => "JOIN",
             Self::Quit => "QUIT",
@@ -74,12 +93,12 @@ fn log(tx: &[u8]) -> String {
     }
 }
 
-/// The verdict on a transaction of the node.
-pub(crate) fn verdict(tx: &[u8]) -> Verdict {
+/// The verdict on a transaction of the node where there is no membership.
+pub(crate) fn unavailable_verdict(tx: &[u8]) -> Verdict {
     Verdict::refused(NODE_TX_UNAVAILABLE, NODE_CODESPACE, log(tx))
 }
 
-/// The result of a transaction of the node.
-pub(crate) fn result(tx: &[u8]) -> TxResult {
+/// The result of a transaction of the node where there is no membership.
+pub(crate) fn unavailable_result(tx: &[u8]) -> TxResult {
     TxResult { code: NODE_TX_UNAVAILABLE, codespace: NODE_CODESPACE.to_owned(), log: log(tx), ..TxResult::default() }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use lockstep_app::Standing;
 use lockstep_genesis::Genesis;
 use lockstep_types::block::BLOCK_PROTOCOL;
 use lockstep_types::codec::{self, DecodeError};
@@ -13,7 +14,9 @@ use thiserror::Error;
 use crate::seam::Outcome;
 
 /// First byte of an encoded chain state.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// What was written before membership: the same without its last field.
+const VERSION_BEFORE_MEMBERSHIP: u8 = 1;
 /// Three validator sets of the largest size, parameters and hashes.
 const BYTES_MAX: usize = 1 << 20;
 
@@ -65,6 +68,8 @@ pub struct ChainState {
     pub app_version: u64,
     /// Whether the last block changed what the next header must prove: it is then followed at once.
     pub follow_at_once: bool,
+    /// What membership knows beside the state; empty on a chain without.
+    pub standing: Arc<Standing>,
 }
 
 impl ChainState {
@@ -78,6 +83,7 @@ impl ChainState {
         params: ConsensusParams,
         app_hash: AppHash,
         app_version: u64,
+        standing: Arc<Standing>,
     ) -> Result<Self, StartError> {
         if !genesis.app_hash.as_bytes().is_empty() && genesis.app_hash != app_hash {
             return Err(StartError::Root { genesis: genesis.app_hash.clone(), application: app_hash });
@@ -100,6 +106,7 @@ impl ChainState {
             app_version,
             // The root that the application began with is provable only in the first header.
             follow_at_once: true,
+            standing,
         })
     }
 
@@ -139,6 +146,7 @@ impl ChainState {
                 || outcome.params.is_some()
                 // A change of validators shows in the header one height later still.
                 || self.next_validators.hash() != self.validators.hash(),
+            standing: outcome.standing.clone(),
         }
     }
 
@@ -172,6 +180,12 @@ impl ChainState {
     /// # Errors
     /// When they are not exactly one chain state.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode(VERSION, bytes, BYTES_MAX)
+        match bytes.split_first() {
+            Some((&VERSION_BEFORE_MEMBERSHIP, body)) => {
+                let nothing = codec::encode(VERSION, &Standing::default());
+                codec::decode(VERSION, &[&[VERSION], body, &nothing[1..]].concat(), BYTES_MAX)
+            }
+            _ => codec::decode(VERSION, bytes, BYTES_MAX),
+        }
     }
 }

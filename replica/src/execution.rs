@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use lockstep_app::{AppError, BlockInput, Changes, Host, Participation, ParticipationFlag, State};
+use lockstep_app::{AppError, BlockInput, ChainFacts, Changes, Host, Participation, ParticipationFlag, State};
 use lockstep_types::planted::{self, Bug};
 use lockstep_types::{Block, BlockId, CommitSig, Height};
 
@@ -102,7 +102,14 @@ impl Executor {
     pub fn execute(&mut self, job: &ExecuteJob) -> Result<Outcome, AppError> {
         let input = block_input(&job.block, &job.chain);
         let before = self.state.root();
-        let executed = self.host.execute(self.state.clone(), &input, &job.chain.next_validators)?;
+        let chain = &job.chain;
+        let facts = ChainFacts {
+            last_validators: &chain.last_validators,
+            validators: &chain.validators,
+            next_validators: &chain.next_validators,
+            evidence: &[],
+        };
+        let executed = self.host.execute(self.state.clone(), &input, facts)?;
         self.state = executed.state;
         self.unflushed.push_back((job.block.header.height, executed.changes));
         Ok(Outcome {
@@ -113,6 +120,7 @@ impl Executor {
             events: executed.events,
             validator_updates: executed.validator_updates,
             params: executed.parameter_updates,
+            standing: self.state.standing().clone(),
             unflushed_keys: self.unflushed.iter().map(|(_, changes)| changes.len() as u64).sum(),
         })
     }

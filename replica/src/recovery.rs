@@ -143,11 +143,13 @@ pub fn genesis_state(host: &Host, genesis: &Genesis) -> Result<(ChainState, Stat
         initial_height: genesis.initial_height(),
         validators: &validators,
         parameters: &genesis.consensus_params,
+        genesis_hash: genesis.hash(),
         app_state: genesis.app_state.as_str(),
     };
     let start = host.init(&input)?;
     let app_version = host.info(&start.state).app_version;
-    let chain = ChainState::genesis(genesis, &start.validators, start.parameters, start.state.root().into(), app_version)
+    let standing = start.state.standing().clone();
+    let chain = ChainState::genesis(genesis, &start.validators, start.parameters, start.state.root().into(), app_version, standing)
         .map_err(|error| RecoveryError::Genesis(error.to_string()))?;
     Ok((chain, start.state, start.changes))
 }
@@ -243,7 +245,7 @@ fn load_state(host: Host, genesis: &Genesis, db: &mut StateDb) -> Result<(ChainS
             flushed.height
         ))
     })?;
-    let state = State::new(chain.height, Tree::from_entries(entries));
+    let state = State::new(chain.height, Tree::from_entries(entries), chain.standing.clone(), chain.next_validators.clone());
     if chain.height.get() != flushed.height || chain.app_hash != state.root().into() || chain.chain_id != genesis.chain_id {
         return Err(RecoveryError::Unbelievable(format!(
             "the database says that it holds height {} of {} with root {}, and its entries have root {}",

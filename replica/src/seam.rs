@@ -496,6 +496,8 @@ pub struct Outcome {
     pub validator_updates: Vec<ValidatorUpdate>,
     /// New parameters, checked; they act at height + 1.
     pub params: Option<ConsensusParams>,
+    /// What membership knows of the chain after it.
+    pub standing: Arc<lockstep_app::Standing>,
     /// Keys changed since the last flush, for its interval.
     pub unflushed_keys: u64,
 }

@@ -19,14 +19,16 @@ pub enum Tag {
     Wedge = 2,
     /// Reserved: an answer of a quorum read.
     QuorumAnswer = 3,
-    /// Reserved: proof of possession of a consensus key, in JOIN.
+    /// JOIN: the key is held by whoever joins, who knows a recent block.
     Possession = 4,
-    /// Reserved: an observer proves that it is caught up.
+    /// Reserved. A JOIN proves that too, by the block that it names.
     CaughtUp = 5,
     /// Reserved: signed roots and results, in audit.
     Audit = 6,
     /// Reserved: transactions of the bundled applications.
     AppTransaction = 7,
+    /// The other transactions of the node: QUIT, APPROVE, CHECKPOINT.
+    NodeTransaction = 8,
 }
 
 /// The start of an own signed message: prefix, tag, chain id with its length, genesis hash. The caller appends fields of

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockstep_app::{Application, BlockInput, Changes, GenesisInput, Host, InitializedChain, Misbehaviour, MisbehaviourKind, Tree};
-use lockstep_types::{Address, ChainId, ConsensusParams, Hash, Height, Power, PrivateKey, Time, Tx, ValidatorUpdate};
+use lockstep_app::{
+    Application, BlockInput, ChainFacts, Changes, GenesisInput, Host, InitializedChain, Misbehaviour, MisbehaviourKind, Tree,
+};
+use lockstep_types::{Address, ChainId, ConsensusParams, Hash, Height, Power, PrivateKey, Time, Tx, ValidatorSet, ValidatorUpdate};
 
 /// Keys and values, as a test writes them.
 pub(crate) type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -69,8 +71,14 @@ impl Chain {
             initial_height: Height::FIRST,
             validators,
             parameters: &self.parameters,
+            genesis_hash: Hash::of(b"genesis"),
             app_state,
         }
+    }
+
+    /// A chain whose set does not change.
+    pub(crate) fn facts(set: &ValidatorSet) -> ChainFacts<'_> {
+        ChainFacts { last_validators: set, validators: set, next_validators: set, evidence: &[] }
     }
 
     pub(crate) fn block<'a>(&'a self, at: u64, txs: &'a [Tx]) -> BlockInput<'a> {

@@ -52,7 +52,7 @@ fn run(
     let validators = [validator(0, 10)];
     let (host, initialized) = chain.init(Puppet(execute), "{}", &validators);
     let set = ValidatorSet::new(&validators).expect("a set");
-    host.execute(initialized.state, &chain.block(1, list), &set)
+    host.execute(initialized.state, &chain.block(1, list), Chain::facts(&set))
 }
 
 fn error(execute: impl Fn(&View, &BlockInput<'_>) -> Executed + Send + Sync + 'static) -> String {
@@ -81,7 +81,12 @@ fn the_nodes_keys_read_as_absent() {
     let mut changes = Changes::new();
     changes.set(&b"\x00replica"[..], &b"record"[..]);
     changes.set(&b"mine"[..], &b"value"[..]);
-    let state = State::new(Height::ZERO, Tree::new().apply(&changes));
+    let state = State::new(
+        Height::ZERO,
+        Tree::new().apply(&changes),
+        Arc::default(),
+        Arc::new(ValidatorSet::new(&[validator(0, 10)]).expect("a set")),
+    );
     assert_eq!(state.view().get(b"\x00replica"), None);
     assert_eq!(state.view().get(b"mine").as_deref(), Some(&b"value"[..]));
     // Clients may see, and have proven, what the node keeps.
@@ -99,7 +104,7 @@ fn a_panic_in_a_transition_is_a_typed_error_and_elsewhere_a_refusal() {
         AppError::Panicked { call: "execute", height: Height::FIRST, reason: "division by zero".to_owned() }
     );
     let host = Host::new(Arc::new(Puppet(|_: &View, _: &BlockInput<'_>| Executed::default())));
-    let state = State::new(Height::ZERO, Tree::new());
+    let state = State::new(Height::ZERO, Tree::new(), Arc::default(), Arc::new(ValidatorSet::new(&[validator(0, 10)]).expect("a set")));
     let verdict = host.check_tx(&state, b"tx", CheckKind::New);
     assert_eq!((verdict.code, verdict.codespace.as_str()), (2, "lockstep"));
     assert!(verdict.log.contains("check_tx was told to"));
@@ -204,5 +209,5 @@ fn blocks_are_executed_in_order() {
     let chain = Chain::new();
     let (host, initialized) = chain.init(Kv, "{}", &[validator(0, 10)]);
     let set = ValidatorSet::new(&initialized.validators).expect("a set");
-    let _ = host.execute(initialized.state, &chain.block(2, &[]), &set);
+    let _ = host.execute(initialized.state, &chain.block(2, &[]), Chain::facts(&set));
 }

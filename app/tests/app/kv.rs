@@ -33,7 +33,7 @@ impl Run {
 
     fn block(&mut self, list: &[Tx]) -> lockstep_app::ExecutedBlock {
         let block = self.chain.block(self.state.height().get() + 1, list);
-        let executed = self.host.execute(self.state.clone(), &block, &self.set).expect("executes");
+        let executed = self.host.execute(self.state.clone(), &block, Chain::facts(&self.set)).expect("executes");
         self.set.update(&executed.validator_updates).expect("a list that the set takes");
         self.state = executed.state.clone();
         executed

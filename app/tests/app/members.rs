@@ -46,8 +46,8 @@ proptest! {
                 Act::Set(..) => None,
             }).collect();
             let block = BlockInput { misbehaviour, ..chain.block(at as u64 + 1, &txs) };
-            let executed = host.execute(state.clone(), &block, &set).expect("no list is refused");
-            let again = host.execute(state, &block, &set).expect("once more");
+            let executed = host.execute(state.clone(), &block, Chain::facts(&set)).expect("no list is refused");
+            let again = host.execute(state, &block, Chain::facts(&set)).expect("once more");
             prop_assert_eq!(again.state.root(), executed.state.root());
             prop_assert_eq!(&again.tx_results, &executed.tx_results);
             prop_assert_eq!(&again.validator_updates, &executed.validator_updates);
@@ -73,7 +73,7 @@ fn within_a_block_evidence_comes_first_and_the_last_transaction_wins() {
     let list =
         [validator_tx(&validator(1, 5)), validator_tx(&validator(2, 5)), validator_tx(&validator(1, 3)), validator_tx(&validator(2, 0))];
     let block = BlockInput { misbehaviour: vec![culprit(validator(1, 1).public_key.address())], ..chain.block(1, &list) };
-    let executed = host.execute(initialized.state, &block, &set).expect("executes");
+    let executed = host.execute(initialized.state, &block, Chain::facts(&set)).expect("executes");
     assert_eq!(executed.validator_updates, [validator(1, 3)]);
     assert!(executed.tx_results.iter().all(|result| result.code == 0));
 }
@@ -86,7 +86,7 @@ fn two_pieces_of_evidence_remove_once_and_the_last_validator_stays() {
     let address = |who| validator(who, 1).public_key.address();
     let misbehaviour = vec![culprit(address(1)), culprit(address(1)), culprit(address(0)), culprit(address(5))];
     let block = BlockInput { misbehaviour, ..chain.block(1, &[]) };
-    let executed = host.execute(initialized.state, &block, &set).expect("executes");
+    let executed = host.execute(initialized.state, &block, Chain::facts(&set)).expect("executes");
     assert_eq!(executed.validator_updates, [validator(1, 0)]);
 }
 
@@ -96,7 +96,7 @@ fn what_the_set_would_not_take_is_refused_as_a_result() {
     let (host, initialized) = chain.init(Kv, OPEN, &[validator(0, 10)]);
     let set = ValidatorSet::new(&initialized.validators).expect("a set");
     let list = [validator(0, 0), validator(1, 0), validator(1, Power::MAX.get())].map(|update| validator_tx(&update));
-    let executed = host.execute(initialized.state, &chain.block(1, &list), &set).expect("executes");
+    let executed = host.execute(initialized.state, &chain.block(1, &list), Chain::facts(&set)).expect("executes");
     let answers: Vec<_> = executed.tx_results.iter().map(|result| (result.code, result.log.as_str())).collect();
     assert_eq!(answers[0], (2, "the last validator stays"));
     assert_eq!(answers[1], (2, "no such validator to remove"));

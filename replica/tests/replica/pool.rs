@@ -38,6 +38,7 @@ fn executed(txs: &[&str]) -> (Block, Outcome) {
         events: Vec::new(),
         validator_updates: Vec::new(),
         params: None,
+        standing: Arc::default(),
         unflushed_keys: 0,
     };
     (Block { header, txs, evidence: Vec::new(), last_commit: None }, outcome)

@@ -1,5 +1,6 @@
 //! Every error of the contract, over each transport that can show it.
 
+use lockstep_types::Hash;
 use serde_json::{Value, json};
 
 use crate::chain::Chain;
@@ -171,6 +172,62 @@ async fn unknown_methods() {
     }
     let reply = http.post(br#"{"id":1}"#).await;
     assert_eq!((reply.status, reply.json()), (200, error(json!(1), -32601, "Method not found", "")));
+}
+
+/// Every method, asked by URI as people type it and by POST as clients do: the same result. Broadcasts, which do something, are
+/// in [`uri_calls`].
+#[tokio::test]
+async fn every_method_answers_by_uri_as_by_post() {
+    let chain = Chain::story();
+    let (_node, _server, addr) = Node::new(Chain::story()).serve().await;
+    let mut http = Http::connect(addr).await;
+    let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    let (block, tx) = (chain.block_id(2).hash.0, Hash::of(b"b=2").0);
+    let (block_hex, tx_hex) = (hex::encode(block), hex::encode_upper(tx));
+    let calls = [
+        ("/health", json!([])),
+        ("/status", json!([])),
+        ("/net_info", json!([])),
+        ("/genesis", json!([])),
+        ("/genesis_chunked", json!([null])),
+        ("/genesis_chunked?chunk=0", json!(["0"])),
+        ("/block?height=\"2\"", json!(["2"])),
+        (&format!("/block_by_hash?hash=0x{block_hex}"), json!([base64(&block)])),
+        ("/block_results?height=2", json!(["2"])),
+        ("/blockchain?minHeight=1&maxHeight=\"2\"", json!(["1", "2"])),
+        ("/commit?height=2", json!(["2"])),
+        ("/commit", json!([null])),
+        ("/header?height=2", json!(["2"])),
+        (&format!("/header_by_hash?hash=0x{block_hex}"), json!([block_hex])),
+        ("/validators?height=5&page=\"2\"&per_page=2", json!(["5", "2", "2"])),
+        // Below 1 is as not said, and above 100 is 100.
+        ("/validators?per_page=0", json!([null, null, null])),
+        ("/validators?per_page=101", json!([null, null, "100"])),
+        ("/validators?per_page=-1", json!([null, "1", "30"])),
+        ("/consensus_params?height=3", json!(["3"])),
+        ("/unconfirmed_txs?limit=1", json!(["1"])),
+        ("/num_unconfirmed_txs", json!([])),
+        ("/check_tx?tx=\"a=1\"", json!([base64(b"a=1")])),
+        ("/check_tx?tx=0x613d31", json!([base64(b"a=1")])),
+        (&format!("/tx?hash=0x{tx_hex}"), json!([base64(&tx), false])),
+        (&format!("/tx?hash=0x{tx_hex}&prove=true"), json!([base64(&tx), true])),
+        ("/abci_info", json!([])),
+        ("/abci_query?path=\"/store\"&data=\"a\"&height=2&prove=true", json!(["/store", "61", "2", true])),
+    ];
+    for (path, params) in &calls {
+        let method = path[1..].split('?').next().expect("a first part");
+        let (by_uri, by_post) = (http.get(path).await, http.call(method, params.clone()).await);
+        assert_eq!((by_uri.status, by_uri.json()), (200, json!({ "jsonrpc": "2.0", "id": -1, "result": by_post })), "{path}");
+    }
+    let page = http.get("/").await.body;
+    let served: Vec<&str> = page.split("<a href=\"/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let asked = |name: &&str| calls.iter().any(|(path, _)| path[1..].split('?').next() == Some(name));
+    let left: Vec<&str> = served.into_iter().filter(|name| !asked(name)).collect();
+    assert_eq!(left, ["broadcast_tx_async", "broadcast_tx_commit", "broadcast_tx_sync"]);
+    let proven = http.get(&format!("/tx?hash=0x{tx_hex}&prove=true")).await.json();
+    assert_eq!(proven["result"]["proof"]["data"], base64(b"b=2"));
+    // Lower case without 0x is text without quotes, which nothing is.
+    assert_eq!(http.get(&format!("/tx?hash={tx_hex}")).await.status, 500);
 }
 
 #[tokio::test]

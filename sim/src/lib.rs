@@ -11,64 +11,102 @@
 //! ones, on a disk ([`disk`]) that loses, tears and reorders what was not synced. Everything is repeated exactly by the
 //! same seed.
 //!
+//! Authors of applications begin at [`subject`]; whoever wants to judge a chain by code that is not the node's, at [`naive`].
+//!
 //! ```text
-//! FAIL I4 seed=0x2a t=3.401s h=7: node 2 signs two messages of type 1 at height 7, round 0 · replay: cargo sim --seed 0x2a --seeds 1
+//! FAIL I4 seed=0x2a node=2 t=3.401s h=7 r=0: node 2 signs two messages of type 1 at height 7, round 0 · replay: cargo sim --seed 0x2a --seeds 1
 //! ```
 
 #[cfg(feature = "planted")]
 pub mod bank;
+mod accountability;
+mod campaign;
 mod checks;
 pub mod coverage;
 mod crypto;
 pub mod disk;
+mod forged;
 #[cfg(test)]
 mod heal_tests;
+mod history;
 mod keys;
+mod liars;
+pub mod naive;
 mod narrow;
 mod node;
 mod plan;
 mod random;
+mod room;
+mod regression;
 pub mod schedule;
+mod shrink;
+pub mod subject;
+mod trace;
+pub mod sweep;
 mod votes;
 mod world;
 
 use std::any::Any;
-use std::io::{self, Write};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use lockstep_replica::planted::Planted;
 
+pub use campaign::run;
 pub use checks::Violation;
+pub use liars::{Budget, Lies};
 pub use narrow::{Fault, Narrow};
+pub use regression::Regression;
+pub use schedule::Schedule;
+pub use subject::{Choice, Subject};
+pub use sweep::Sweep;
 
 use crate::coverage::Coverage;
-use crate::disk::{Survival, When};
-use crate::plan::{MS, Plan};
-use crate::world::{Boundary, Failure, ForcedCrash, Ran, World};
 
 /// What to simulate.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many seeds, or for a sweep how many of the boundaries at most (0 for all).
+    /// How many seeds, or for a sweep how many crashes at one boundary at most (0 for all).
     pub seeds: u64,
     /// The first.
     pub first: u64,
-    /// Crash at every boundary of one scenario instead.
-    pub sweep: bool,
+    /// Crash at every boundary of scenarios instead.
+    pub sweep: Option<Sweep>,
+    /// Follow this schedule instead of seeds.
+    pub schedule: Option<Schedule>,
+    /// The application.
+    pub subject: Subject,
     /// Threads that run seeds side by side. Which seed runs where changes nothing.
     pub threads: usize,
     /// Bugs to plant, in a build that has them.
     pub planted: Planted,
-    /// Print what happened in each run, a line each.
-    pub trace: bool,
+    /// Print what happened in each run.
+    pub trace: Form,
+    /// Draw what happened in each run.
+    pub diagram: Option<Diagram>,
+    /// Print the last lines of the trace before each failure.
+    pub last_lines: bool,
+    /// Print which fault met which step, over all runs.
+    pub coverage: bool,
     /// Stop at the first failure.
     pub fail_fast: bool,
     /// What each seed's plan is reduced to.
     pub narrow: Narrow,
-    /// Look for less with which a failing seed still fails.
-    pub shrink: bool,
+    /// Make failures small, and keep them as files in this folder.
+    pub shrink_to: Option<PathBuf>,
+    /// Have somebody lie in every seed, within this budget.
+    pub byzantine: Option<Budget>,
+    /// The commit that is simulated, for failures; empty where nobody knows.
+    pub commit: String,
+    /// The command that repeats a failure, where it is not `cargo sim` with its seed.
+    pub replay: Option<String>,
+    /// Told after each run.
+    pub observe: Observer,
+    /// Once true, no further run is begun, and what was begun is summed up.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Default for Options {
@@ -76,14 +114,77 @@ impl Default for Options {
         Self {
             seeds: 100,
             first: 1,
-            sweep: false,
+            sweep: None,
+            schedule: None,
+            subject: Subject::default(),
             threads: 2,
             planted: Planted::default(),
-            trace: false,
+            trace: Form::None,
+            diagram: None,
+            last_lines: false,
+            coverage: false,
             fail_fast: false,
             narrow: Narrow::default(),
-            shrink: false,
+            shrink_to: None,
+            byzantine: None,
+            commit: String::new(),
+            replay: None,
+            observe: Observer::default(),
+            stop: Arc::default(),
         }
+    }
+}
+
+/// How a trace is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Not at all.
+    #[default]
+    None,
+    /// For people, a line each.
+    Text,
+    /// For programs, a JSON object each.
+    Json,
+}
+
+/// Where a run is drawn: a column for each node, time downwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Diagram {
+    /// As text.
+    Terminal,
+    /// As a page for a browser, with an arrow for each frame.
+    File(PathBuf),
+}
+
+/// How far a campaign is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Runs made.
+    pub runs: u64,
+    /// Of so many.
+    pub of: u64,
+    /// That broke something.
+    pub failures: usize,
+    /// Simulated time, in nanoseconds.
+    pub simulated_ns: u64,
+    /// Since the beginning.
+    pub elapsed: Duration,
+}
+
+/// Who is told of progress.
+#[derive(Clone)]
+pub struct Observer(pub Arc<dyn Fn(&Progress) + Send + Sync>);
+
+impl Default for Observer {
+    /// Nobody.
+    fn default() -> Self {
+        Self(Arc::new(|_| ()))
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
     }
 }
 
@@ -92,7 +193,7 @@ impl Default for Options {
 pub struct Summary {
     /// Runs made.
     pub runs: u64,
-    /// Runs that broke something.
+    /// Runs that broke something, by seed.
     pub failures: Vec<FailedRun>,
     /// Simulated time, in nanoseconds.
     pub simulated_ns: u64,
@@ -100,6 +201,8 @@ pub struct Summary {
     pub blocks: u64,
     /// Transactions acknowledged, over all runs.
     pub acknowledged: u64,
+    /// Answers to clients that were compared with the chain, over all runs.
+    pub reads: u64,
     /// Crashes, over all runs.
     pub crashes: u64,
     /// Damaged files that a restart healed, over all runs.
@@ -108,6 +211,10 @@ pub struct Summary {
     pub repeated: u64,
     /// Which fault met which step, over all runs.
     pub coverage: Coverage,
+    /// What liars did, and what came of it.
+    pub lies: Lies,
+    /// It was asked to stop before the end.
+    pub was_stopped: bool,
 }
 
 /// A run that broke something.
@@ -119,167 +226,8 @@ pub struct FailedRun {
     pub violation: Violation,
     /// The line that was printed.
     pub line: String,
-}
-
-/// Failures that are made small. One takes a few dozen runs, and whoever has many wants the first.
-const SHRUNK_MAX: usize = 3;
-
-/// One run in a list.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    seed: u64,
-    forced: Option<ForcedCrash>,
-    sweep: bool,
-    repeat: bool,
-}
-
-/// Simulates, printing each failure in one line and a summary as the last.
-///
-/// # Errors
-/// When nothing can be printed.
-pub fn run(options: &Options, out: &mut (dyn Write + Send)) -> io::Result<Summary> {
-    let started = Instant::now();
-    let (runs, what) = if options.sweep { sweep_runs(options) } else { (seed_runs(options), String::new()) };
-    let next = AtomicU64::new(0);
-    let shared = Mutex::new((Summary::default(), out, io::Result::Ok(())));
-    std::thread::scope(|scope| {
-        for _ in 0..options.threads.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let place = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
-                    let Some(run) = runs.get(place) else { return };
-                    let Ran { outcome, trace, coverage, .. } = simulate(run, options);
-                    let mut shared = shared.lock().expect("no holder panics");
-                    let (summary, out, printed) = &mut *shared;
-                    if printed.is_ok() {
-                        *printed = trace.iter().try_for_each(|line| writeln!(out, "{line}"));
-                    }
-                    summary.runs += 1;
-                    summary.repeated += u64::from(run.repeat);
-                    summary.coverage.merge(&coverage);
-                    match outcome {
-                        Ok(report) => {
-                            summary.simulated_ns += report.simulated_ns;
-                            summary.blocks += report.height;
-                            summary.acknowledged += report.acknowledged as u64;
-                            summary.crashes += report.crashes;
-                            summary.heals += report.heals;
-                        }
-                        Err(failure) => {
-                            let line = line(run, &options.narrow, &failure);
-                            if printed.is_ok() {
-                                *printed = writeln!(out, "{line}");
-                            }
-                            if options.shrink && !run.sweep && summary.failures.len() < SHRUNK_MAX && printed.is_ok() {
-                                *printed = shrink(run, options, &failure).map_or(Ok(()), |line| writeln!(out, "{line}"));
-                            }
-                            summary.failures.push(FailedRun { seed: run.seed, violation: failure.violation, line });
-                            if options.fail_fast {
-                                next.store(u64::MAX / 2, Ordering::Relaxed);
-                            }
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let (summary, out, printed) = shared.into_inner().expect("no holder panics");
-    printed?;
-    let seconds = started.elapsed().as_secs_f64();
-    let hours = summary.simulated_ns as f64 / 3.6e12;
-    writeln!(
-        out,
-        "{} {} in {seconds:.1} s ({:.1} per second), {hours:.2} simulated hours, {} blocks, {} acknowledged transactions, {} crashes, {} files healed, {} run twice: {} failed{what}",
-        summary.runs,
-        if options.sweep { "crashes of one scenario" } else { "seeds" },
-        summary.runs as f64 / seconds.max(0.001),
-        summary.blocks,
-        summary.acknowledged,
-        summary.crashes,
-        summary.heals,
-        summary.repeated,
-        summary.failures.len()
-    )?;
-    Ok(summary)
-}
-
-fn seed_runs(options: &Options) -> Vec<Run> {
-    (0..options.seeds)
-        .map(|offset| options.first.wrapping_add(offset))
-        .map(|seed| Run { seed, forced: None, sweep: false, repeat: seed % 20 == 0 })
-        .collect()
-}
-
-/// A crash after each effect of one node and at each operation of its disk, and of all nodes with it, for each of four ways in
-/// which unsynced writes survive.
-fn sweep_runs(options: &Options) -> (Vec<Run>, String) {
-    let whole = World::new(options.first, Plan::sweep(), options.planted, None).run().outcome;
-    let (effects, (begun, ended)) = whole.map_or((0, (0, 0)), |report| (report.effects, report.operations));
-    let operations = (begun..ended).flat_map(|operation| When::EACH.map(|when| Boundary::Operation(operation, when)));
-    let mut runs = Vec::new();
-    for boundary in (1..=effects).map(Boundary::Effect).chain(operations) {
-        for survival in [Survival::All, Survival::None, Survival::Random, Survival::TornPages] {
-            for all in [false, true] {
-                let forced = Some(ForcedCrash { node: 0, boundary, all, survival });
-                runs.push(Run { seed: options.first, forced, sweep: true, repeat: false });
-            }
-        }
-    }
-    let boundaries = format!("{effects} effects and before, in and after {} disk operations", ended - begun);
-    let every = runs.len();
-    let wanted = usize::try_from(options.seeds).unwrap_or(usize::MAX);
-    if wanted == 0 || every <= wanted {
-        return (runs, format!("; every crash of {boundaries}, 4 survivals, one node and all nodes"));
-    }
-    // Evenly spread, by a stride that is no divisor of the pattern above.
-    let step = every.div_ceil(wanted) | 1;
-    let sampled: Vec<Run> = runs.into_iter().step_by(step).collect();
-    (sampled, format!("; one of every {step} of {every} crashes ({boundaries}, 4 survivals, one node and all nodes)"))
-}
-
-fn simulate(run: &Run, options: &Options) -> Ran {
-    #[cfg(feature = "planted")]
-    bank::plant(&options.planted);
-    let plan = if run.sweep { Plan::sweep() } else { Plan::draw(run.seed) };
-    let plan = options.narrow.apply(plan);
-    let world = || {
-        let world = World::new(run.seed, plan.clone(), options.planted, run.forced);
-        if run.repeat { world.digested() } else { world }
-    };
-    let mut ran = if options.trace { world().traced().run() } else { world().run() };
-    ran.outcome = ran.outcome.and_then(|report| {
-        if run.repeat && world().run().outcome.ok().as_ref() != Some(&report) {
-            let violation = Violation { invariant: "I20", what: "a second run went another way".into() };
-            return Err(Failure { violation, at: report.simulated_ns, height: report.height });
-        }
-        Ok(report)
-    });
-    ran
-}
-
-/// The command that shows a failure with as little around it as was found; none where nothing can be left out.
-fn shrink(run: &Run, options: &Options, failure: &Failure) -> Option<String> {
-    let fails = |narrow: &Narrow| {
-        let options = Options { narrow: narrow.clone(), trace: false, ..options.clone() };
-        simulate(&Run { repeat: false, ..*run }, &options).outcome.is_err_and(|other| other.violation.invariant == failure.violation.invariant)
-    };
-    let least = options.narrow.least(&Plan::draw(run.seed), fails);
-    (least != options.narrow).then(|| format!("  it fails with less, too: cargo sim --seed {:#x}{least} --trace", run.seed))
-}
-
-fn line(run: &Run, narrow: &Narrow, failure: &Failure) -> String {
-    let forced = run.forced.map_or_else(String::new, |forced| format!(" crash={forced:?}"));
-    let replay = if run.sweep { " --sweep".to_owned() } else { format!(" --seeds 1{narrow}") };
-    format!(
-        "FAIL {} seed={:#x}{forced} t={}.{:03}s h={}: {} · replay: cargo sim --seed {:#x}{replay}",
-        failure.violation.invariant,
-        run.seed,
-        failure.at / MS / 1_000,
-        failure.at / MS % 1_000,
-        world::height_text(failure.height),
-        failure.violation.what,
-        run.seed
-    )
+    /// The failure made small, where that was asked for.
+    pub regression: Option<Regression>,
 }
 
 /// What a panic said.

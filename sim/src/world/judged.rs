@@ -1,0 +1,208 @@
+//! What is asked of a run beside its events: clients that read, the naive verifier at its end, and the lines of its trace.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_app::Query;
+use lockstep_replica::wire::Message;
+use lockstep_types::crypto::SignatureCheck;
+use lockstep_types::{Block, BlockId, PublicKey, Signature, Vote, VoteType};
+
+use super::{Outcome, What, World, violation};
+use crate::naive::{AppModel, Beginning, Judge, Kept, KvModel, Model, Time, Wrong, read_log, signature_holds};
+use crate::node::LOG;
+use crate::plan::MS;
+use crate::trace::{Line, State, Told};
+
+/// One seed in so many has every signature of its chain judged by another crate; the others ask the verdict of the run.
+const CURVE_EVERY: u64 = 4;
+/// Keys that clients read, of those that they write.
+const KEYS: u64 = 44;
+
+impl World {
+    /// A client asks a node for a key.
+    pub(super) fn query(&mut self) -> Outcome {
+        let node = self.readers.place(self.machines.len());
+        let key = format!("key{}", self.readers.below(KEYS)).into_bytes();
+        let delay = self.readers.between(MS, 4 * self.plan.tx_interval);
+        self.first_at(self.now + delay, What::Query);
+        let is_awake = self.machines[node].frozen_until <= self.now;
+        let Some(running) = self.machines[node].running.as_ref().filter(|_| is_awake) else { return Ok(()) };
+        let query = Query { path: "", data: &key, height: None, prove: false };
+        let answer = running.executor.host().query(&running.readable, &query);
+        if !self.subject.is_kv {
+            // Nobody here knows what it should have said; that it does not panic is seen elsewhere.
+            return Ok(());
+        }
+        self.history.answered(node, &key, answer.height.get(), answer.value.as_deref())
+    }
+
+    /// What a block wrote, where its application is modelled.
+    pub(super) fn remember(&mut self, block: &Arc<Block>) {
+        let height = block.header.height.get();
+        if !self.subject.is_kv || !self.history.is_next(height) {
+            return;
+        }
+        self.history.block(height);
+        for tx in &block.txs {
+            if let Some(at) = tx.0.iter().position(|byte| *byte == b'=') {
+                self.history.wrote(height, &tx.0[..at], &tx.0[at + 1..]);
+            }
+        }
+    }
+
+    /// I1, I2, I3, I6: the chain in the files of each honest node, judged from genesis by the naive verifier.
+    pub(super) fn judge_chains(&mut self) -> Outcome {
+        let beginning = Beginning {
+            chain_id: self.genesis.chain_id.as_str().to_owned(),
+            time: Time { seconds: self.genesis.genesis_time.seconds(), nanos: self.genesis.genesis_time.nanos() },
+            validators: self.genesis.validators.iter().map(|one| (one.public_key.0, one.power.get())).collect(),
+            max_bytes: self.genesis.consensus_params.block.max_bytes,
+            max_gas: self.genesis.consensus_params.block.max_gas,
+        };
+        if self.subject.is_kv {
+            let model = KvModel::new(&beginning.validators);
+            return self.judge_with(&beginning, model);
+        }
+        match AppModel::new(self.subject.fresh(), self.subject.invariant.clone(), &self.genesis) {
+            Ok((model, validators)) => self.judge_with(&Beginning { validators, ..beginning }, model),
+            Err(what) => violation("I3", what),
+        }
+    }
+
+    fn judge_with<M: Model>(&mut self, beginning: &Beginning, model: M) -> Outcome {
+        let everybody_is_honest = (0..self.machines.len()).all(|node| self.is_honest(node));
+        let mut judge = match Judge::new(beginning, model, everybody_is_honest) {
+            Ok(judge) => judge,
+            Err(what) => return violation("I3", what),
+        };
+        let mut chains = Vec::new();
+        for node in (0..self.machines.len()).filter(|node| self.is_honest(*node) && !self.is_rotten(*node)) {
+            if self.machines[node].running.is_some() {
+                match self.kept(node) {
+                    Ok(chain) => chains.push((node, chain)),
+                    Err(what) => return violation("I2", format!("the log of node {node}: {what}")),
+                }
+            }
+        }
+        chains.sort_by_key(|(_, chain)| std::cmp::Reverse(chain.len()));
+        let Some((first, longest)) = chains.first() else { return Ok(()) };
+        let by_curve = self.plan.real_keys && self.seed.is_multiple_of(CURVE_EVERY);
+        let crypto = &mut self.crypto;
+        let mut verdict = |key: &[u8; 32], message: &[u8], signature: &[u8; 64]| {
+            if by_curve {
+                return signature_holds(key, message, signature);
+            }
+            let check = SignatureCheck { public_key: PublicKey(*key), message: message.to_vec(), signature: Signature(*signature) };
+            crypto.verify(&[check]) == [true]
+        };
+        for Kept { body, commit, .. } in longest {
+            judge.block(body, commit, &mut verdict).or_else(|wrong| {
+                let invariant = if matches!(wrong, Wrong::Application(_)) { "I3" } else { "I2" };
+                violation(invariant, format!("the chain of node {first}: {wrong}"))
+            })?;
+        }
+        for (node, chain) in &chains[1..] {
+            for (theirs, ours) in chain.iter().zip(longest) {
+                if theirs.body != ours.body {
+                    return violation("I1", format!("the logs of nodes {first} and {node} differ at height {}", ours.height));
+                }
+                if theirs.commit != ours.commit {
+                    let judged = judge.certificate(theirs.height, &theirs.commit, &mut verdict);
+                    judged.or_else(|what| violation("I2", format!("the chain of node {node}: {what}")))?;
+                }
+            }
+        }
+        let root = judge.model().root();
+        for (node, _) in &chains {
+            let state = self.machines[*node].running.as_ref().map(|running| running.executor.state());
+            if let Some(state) = state.filter(|state| state.height().get() == judge.height() && state.root().0 != root) {
+                return violation("I6", format!("node {node} has root {} at height {}, the model another", state.root(), state.height()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The chain in a node's files.
+    fn kept(&self, node: usize) -> Result<Vec<Kept>, String> {
+        let disk = &self.machines[node].disk;
+        let mut paths: Vec<String> = disk.paths().into_iter().filter(|path| path.starts_with(LOG) && path.ends_with(".seg")).collect();
+        paths.sort_unstable();
+        let segments: Vec<Vec<u8>> = paths.iter().filter_map(|path| disk.bytes(path)).collect();
+        read_log(&segments)
+    }
+
+    /// Keeps a line of the trace, where there is one.
+    pub(super) fn tell(&mut self, node: Option<usize>, event: Told, words: impl FnOnce() -> String) {
+        if self.trace.is_some() {
+            let line = Line { t_ns: self.now, node, event, text: words(), from: None, sent_ns: None, state: self.state_of(node) };
+            self.trace.as_mut().expect("just seen").push(line);
+        }
+    }
+
+    fn state_of(&self, node: Option<usize>) -> Option<State> {
+        let node = node?;
+        let running = self.machines[node].running.as_ref()?;
+        let consensus = running.replica.consensus();
+        let chain = running.replica.chain();
+        Some(State {
+            height: running.replica.height().get(),
+            round: consensus.round().get(),
+            step: format!("{:?}", consensus.current_step()),
+            locked_round: consensus.locked().map(|polka| polka.round.get()),
+            valid_round: consensus.valid().map(|polka| polka.round.get()),
+            committed: chain.height.get(),
+            app_hash: chain.app_hash.to_string().chars().take(8).collect(),
+            unsynced: running.unsynced.len() + running.guard_queue.len(),
+            disk_operations: self.machines[node].disk.operations(),
+            peers: running.peers.values().copied().collect(),
+        })
+    }
+
+    /// A frame leaves: remembered until it arrives, for the drawing.
+    pub(super) fn sent(&mut self, from: usize, to: usize, bytes: &Bytes) {
+        if self.trace.is_some() {
+            self.flights.insert((from, to, bytes.clone()), self.now);
+        }
+    }
+
+    /// A frame arrives.
+    pub(super) fn arrives(&mut self, from: usize, to: usize, bytes: &Bytes) {
+        if self.trace.is_none() {
+            return;
+        }
+        let sent_ns = self.flights.remove(&(from, to, bytes.clone()));
+        let Some(text) = Message::decode(bytes).ok().and_then(|message| in_words(&message)) else { return };
+        let line = Line { t_ns: self.now, node: Some(to), event: Told::Frame, text, from: Some(from), sent_ns, state: self.state_of(Some(to)) };
+        self.trace.as_mut().expect("just seen").push(line);
+    }
+}
+
+/// The first bytes of a block's name, as everywhere in a trace.
+fn short(block: &BlockId) -> String {
+    block.hash.0[..4].iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// A message of consensus; none for what only says who has what.
+fn in_words(message: &Message) -> Option<String> {
+    let vote = |vote: &Vote| {
+        let kind = match vote.kind {
+            VoteType::Prevote => "prevote",
+            VoteType::Precommit => "precommit",
+        };
+        let block = vote.block_id.as_ref().map_or_else(|| "nil".to_owned(), short);
+        format!("{kind} {}/{} {block} v{}", vote.height, vote.round, vote.validator)
+    };
+    match message {
+        Message::Vote(one) => Some(vote(one)),
+        Message::Votes(batch) => {
+            let first = batch.0.first()?;
+            Some(format!("{} and {} more", vote(first), batch.0.len() - 1))
+        }
+        Message::Proposal { proposal, .. } => Some(format!("proposal {}/{} {}", proposal.height, proposal.round, short(&proposal.block_id))),
+        Message::Part { height, .. } => Some(format!("part {height}")),
+        Message::Polka(polka) => Some(format!("polka {}/{} {}", polka.height, polka.round, short(&polka.block_id))),
+        Message::Commit(commit) => Some(format!("commit {}/{} {}", commit.height, commit.round, short(&commit.block_id))),
+        _ => None,
+    }
+}

@@ -122,6 +122,12 @@ impl Connection {
         HeldBack::read(std::str::from_utf8(self.get("/metrics").await.ok()?).ok()?)
     }
 
+    /// A number of a URI call's answer, by its place in it: none when it is not there.
+    pub(crate) async fn decimal(&mut self, path: &str, place: &str) -> Option<u64> {
+        let answer: serde_json::Value = serde_json::from_slice(self.get(path).await.ok()?).ok()?;
+        answer.pointer(place)?.as_str()?.parse().ok()
+    }
+
     async fn answer(&mut self) -> Result<&[u8], HttpError> {
         self.received.clear();
         let (begin, body) = loop {

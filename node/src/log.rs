@@ -14,7 +14,7 @@ use crate::error::{Exit, NodeError};
 /// When the process logs already, or the filter is refused.
 pub(crate) fn start(config: &Config) -> Result<(), NodeError> {
     let failed = |error: &dyn std::fmt::Display| NodeError::new(Exit::Failed, format!("cannot start logging: {error}"));
-    let filter = EnvFilter::try_new(config.log_level.as_str()).map_err(|error| failed(&error))?;
+    let filter = EnvFilter::try_new(filter(config.log_level.as_str())).map_err(|error| failed(&error))?;
     // A line that cannot be written is lost. To complain of it the library would write to the same place, and panic when that
     // fails too: a node must not die because a terminal was closed or the disk of its log is full.
     let builder = fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
@@ -23,4 +23,23 @@ pub(crate) fn start(config: &Config) -> Result<(), NodeError> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
     .map_err(|error| failed(&*error))
+}
+
+/// What is let through: what the operator wrote. Where that is the plain default, a line of libp2p at the start is left out which
+/// names the node in libp2p's own way; ours names it as all else does.
+fn filter(written: &str) -> String {
+    if written.trim() == "info" { "info,libp2p_swarm=warn".to_owned() } else { written.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filter;
+
+    #[test]
+    fn the_default_hushes_the_swarm_and_nothing_else_does() {
+        assert_eq!(filter("info"), "info,libp2p_swarm=warn");
+        for written in ["debug", "info,libp2p_swarm=info", "warn"] {
+            assert_eq!(filter(written), written);
+        }
+    }
 }

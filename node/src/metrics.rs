@@ -8,6 +8,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use lockstep_network::{Direction, Reason, Refusal};
 use lockstep_storage::guard::Guard;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -34,8 +35,8 @@ impl HeldBack {
     /// The metric, as a reader finds it; its label `reason` is [`Self::label`].
     const METRIC: &str = "lockstep_votes_held_back";
 
-    /// The word in the metric. Part of the interface.
-    fn label(self) -> &'static str {
+    /// The word in the metric, and in `lockstep status --json`. Part of the interface.
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::GuardLost => "guard_lost",
             Self::GuardAhead => "guard_ahead",
@@ -99,6 +100,7 @@ pub struct Metrics {
     behind: Gauge<i64, AtomicI64>,
     equivocations: Counter<u64, AtomicU64>,
     refused: Counter<u64, AtomicU64>,
+    refused_connections: Family<[(&'static str, &'static str); 2], Counter<u64, AtomicU64>>,
     /// Damaged files that the start healed.
     healed: Counter<u64, AtomicU64>,
     /// Reads that met damage.
@@ -146,6 +148,12 @@ impl Metrics {
         let refused = counter("refused_messages", "Messages of peers that were refused");
         let healed = counter("healed_files", "Damages of its own files that this node healed when it started");
         let damaged_reads = counter("damaged_reads", "Reads of its own files that met damage: a restart heals them");
+        let refused_connections = Family::<[(&str, &str); 2], Counter<u64, AtomicU64>>::default();
+        registry.register(
+            "refused_connections",
+            "Connections that never became a peer, ours and those of others, by who dialled and why",
+            refused_connections.clone(),
+        );
         // 1 ms to 16 s: from a chain on one machine to one whose rounds fail.
         let block_interval = Histogram::new(exponential_buckets(0.001, 2.0, 15));
         registry.register("block_interval_seconds", "Time from one commit to the next", block_interval.clone());
@@ -165,6 +173,7 @@ impl Metrics {
             behind,
             equivocations,
             refused,
+            refused_connections,
             healed,
             damaged_reads,
             held_back,
@@ -271,11 +280,77 @@ impl Metrics {
     pub(crate) fn refused(&self) {
         self.refused.inc();
     }
+
+    pub(crate) fn refused_connection(&self, direction: Direction, reason: &Reason) {
+        let direction = match direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        };
+        self.refused_connections.get_or_create(&[("direction", direction), ("reason", reason_label(reason))]).inc();
+    }
+
+    /// So many in all came too fast to be told one by one.
+    pub(crate) fn refused_untold(&self, total: u64) {
+        let untold = self.refused_connections.get_or_create(&[("direction", "inbound"), ("reason", "untold")]);
+        untold.inc_by(total.saturating_sub(untold.get()));
+    }
+}
+
+/// Why there was no connection, as a label. Part of the interface.
+fn reason_label(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::Refused(refusal) => refusal_label(*refusal),
+        // What it did not like shows in its own metrics, and in our log.
+        Reason::RefusedByPeer(_) => "refused_by_peer",
+        Reason::Closed => "closed",
+        Reason::HandshakeTimeout | Reason::Silent | Reason::SlowReader => "timeout",
+        Reason::Frame(_) => "malformed",
+        Reason::Banned(_) => "banned",
+        Reason::Duplicate => "duplicate",
+        Reason::IdentityMismatch { .. } => "other_identity",
+        Reason::Oneself => "oneself",
+        Reason::KeyKind => "key_kind",
+        Reason::Transport(_) => "transport",
+        Reason::Requested(_) | Reason::SwarmRestarted | Reason::Shutdown => "ended_here",
+    }
+}
+
+fn refusal_label(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Malformed => "malformed",
+        Refusal::WireVersion => "wire_version",
+        Refusal::ChainId => "chain_id",
+        Refusal::Genesis => "genesis",
+        Refusal::Binding => "binding",
+        Refusal::Duplicate => "duplicate",
+        Refusal::NoPlace => "no_place",
+        Refusal::Banned => "banned",
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use lockstep_network::{Direction, Reason, Refusal};
+
     use super::{HeldBack, Metrics};
+
+    #[test]
+    fn refused_connections_are_counted_by_who_dialled_and_why() {
+        let metrics = Metrics::new();
+        metrics.refused_connection(Direction::Inbound, &Reason::Refused(Refusal::Genesis));
+        metrics.refused_connection(Direction::Inbound, &Reason::Refused(Refusal::Genesis));
+        metrics.refused_connection(Direction::Outbound, &Reason::RefusedByPeer(Refusal::Genesis));
+        metrics.refused_untold(5);
+        metrics.refused_untold(7);
+        let text = metrics.text();
+        for line in [
+            r#"lockstep_refused_connections_total{direction="inbound",reason="untold"} 7"#,
+            r#"lockstep_refused_connections_total{direction="inbound",reason="genesis"} 2"#,
+            r#"lockstep_refused_connections_total{direction="outbound",reason="refused_by_peer"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
 
     #[test]
     fn readers_learn_whether_and_why_votes_are_held_back() {

@@ -39,6 +39,14 @@ pub(super) fn run(args: &InitArgs) -> Result<(), NodeError> {
     if let Some(state) = signed {
         say(format!("  the key signed up to height {}: its first signature here is for a height above", state.height));
     }
+    if args.genesis.is_some() {
+        say(format!(
+            "It knows no other node yet. Before it starts, name some of the chain's in {}, under [p2p]:",
+            home.config_path().display()
+        ));
+        say("  persistent_peers = [\"NODE_ID@HOST:26656\"]");
+        say("NODE_ID is shown by lockstep keys show in their home, and by lockstep status.");
+    }
     say(format!("Start it with:  {} start --home {}", shell_word(program()), shell_word(home.root().display())));
     Ok(())
 }

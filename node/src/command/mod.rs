@@ -13,8 +13,9 @@ mod tx;
 
 use std::fmt::Display;
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockstep_app::Application;
@@ -42,9 +43,14 @@ fn new_params() -> ConsensusParams {
     params
 }
 
-/// Runs a command.
+/// Runs a command. What it did counts as done only when its answer was written, too.
 pub(crate) fn run(cli: Cli, app: Arc<dyn Application>) -> Result<(), NodeError> {
-    match cli.command {
+    run_one(cli.command, app)?;
+    UNWRITTEN.get().map_or(Ok(()), |error| Err(unwritten(error).means("what was asked for was done, and nobody was told")))
+}
+
+fn run_one(command: Command, app: Arc<dyn Application>) -> Result<(), NodeError> {
+    match command {
         Command::Init(args) => init::run(&args),
         Command::Testnet(args) => testnet::run(&args),
         Command::Localnet(args) => localnet::run(&args),
@@ -146,8 +152,24 @@ fn is_no_rpc(failures: &[(String, String)]) -> bool {
     failures.iter().any(|(_, why)| why.contains("Request rejected"))
 }
 
-/// A line on stdout. Whoever reads it may be gone, which is not our failure.
+/// The first line of an answer that could not be written.
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
+/// A line of the answer, on stdout. Nothing is broken off because of a line that cannot be written; [`run`] fails at the end.
 fn say(line: impl Display) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stdout(), "{line}");
+    if let Err(error) = writeln!(io::stdout(), "{line}")
+        && is_failure(&error)
+    {
+        let _ = UNWRITTEN.set(error);
+    }
+}
+
+/// Whether a write of an answer failed. A reader who has heard enough (`| head`) is no failure.
+pub(crate) fn is_failure(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::BrokenPipe
+}
+
+/// An answer that could not be written.
+pub(crate) fn unwritten(error: &io::Error) -> NodeError {
+    NodeError::new(Exit::Failed, format!("the answer cannot be written to stdout: {error}")).next("look at where stdout leads")
 }

@@ -128,6 +128,14 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
         ShellError::Guard(GuardError::Newer { .. }) => NodeError::new(Exit::Refused, error)
             .means("signing without knowing what was signed could be punished as double signing")
             .next("run the newer program"),
+        ShellError::Guard(_) | ShellError::Recovery(_) if io_kind(error).is_some_and(is_misplaced) => {
+            NodeError::new(Exit::Refused, in_data)
+                .means("a folder lies where a file should be, or a file where a folder should be")
+                .next(
+                    "put back what was there: guard and state.redb are files, log and damaged are folders. Without state.redb or log a node \
+                     makes them again; a guard is never replaced by an older or empty one, unless it is lost (docs/operating.md)",
+                )
+        }
         ShellError::Guard(_) | ShellError::Recovery(_) if io_kind(error).and_then(remedy).is_some() => {
             NodeError::new(Exit::Refused, in_data).next(io_kind(error).and_then(remedy).unwrap_or_default())
         }
@@ -154,14 +162,22 @@ fn not_recovered(what: String, recovery: &RecoveryError) -> NodeError {
             NodeError::new(Exit::Refused, what).next("run the newer program; this one would cut off what it cannot read")
         }
         RecoveryError::WrongRoot { .. } => NodeError::new(Exit::Halted, what)
-            .means("the block log was executed from its beginning, and this program or its application is not the one that the chain runs")
-            .next("run the program that the others run"),
+            .means(
+                "the block log was executed from its beginning. Either it belongs to another chain than config/genesis.json, or this program \
+                 or its application is not the one that the chain runs",
+            )
+            .next("put the home's own data/log back if it was exchanged; else run the program that the others run"),
         RecoveryError::App(_) | RecoveryError::Genesis(_) => NodeError::new(Exit::Refused, what),
         RecoveryError::Contradiction(_) | RecoveryError::Unbelievable(_) | RecoveryError::Hole { .. } | RecoveryError::Ahead { .. } => {
             NodeError::new(Exit::Halted, what).next("keep the data folder: it shows a fault of the program")
         }
         _ => disk_failed(what),
     }
+}
+
+/// What the system says of a path at which there is another kind of thing than what is opened or made there.
+fn is_misplaced(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists)
 }
 
 fn disk_failed(what: String) -> NodeError {

@@ -3,38 +3,50 @@
 use std::time::Duration;
 
 use lockstep_rpc::Client;
-use lockstep_types::Power;
+use lockstep_types::{Height, Power, Time};
+use serde_json::json;
 use tokio::time::timeout;
 
-use super::{client_error, say};
+use super::{client_error, now, say};
 use crate::cli::StatusArgs;
 use crate::error::{Exit, NodeError};
 use crate::http::{Connection, Endpoint};
 use crate::metrics::HeldBack;
 
-/// A node that just answered and takes longer for its metrics is shown without them.
-const METRICS_WAIT: Duration = Duration::from_secs(3);
+/// A node that just answered and takes longer for more is shown without it.
+const MORE_WAIT: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     let client = Client::new(args.nodes.urls.iter().cloned()).map_err(|error| client_error(&error))?;
     let status = client.status().await.map_err(|error| client_error(&error))?;
+    let More { peers, validators, held_back } = more(client.endpoint()).await;
+    let (node, sync, validator) = (&status.node_info, &status.sync_info, &status.validator_info);
+    let signs = (validator.voting_power != Power::ZERO).then_some(held_back).flatten();
     if args.json {
-        let json = serde_json::to_string(&status).map_err(|error| NodeError::new(Exit::Failed, error))?;
-        say(json);
+        let failed = |error| NodeError::new(Exit::Failed, error);
+        let mut answer = serde_json::to_value(&status).map_err(failed)?;
+        answer["lockstep"] =
+            json!({ "peers": peers, "signs": signs.map(|why| why.is_none()), "held_back": signs.flatten().map(HeldBack::label) });
+        say(serde_json::to_string(&answer).map_err(failed)?);
         return Ok(());
     }
-    let (node, sync, validator) = (&status.node_info, &status.sync_info, &status.validator_info);
     say(format!("node        {} ({})", node.moniker, client.endpoint()));
     say(format!("node id     {}", node.id));
     say(format!("chain       {}", node.network));
     say(format!("height      {}", sync.latest_block_height));
     say(format!("block hash  {}", hex::encode_upper(&sync.latest_block_hash.0)));
-    say(format!("block time  {}", sync.latest_block_time));
+    if sync.latest_block_height == Height::ZERO {
+        say("block time  none: no block was committed yet");
+    } else {
+        say(format!("block time  {} ({})", sync.latest_block_time, age(sync.latest_block_time, now()?)));
+    }
     say(format!("app hash    {}", hex::encode_upper(&sync.latest_app_hash.0)));
     say(format!("keeps from  {}", sync.earliest_block_height));
-    say(format!("in step     {}", if sync.catching_up { "no: it catches up" } else { "yes" }));
+    say(format!("peers       {}", peers.map_or_else(|| "not known".to_owned(), |peers| peers.to_string())));
+    let is_alone = validator.voting_power != Power::ZERO && validators == Some(1);
+    say(format!("in step     {}", in_step(sync.catching_up, peers, is_alone)));
     say(format!("validator   {} with power {}", validator.address, validator.voting_power));
-    match held_back(client.endpoint()).await {
+    match signs {
         _ if validator.voting_power == Power::ZERO => say("signs       no: it is not among the validators of this height"),
         Some(Some(why)) => say(format!("signs       NO: {}", why.meaning())),
         Some(None) => say("signs       yes"),
@@ -44,9 +56,71 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// What the node says of its votes, if it says it soon.
-async fn held_back(url: &str) -> Option<Option<HeldBack>> {
-    let endpoint = Endpoint::parse(url).ok()?;
-    let ask = async { Connection::open(&endpoint).await.ok()?.held_back().await };
-    timeout(METRICS_WAIT, ask).await.ok().flatten()
+/// Whether it has what the others decided, as far as a node can know. That the chain goes on shows in the age of its last block.
+fn in_step(catching_up: bool, peers: Option<u64>, is_alone: bool) -> &'static str {
+    match (catching_up, peers) {
+        (true, _) => "no: it catches up",
+        (false, _) if is_alone => "yes: it is the only validator",
+        (false, Some(0)) => "not known: it has no peers, so there may be blocks that it does not know of",
+        (false, _) => "yes, as far as its peers tell",
+    }
+}
+
+/// How long ago a block was made, by the clock of this machine.
+fn age(block: Time, now: Time) -> String {
+    let nanos = now.unix_nanos() - block.unix_nanos();
+    match u64::try_from(nanos.div_euclid(1_000_000_000)) {
+        Ok(seconds @ 0..120) => format!("{seconds} s ago"),
+        Ok(seconds @ 120..7_200) => format!("{} min ago", seconds / 60),
+        Ok(seconds) => format!("{} h ago", seconds / 3_600),
+        Err(_) => "ahead of the clock of this machine".to_owned(),
+    }
+}
+
+/// What the method status does not say.
+#[derive(Default)]
+struct More {
+    peers: Option<u64>,
+    /// How many the next block has.
+    validators: Option<u64>,
+    /// Why it holds its votes back, if it does.
+    held_back: Option<Option<HeldBack>>,
+}
+
+/// What the node says soon.
+async fn more(url: &str) -> More {
+    let Ok(endpoint) = Endpoint::parse(url) else { return More::default() };
+    let ask = async {
+        let mut connection = Connection::open(&endpoint).await.ok()?;
+        let peers = connection.decimal("/net_info", "/result/n_peers").await;
+        let validators = connection.decimal("/validators?per_page=1", "/result/total").await;
+        Some(More { peers, validators, held_back: connection.held_back().await })
+    };
+    timeout(MORE_WAIT, ask).await.ok().flatten().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_types::Time;
+
+    use super::{age, in_step};
+
+    #[test]
+    fn nothing_is_claimed_that_a_node_cannot_know() {
+        let told = |catching_up, peers| in_step(catching_up, peers, false);
+        assert!(told(true, Some(3)).starts_with("no:") && told(true, Some(0)).starts_with("no:"));
+        assert!(told(false, Some(0)).starts_with("not known"), "a chain that stands still looks like one that went on without us");
+        assert!(told(false, Some(1)).starts_with("yes") && told(false, None).starts_with("yes"));
+        assert!(in_step(false, Some(0), true).starts_with("yes:"), "nobody else decides");
+    }
+
+    #[test]
+    fn the_age_of_a_block_is_told() {
+        let at = |seconds: i128| Time::from_unix_nanos(seconds * 1_000_000_000);
+        assert_eq!(age(at(1_000), at(1_000)), "0 s ago");
+        assert_eq!(age(at(1_000), at(1_090)), "90 s ago");
+        assert_eq!(age(at(1_000), at(4_660)), "61 min ago");
+        assert_eq!(age(at(1_000), at(8_200)), "2 h ago");
+        assert_eq!(age(at(1_002), at(1_000)), "ahead of the clock of this machine");
+    }
 }

@@ -53,8 +53,10 @@ fn hosts(args: &TestnetArgs) -> Result<Vec<(String, u16)>, NodeError> {
                 IpAddr::V4(ip) => u32::from(ip).checked_add(step.into()).map(|bits| IpAddr::V4(bits.into())),
                 IpAddr::V6(ip) => u128::from(ip).checked_add(step.into()).map(|bits| IpAddr::V6(bits.into())),
             };
-            let ip =
-                ip.ok_or_else(|| NodeError::new(Exit::Usage, format!("--starting-ip is {first}: must leave room for {count} addresses")))?;
+            let ip = ip.ok_or_else(|| {
+                NodeError::new(Exit::Usage, format!("--starting-ip is {first}: there are no {count} addresses from it on"))
+                    .next("give a lower one, or name each validator's place: --hosts HOST,HOST,...")
+            })?;
             Ok((ip.to_string(), P2P_PORT))
         })
         .collect()

@@ -44,7 +44,9 @@ fn transaction(args: &TxArgs) -> Result<Vec<u8>, NodeError> {
         (_, Some(digits), _) => hex::decode(digits.trim_start_matches("0x"))
             .map_err(|error| NodeError::new(Exit::Usage, format!("--hex is {digits:?}: must be hex digits, two for each byte: {error}"))),
         (_, _, Some(path)) => read_bounded(Path::new(path), BODY_BYTES_MAX),
-        (None, None, None) => Err(NodeError::new(Exit::Usage, "no transaction is given").next("lockstep tx key=value")),
+        (None, None, None) => {
+            Err(NodeError::new(Exit::Usage, "no transaction is given").next("lockstep tx key=value, or --hex BYTES, or --file FILE"))
+        }
     }
 }
 

@@ -87,7 +87,7 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 
 /// Every setting, in the order of the file.
-pub(super) static KEYS: [Key; 40] = [
+pub(super) static KEYS: [Key; 42] = [
     key!("moniker", String, moniker, (1, NAME_BYTES_MAX as u64), "The node's name, for people: peers and clients see it."),
     key!("log_level", LogFilter, log_level, (1, 1024), "What is logged to stderr: a level, or a list of module=level."),
     key!("log_format", LogFormat, log_format, (0, 0), "Lines for people, or one JSON object per line for a log collector."),
@@ -107,7 +107,21 @@ pub(super) static KEYS: [Key; 40] = [
     ),
     key!("rpc.cors_origins", Vec<Origin>, rpc.cors_origins, (0, 100), "Web pages that may call from a browser. Empty: none, CORS is off."),
     key!("rpc.connections", usize, rpc.limits.connections, (1, 65_536), "Most connections of all kinds. Each needs a file descriptor."),
+    key!(
+        "rpc.per_ip_max",
+        usize,
+        rpc.limits.per_ip,
+        (1, 65_536),
+        "Of these, connections from one address, or one /64 network of IPv6; loopback is not counted."
+    ),
     key!("rpc.body_bytes", usize, rpc.limits.body_bytes, (KIB, 256 * MIB), "Largest request, in bytes: a POST body or a WebSocket frame."),
+    key!(
+        "rpc.requests_bytes",
+        usize,
+        rpc.limits.requests_bytes,
+        (MIB, GIB),
+        "Bytes of all large requests, above 16 KiB, that come or are answered at a time. One of body_bytes always fits."
+    ),
     key!("rpc.batch", usize, rpc.limits.batch, (1, 10_000), "Most requests in one batch."),
     key!(
         "rpc.reply_bytes",

@@ -88,6 +88,8 @@ pub(crate) async fn receive(mut events: Events, network: Network, inbox: Inbox, 
                 inbox.external(Mail::External(Input::PeerDown { peer: Peer(peer.0) })).await;
             }
             Event::Refused { node_id, remote, direction, reason } => {
+                metrics.refused_connection(direction, &reason);
+                metrics.refused_untold(network.totals().notes_dropped);
                 let is_worth_telling = direction == Direction::Outbound && node_id.is_some_and(|id| unreached.is_due(id, Instant::now()));
                 let node = node_id.map(|id| id.to_string()).unwrap_or_default();
                 let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();

@@ -8,7 +8,7 @@ use lockstep::{Config, Home};
 use lockstep_replica::signing::guard_owner;
 use lockstep_storage::guard::Guard;
 
-use crate::program::{mode_of, new_home, run, text};
+use crate::program::{ended, lockstep, mode_of, new_home, run, text};
 
 const FILES: [&str; 5] =
     ["config/config.toml", "config/genesis.json", "config/priv_validator_key.json", "config/node_key.json", "data/guard"];
@@ -42,6 +42,54 @@ fn init_makes_a_home_and_never_another_in_its_place() {
     run(&["init", "--home", text(home.root())]).refused(3, &["genesis.json exists"]);
     for (file, before) in FILES.iter().zip(before).skip(1) {
         assert_eq!(fs::read(home.root().join(file)).expect("the file"), before, "{file}");
+    }
+}
+
+#[test]
+fn a_node_of_an_existing_chain_is_told_that_it_knows_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = new_home(folder.path(), "n0");
+    let home = folder.path().join("n1");
+    let out = run(&["init", "--home", text(&home), "--genesis", text(&first.join("config/genesis.json"))]).done();
+    let line = out.lines().find(|line| line.contains("persistent_peers")).expect("the line to put");
+    // It is one that the file takes in the place of its own, with a peer's id in it.
+    let line = line.replace("NODE_ID", &"ab".repeat(20)).replace("HOST", "10.0.0.1");
+    let file = fs::read_to_string(home.join("config/config.toml")).expect("text").replace("persistent_peers = []", line.trim());
+    assert_eq!(Config::load("f", &file, [], &[]).expect("valid").p2p.persistent_peers.len(), 1);
+    assert!(!run(&["init", "--home", text(&folder.path().join("n2"))]).done().contains("persistent_peers"), "one alone needs none");
+}
+
+#[test]
+fn what_lies_in_the_place_of_a_file_is_no_failure_of_the_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["guard", "state.redb", "log"] {
+        let home = new_home(folder.path(), name);
+        let path = home.join("data").join(name);
+        let _ = fs::remove_file(&path);
+        if name == "log" {
+            fs::write(&path, "a file").expect("written");
+        } else {
+            fs::create_dir(&path).expect("made");
+        }
+        run(&["start", "--home", text(&home)]).refused(3, &["a folder lies where a file should be", "put back what was there", name]);
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_not_done_and_one_that_nobody_wants_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = new_home(folder.path(), "n0");
+    for args in [&["keys", "show", "--home", text(&home)][..], &["--help"], &["--version"]] {
+        #[cfg(target_os = "linux")]
+        {
+            let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+            ended(lockstep(args).stdout(full).output().expect("the program starts"))
+                .refused(1, &["cannot be written to stdout", "No space left"]);
+        }
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = ended(lockstep(args).stdout(writer).output().expect("the program starts"));
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{args:?}");
     }
 }
 
@@ -142,6 +190,9 @@ fn a_testnet_is_one_chain_whose_members_know_each_other() {
         assert_eq!(dialled, others);
     }
     run(&["testnet", "--output", text(&net), "--starting-ip", "10.0.0.1"]).refused(3, &["is not empty"]);
+    let above = text(&net.join("above")).to_owned();
+    run(&["testnet", "--output", &above, "--starting-ip", "255.255.255.254"]).refused(2, &["there are no 4 addresses", "--hosts"]);
+    run(&["tx"]).refused(2, &["KEY=VALUE", "--hex <BYTES>", "--file <FILE>"]);
 
     let hosts = folder.path().join("hosts");
     let named = |hosts_arg: &str| run(&["testnet", "--validators", "2", "--output", text(&hosts), "--hosts", hosts_arg]);

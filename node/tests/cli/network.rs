@@ -28,6 +28,13 @@ fn a_node_runs_until_it_is_asked_to_stop_and_has_its_home_for_itself() {
         run(&["start", "--home", text(&other), "--set", &rpc]).refused(4, &["rpc.laddr"]);
 
         run(&["tx", last, "--node", &url]).done();
+        let status = run(&["status", "--node", &url]).done();
+        for line in ["peers       0\n", "in step     yes: it is the only validator\n", " s ago)\n", "signs       yes\n"] {
+            assert!(status.contains(line), "{line:?} is missing in\n{status}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&run(&["status", "--json", "--node", &url]).done()).expect("JSON");
+        assert_eq!(json["lockstep"], serde_json::json!({ "peers": 0, "signs": true, "held_back": null }));
+        assert!(json["sync_info"].is_object(), "and what the node answered");
         node.signal(Signal::TERM);
         let ended = node.wait();
         assert_eq!(ended.code, Some(0), "{}", ended.err);
@@ -92,7 +99,7 @@ fn a_localnet_commits_proves_survives_and_resumes() {
 
     let network = Running::start(lockstep(&args));
     network.hear("all up; clients are served at");
-    run(&args).refused(4, &["in use by process"]);
+    run(&args).refused(4, &["is run by another lockstep localnet, process", "nothing was started", "kill -INT"]);
     run(&["tx", "hello=world", "--node", &url(0)]).done();
     run(&["tx", "no transaction", "--node", &url(0)]).refused(8, &["code 2"]);
     run(&["tx", "hello=world", "--node", &url(0)]).refused(8, &["already exists"]);

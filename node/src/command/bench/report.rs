@@ -113,7 +113,7 @@ impl Report {
             millis(self.sync.p50),
             millis(self.sync.p99)
         );
-        let _ = writeln!(text, "limits      four validators on two cores; see docs/operating.md");
+        let _ = writeln!(text, "limits      of a reference machine, four validators on two cores, with this disk; see docs/operating.md");
         let _ = writeln!(
             text,
             "  latency   {} if cores were free: 3 hops, 4 syncs of this disk, 3 signatures, 5 verifications",

@@ -62,7 +62,16 @@ pub(super) fn run(args: &LocalnetArgs) -> Result<(), NodeError> {
     }
     let nodes = open(args)?;
     // One localnet per folder. The lock of a home serves for the folder of homes, too.
-    let _held = Home::new(&args.home).hold()?;
+    let root = Home::new(&args.home);
+    if let Some(pid) = root.running() {
+        return Err(NodeError::new(
+            Exit::InUse,
+            format!("the network in {} is run by another lockstep localnet, process {pid}", args.home.display()),
+        )
+        .means("nothing was started: its validators run already")
+        .next(format!("use it as it is, stop it with: kill -INT {pid}, or make another: --home DIR --rpc-port PORT")));
+    }
+    let _held = root.hold()?;
     check_free(&nodes)?;
     let chain = nodes[0].home.read_genesis()?.chain_id.to_string();
 

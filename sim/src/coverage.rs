@@ -16,6 +16,20 @@ pub enum Kind {
     PowerCut,
     /// It loses power at an operation of its disk.
     DiskStop,
+    /// An operation of its disk fails.
+    DiskError,
+    /// Its disk has no room.
+    NoRoom,
+    /// Its disk does not answer a sync.
+    Stall,
+    /// Its disk says that it synced, and did not.
+    Lie,
+    /// Its disk writes a page to another place.
+    Misdirected,
+    /// Its disk cannot read a page any more.
+    LostPage,
+    /// A bit or a page on its disk changes.
+    Decay,
     /// It stands still.
     Freeze,
     /// Its clock jumps.
@@ -26,31 +40,74 @@ pub enum Kind {
     Split,
     /// It hears nobody and nobody hears it.
     Alone,
+    /// It is the next proposer, alone.
+    Proposer,
+    /// It hears two neighbours.
+    Ring,
+    /// Two sides, of which a third hears both.
+    Bridge,
+    /// It hears nobody.
+    Deaf,
+    /// Nobody hears it.
+    Mute,
     /// It does not hear one other.
     OneWay,
+    /// One of these comes and goes.
+    Flap,
+    /// A link to it holds what it carries.
+    Clog,
+    /// All its links do, and those of others one after the other.
+    Swizzle,
+    /// Strangers take its connections.
+    Eclipse,
+    /// It leaves, having only followed.
+    Leave,
     /// A connection of it ends.
     Reset,
     /// A frame to it is lost.
     Loss,
     /// A frame to it comes twice.
     Duplicate,
+    /// A frame to it takes many times as long.
+    Late,
+    /// A frame to it is dropped from a full queue.
+    Overflow,
 }
 
 impl Kind {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 31] = [
         Self::Crash,
         Self::PowerCut,
         Self::DiskStop,
+        Self::DiskError,
+        Self::NoRoom,
+        Self::Stall,
+        Self::Lie,
+        Self::Misdirected,
+        Self::LostPage,
+        Self::Decay,
         Self::Freeze,
         Self::ClockStep,
         Self::Hush,
         Self::Split,
         Self::Alone,
+        Self::Proposer,
+        Self::Ring,
+        Self::Bridge,
+        Self::Deaf,
+        Self::Mute,
         Self::OneWay,
+        Self::Flap,
+        Self::Clog,
+        Self::Swizzle,
+        Self::Eclipse,
+        Self::Leave,
         Self::Reset,
         Self::Loss,
         Self::Duplicate,
+        Self::Late,
+        Self::Overflow,
     ];
 
     /// As the table says it.
@@ -59,15 +116,34 @@ impl Kind {
             Self::Crash => "crash",
             Self::PowerCut => "power cut",
             Self::DiskStop => "disk stop",
+            Self::DiskError => "disk error",
+            Self::NoRoom => "no room",
+            Self::Stall => "stalled syncs",
+            Self::Lie => "lying syncs",
+            Self::Misdirected => "misdirected write",
+            Self::LostPage => "lost page",
+            Self::Decay => "decay",
             Self::Freeze => "freeze",
             Self::ClockStep => "clock step",
             Self::Hush => "hush",
             Self::Split => "split",
             Self::Alone => "alone",
+            Self::Proposer => "proposer",
+            Self::Ring => "ring",
+            Self::Bridge => "bridge",
+            Self::Deaf => "deaf",
+            Self::Mute => "mute",
             Self::OneWay => "one way",
+            Self::Flap => "flap",
+            Self::Clog => "clog",
+            Self::Swizzle => "swizzle",
+            Self::Eclipse => "eclipse",
+            Self::Leave => "leave",
             Self::Reset => "reset",
             Self::Loss => "loss",
             Self::Duplicate => "duplicate",
+            Self::Late => "late",
+            Self::Overflow => "overflow",
         }
     }
 }

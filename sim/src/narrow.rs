@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::liars::Byzantine;
 use crate::plan::{MS, Plan};
 
 /// A kind of fault, by which a plan is made smaller.
@@ -36,6 +37,8 @@ pub enum Fault {
     Freezes,
     /// Files that rot.
     Rot,
+    /// Disks that fail.
+    DiskTroubles,
     /// Clocks that are off.
     Clocks,
     /// Clocks that jump.
@@ -55,10 +58,11 @@ pub enum Fault {
 }
 
 /// The order in which kinds are taken away: those that change most of a run first.
-const ORDER: [(Fault, &str); 20] = [
+pub(crate) const ORDER: [(Fault, &str); 21] = [
     (Fault::Liar, "liar"),
     (Fault::Twins, "twins"),
     (Fault::Rot, "rot"),
+    (Fault::DiskTroubles, "disk-troubles"),
     (Fault::DiskStops, "disk-stops"),
     (Fault::CrashAll, "crash-all"),
     (Fault::Crashes, "crashes"),
@@ -158,7 +162,7 @@ impl Narrow {
     }
 }
 
-fn take_away(fault: Fault, plan: &mut Plan) {
+pub(crate) fn take_away(fault: Fault, plan: &mut Plan) {
     match fault {
         Fault::Latency => plan.latency = Plan::sweep().latency,
         Fault::Loss => plan.loss = 0,
@@ -172,11 +176,12 @@ fn take_away(fault: Fault, plan: &mut Plan) {
         Fault::DiskStops => plan.disk_stops = false,
         Fault::Freezes => plan.freezes = false,
         Fault::Rot => plan.rots = false,
+        Fault::DiskTroubles => plan.disk_troubles = false,
         Fault::Clocks => plan.clock_offset = 0,
         Fault::ClockSteps => plan.clock_steps = false,
         Fault::SlowDisks => plan.disk_delay = MS,
         Fault::SlowJobs => plan.job_delay = MS / 5,
-        Fault::Liar => plan.byzantine = None,
+        Fault::Liar => plan.byzantine = Byzantine::default(),
         Fault::Twins => plan.twins = None,
         Fault::Followers => plan.followers = 0,
         Fault::BrokenRest => plan.leave_rest_broken = false,
@@ -199,7 +204,7 @@ mod tests {
         let plan = least.apply(whole.clone());
         assert!(plan.crashes && plan.loss > 0);
         assert_eq!(plan.chaos, 1_234 * MS);
-        assert!(!plan.partitions && !plan.rots && !plan.resets && !plan.freezes && plan.byzantine.is_none() && plan.twins.is_none());
+        assert!(!plan.partitions && !plan.rots && !plan.resets && !plan.freezes && plan.byzantine.is_empty() && plan.twins.is_none());
     }
 
     #[test]

@@ -9,11 +9,12 @@ use lockstep_genesis::Genesis;
 use lockstep_replica::execution::Executor;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, Told, decided};
-use lockstep_replica::results::keep;
-use lockstep_replica::seam::{AskId, LogRecord, Outcome, Peer, Ticket, Write};
+use lockstep_replica::seam::{AskId, LogRecord, Outcome, ReadAnswer, ReadQuestion, Peer, Ticket, Write};
+use lockstep_replica::source::BlockSource;
 use lockstep_replica::signing::{Me, guard_owner};
 use lockstep_replica::{ChainState, Config, Fence, Input, Replica};
 use lockstep_storage::guard::{Guard, GuardRecord};
+use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader, Record};
 use lockstep_storage::results::Results;
 use lockstep_storage::state::{Change, StateDb};
@@ -22,6 +23,8 @@ use lockstep_types::{Block, BlockId, Commit, Hash, Height, PrivateKey, VoteType}
 
 use crate::disk::SimDisk;
 use crate::random::Stream;
+use crate::room::Room;
+use crate::world::Ailing;
 
 /// Where a node keeps its guard.
 pub(crate) const GUARD: &str = "guard";
@@ -41,9 +44,15 @@ pub(crate) struct Machine {
     pub(crate) key: Option<PrivateKey>,
     /// How far its wall clock is from true time, in nanoseconds.
     pub(crate) clock: i64,
+    /// Of a segment of its log.
+    pub(crate) segment_bytes: u64,
+    /// How much faster than true time its clocks run, in parts of a million.
+    pub(crate) drift_ppm: i64,
     /// Counts its lives: what was meant for an earlier one is dropped.
     pub(crate) life: u64,
     pub(crate) running: Option<Running>,
+    /// Its disk is new, whatever it told before.
+    pub(crate) is_new: bool,
     /// It last said that it asks others for blocks.
     pub(crate) is_catching_up: bool,
     /// Never started again.
@@ -55,6 +64,8 @@ pub(crate) struct Machine {
     pub(crate) keeps_results: bool,
     /// What rot did to it.
     pub(crate) rot: Rot,
+    /// What is wrong with its disk.
+    pub(crate) ailing: Ailing,
     /// The height whose state it wrote last, as it was told.
     pub(crate) flushed: Height,
 }
@@ -93,8 +104,14 @@ pub(crate) struct Running {
     pub(crate) asks: BTreeMap<AskId, (usize, u64, lockstep_replica::seam::JobId)>,
     pub(crate) ask_count: u64,
     pub(crate) bodies: Bodies,
+    /// What waits for room on the disk.
+    pub(crate) room: Room,
     /// Transactions that blocks of this life executed with success, by height.
-    pub(crate) executed: BTreeMap<Hash, Height>,
+    pub(crate) included: BTreeMap<Hash, Height>,
+    /// What clients read: the state after the last block that was told to them.
+    pub(crate) readable: State,
+    /// Executed, and not told of yet.
+    pub(crate) executed: VecDeque<State>,
 }
 
 /// What the replica was told of bodies.
@@ -152,16 +169,28 @@ impl Machine {
             disk,
             key,
             clock,
+            drift_ppm: 0,
+            segment_bytes: SEGMENT_BYTES,
             life: 0,
             running: None,
+            is_new: false,
             is_catching_up: false,
             retired: false,
             effects: 0,
             frozen_until: 0,
             keeps_results,
             rot: Rot::default(),
+            ailing: Ailing::default(),
             flushed: Height::ZERO,
         }
+    }
+
+    /// A follower's disk is replaced by an empty one.
+    pub(crate) fn begin_anew(&mut self) {
+        self.disk = SimDisk::new();
+        self.rot = Rot::default();
+        self.flushed = Height::ZERO;
+        self.is_new = true;
     }
 
     /// The same machine with another disk.
@@ -193,7 +222,7 @@ impl Machine {
             log: LOG,
             state: STATE,
             damaged: DAMAGED,
-            log_options: LogOptions { salt: genesis_hash.0, segment_bytes: SEGMENT_BYTES },
+            log_options: LogOptions { salt: genesis_hash.0, segment_bytes: self.segment_bytes },
             keep_results: self.keeps_results,
             flush_keys: FLUSH_KEYS,
             genesis,
@@ -207,7 +236,7 @@ impl Machine {
         });
         let Opened { log, db, results, recovered: Recovered { restored, executor }, healed, .. } =
             opened.map_err(|error| error.to_string())?;
-        let reader = log.reader();
+        let (reader, preallocator) = (log.reader(), log.preallocator());
         let (height, flushed) = (restored.chain.height, restored.flushed);
         let mut replayed = Vec::new();
         for (_, outcome) in outcomes.range(..=height) {
@@ -233,9 +262,10 @@ impl Machine {
             asks: BTreeMap::new(),
             ask_count: 0,
             bodies: Bodies::default(),
+            room: Room::new(preallocator),
             readable,
             executed: VecDeque::new(),
-            executed: BTreeMap::new(),
+            included: BTreeMap::new(),
         };
         Ok(Started { running, replayed, height, flushed, healed })
     }
@@ -301,15 +331,15 @@ impl Running {
     }
 
     /// A block was executed.
-    pub(crate) fn executed(&mut self, block: &Block, outcome: &Outcome) {
+    pub(crate) fn included(&mut self, block: &Block, outcome: &Outcome) {
         let done = block.txs.iter().zip(outcome.results.iter()).filter(|(_, result)| result.code == 0);
-        self.executed.extend(done.map(|(tx, _)| (tx.hash(), outcome.height)));
+        self.included.extend(done.map(|(tx, _)| (tx.hash(), outcome.height)));
     }
 
     /// What was executed since this node started, it does not propose again: the pool remembers far more than a run executes.
     /// What is wrong, if something is, with a block built after `chain`.
     pub(crate) fn repeats(&self, block: &Block, chain: &ChainState) -> Option<String> {
-        let before = |tx: &lockstep_types::Tx| self.executed.get(&tx.hash()).copied().filter(|height| *height <= chain.height);
+        let before = |tx: &lockstep_types::Tx| self.included.get(&tx.hash()).copied().filter(|height| *height <= chain.height);
         let (tx, height) = block.txs.iter().find_map(|tx| Some((tx, before(tx)?)))?;
         Some(format!("a block of height {} with {tx:?}, which height {height} executed", block.header.height))
     }
@@ -321,19 +351,23 @@ impl Running {
         }
     }
 
-    /// Appends records; they are durable at the next sync.
-    pub(crate) fn append(&mut self, records: &[lockstep_replica::seam::LogRecord]) -> Result<(), String> {
-        for record in records {
-            let record = Record {
-                kind: record.kind,
-                height: record.height.get(),
-                round: record.round.get(),
-                block_hash: record.block_hash.0,
-                payload: &record.payload,
-            };
-            self.log.append(record).map_err(|error| error.to_string())?;
+    /// What a peer asked for. Of blocks, those before the first that cannot be read back: others have that one. What is
+    /// damaged has the next start look at everything, as in the shell.
+    pub(crate) fn read(&self, disk: &SimDisk, mut what: ReadQuestion) -> ReadAnswer {
+        let mut source = BlockSource::new(self.reader.clone());
+        loop {
+            match (source.read(&what), &mut what) {
+                (Ok(answer), _) => return answer,
+                (Err(_), what) => {
+                    // On a disk that fails there may be no mark.
+                    let _ = Quarantine::new(disk.disk(), DAMAGED).suspect();
+                    match what {
+                        ReadQuestion::Blocks { count, .. } if *count > 1 => *count /= 2,
+                        _ => return ReadAnswer::Blocks(Vec::new()),
+                    }
+                }
+            }
         }
-        Ok(())
     }
 
     /// Syncs the log: the tickets of all that was appended before.
@@ -352,13 +386,6 @@ impl Running {
             Write::Log(_) => return Err("records of the log are not the guard's".into()),
         };
         written.map(|()| Some(ticket)).map_err(|error| error.to_string())
-    }
-
-    /// Keeps what a block gave, where results are kept.
-    pub(crate) fn keep(&mut self, block: &Block, outcome: &Outcome, chain: &ChainState) -> Result<(), String> {
-        let Some(results) = &mut self.results else { return Ok(()) };
-        let segment = self.reader.segment_of(outcome.height.get()).ok_or("the log does not know a height that it made durable")?;
-        results.append(segment, &keep(block, outcome, chain)).map_err(|error| error.to_string())
     }
 
     /// Writes the state of a height, and before it the results up to there.

@@ -8,32 +8,13 @@ use lockstep_types::params::Millis;
 use lockstep_types::{ConsensusParams, ValidatorIndex, Vote, VoteType};
 use serde::{Deserialize, Serialize};
 
+use crate::liars::{self, Budget, Byzantine};
 use crate::random::Stream;
 
 /// Nanoseconds of a millisecond.
 pub(crate) const MS: u64 = 1_000_000;
-
-/// How a Byzantine validator lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Lie {
-    /// Two votes for one place, one to each half of its peers.
-    Equivocate,
-    /// Two proposals for one round; or a proposal to half of its peers.
-    TwoProposals,
-    /// Sends what it says to half of its peers only.
-    Withhold,
-    /// Claims valid rounds that its prevotes do not have.
-    ForgeValidRound,
-    /// Votes for blocks that do not exist.
-    Invent,
-    /// Two valid blocks for one round, one to each half, and votes for both.
-    TwoBlocks,
-    /// Proposes under a valid round that has no polka, or hides the one that has, from half of its peers.
-    ForgeProposalRound,
-    /// Votes for rounds far ahead, in both steps.
-    FarRounds,
-}
+/// How often a clock that drifts is set right.
+pub(crate) const DISCIPLINE_NS: u64 = 600_000 * MS;
 
 /// What some nodes do not get for a while, whoever sends it and however often: full queues lose one kind of message and
 /// carry another.
@@ -89,21 +70,46 @@ pub(crate) struct Plan {
     pub(crate) powers: Vec<u64>,
     /// Nodes beyond the validators, who only follow.
     pub(crate) followers: usize,
-    /// One validator with less than a third of the power lies.
-    pub(crate) byzantine: Option<(usize, Lie)>,
-    /// Or runs twice.
+    /// Who lies.
+    pub(crate) byzantine: Byzantine,
+    /// Where nobody lies, one may run twice.
     pub(crate) twins: Option<Twins>,
     /// The chain's pace ([`lockstep_types::params::PaceParams`]), in milliseconds; its other parameters are the default ones.
     pub(crate) min_block_interval_ms: u64,
     pub(crate) empty_block_interval_ms: u64,
     pub(crate) gather_ms: u64,
-    /// How long faults happen.
+    /// How long faults happen, at most.
     pub(crate) chaos: u64,
+    /// Blocks after which a chain is long enough for the faults to end.
+    pub(crate) chaos_blocks: u64,
+    /// Times between faults are so many times as long as they would be.
+    pub(crate) fault_pause: u64,
+    /// Signatures are those of the curve, and not hashes that stand for them.
+    pub(crate) real_keys: bool,
+    /// Shortest and longest time of a frame; each link has a part of this range.
     pub(crate) latency: (u64, u64),
+    /// So many frames of 100,000 take far longer.
+    pub(crate) late: u64,
+    /// And so long at most: half as often twice as long.
+    pub(crate) late_ns: u64,
+    /// How far a frame may come ahead of one that was sent before it on its link; 0 where none does.
+    pub(crate) reorder: u64,
+    /// So many frames of 1,000 are lost.
     pub(crate) loss: u64,
+    /// So many frames of 1,000 come twice.
     pub(crate) duplication: u64,
+    /// Bytes that a link carries in a second; 0 for any number.
+    pub(crate) bandwidth: u64,
+    /// Bytes that wait for it at most: what comes when so many wait is dropped.
+    pub(crate) queue_bytes: u64,
     pub(crate) resets: bool,
     pub(crate) partitions: bool,
+    /// Links hold what they carry for a while, one alone or those of several nodes one after the other.
+    pub(crate) clogs: bool,
+    /// A node's connection slots fill with strangers.
+    pub(crate) eclipses: bool,
+    /// Nodes that only follow leave, and come back, with or without what they had.
+    pub(crate) churn: bool,
     pub(crate) crashes: bool,
     pub(crate) crash_all: bool,
     /// Machines stop in the middle of an operation of their disk, also while they start.
@@ -116,16 +122,22 @@ pub(crate) struct Plan {
     pub(crate) hunts: bool,
     /// Files rot between a crash and the restart, of nodes that together with the liar have less than a third of the power.
     pub(crate) rots: bool,
+    /// Disks fail while their machine runs ([`crate::disk::Trouble`]); what was durable is lost under the same bound as by rot.
+    pub(crate) disk_troubles: bool,
     /// Longest time between two crashes, in milliseconds.
     pub(crate) crash_interval_ms: u64,
     /// Largest distance of an honest clock from true time.
     pub(crate) clock_offset: u64,
+    /// Clocks run fast or slow by so many parts of a million at most, and are set right every ten minutes.
+    pub(crate) drift_ppm: u64,
     pub(crate) clock_steps: bool,
     pub(crate) disk_delay: u64,
     pub(crate) job_delay: u64,
     /// Between two transactions, on average.
     pub(crate) tx_interval: u64,
     pub(crate) flush_blocks: u64,
+    /// Of a segment of the block log: small, so that runs of a few dozen blocks have several.
+    pub(crate) segment_bytes: u64,
     /// Blocks that every node of the core commits after the heal.
     pub(crate) settle_blocks: u64,
     /// Whether nodes outside the core stay broken for good.
@@ -135,52 +147,113 @@ pub(crate) struct Plan {
 impl Plan {
     /// What this seed does.
     pub(crate) fn draw(seed: u64) -> Self {
-        let mut dice = Stream::new(seed, "plan");
-        let n = *dice.pick(&[1, 2, 3, 4, 4, 4, 4, 4, 5, 6, 7]);
-        let powers = powers(n, &mut dice);
-        let byzantine = (dice.chance(400)).then(|| liar(&powers, &mut dice)).flatten();
-        // A stream of their own, so that the seeds of before keep their meaning.
-        let mut more = Stream::new(seed, "plan, continued");
-        let weak: Vec<usize> = weak(&powers);
-        let twins = (byzantine.is_none() && !weak.is_empty() && more.chance(200))
-            .then(|| Twins { node: *more.pick(&weak), apart: more.chance(600) });
-        let byzantine = byzantine.map(|(node, lie)| match more.below(6) {
-            0 => (node, Lie::TwoBlocks),
-            1 => (node, Lie::ForgeProposalRound),
-            2 => (node, Lie::FarRounds),
-            _ => (node, lie),
-        });
-        let class = |dice: &mut Stream| dice.chance(500);
-        let slow = class(&mut dice);
+        Self::draw_within(seed, None)
+    }
+
+    /// What this seed does, with liars of a budget, or drawn ones. The topology has a stream of its own, and so have the liars
+    /// and each class of faults, for whether it happens and how much.
+    pub(crate) fn draw_within(seed: u64, budget: Option<Budget>) -> Self {
+        Self::draw_on(seed, None, budget)
+    }
+
+    /// A long life of a small network, with everything that happens to others: four validators, a block a second, faults a
+    /// minute apart rather than a second, clocks that are set right before anybody minds.
+    pub(crate) fn draw_long(seed: u64, length_ns: u64) -> Self {
+        let plan = Self::draw_on(seed, Some(4), None);
+        let honest = plan.honest_offset();
         Self {
-            followers: usize::from(dice.chance(250)),
+            chaos: length_ns,
+            chaos_blocks: u64::MAX,
+            fault_pause: 60,
+            real_keys: false,
+            min_block_interval_ms: 1_000,
+            empty_block_interval_ms: 1_000,
+            gather_ms: 0,
+            clock_offset: plan.clock_offset.min(honest),
+            // Of what is allowed, in the ten minutes in which nobody sets it right.
+            drift_ppm: plan.drift_ppm.min(honest * 1_000_000 / DISCIPLINE_NS),
+            tx_interval: 1_000 * MS,
+            flush_blocks: plan.flush_blocks * 10,
+            segment_bytes: 1 << 20,
+            ..plan
+        }
+    }
+
+    fn draw_on(seed: u64, validators: Option<usize>, budget: Option<Budget>) -> Self {
+        let mut topology = Stream::new(seed, "topology");
+        let n = *topology.pick(&[1, 2, 3, 4, 4, 4, 4, 4, 4, 5, 6, 7, 7, 10, 13]);
+        let powers = validators.map_or_else(|| powers(n, &mut topology), |n| vec![10; n]);
+        let followers = if topology.chance(750) { 0 } else { usize::try_from(topology.between(1, 3)).expect("few") };
+        let mut dice = Stream::new(seed, "liars");
+        let drawn = match dice.below(100) {
+            0..36 => Some(Budget::Safe),
+            36..40 => Some(Budget::Sync),
+            _ => None,
+        };
+        let (byzantine, followers) = match budget.or(drawn) {
+            Some(Budget::Safe) => (liars::safe(&powers, &mut dice), followers),
+            Some(Budget::Over) => (liars::over(&powers, &mut dice), followers),
+            Some(Budget::Sync) => liars::sync(powers.len(), &mut dice),
+            None => (Byzantine::default(), followers),
+        };
+        let weak: Vec<usize> = weak(&powers);
+        let twins = (byzantine.is_empty() && budget.is_none() && !weak.is_empty() && dice.chance(200))
+            .then(|| Twins { node: *dice.pick(&weak), apart: dice.chance(600) });
+        let mut dice = Stream::new(seed, "plan");
+        let class = |cause: &str| {
+            let mut dice = Stream::new(seed, cause);
+            dice.chance(500).then_some(dice)
+        };
+        let happens = |cause: &str| class(cause).is_some();
+        let (chaos_ms, chaos_blocks) =
+            (if dice.chance(800) { dice.between(2_000, 8_000) } else { log_between(&mut dice, 8_000, 150_000) }, dice.between(10, 60));
+        let bandwidth = class("bandwidth")
+            .map_or((0, 0), |mut dice| (log_between(&mut dice, 20_000, 2_000_000), log_between(&mut dice, 8 << 10, 1 << 20)));
+        let late =
+            class("late frames").map_or((0, 0), |mut dice| (log_between(&mut dice, 10, 3_000), log_between(&mut dice, 1_000, 30_000) * MS));
+        Self {
+            followers,
             byzantine,
             twins,
             min_block_interval_ms: *dice.pick(&[0, 0, 20]),
             empty_block_interval_ms: dice.between(100, 400),
             gather_ms: *dice.pick(&[0, 0, 0, 30]),
-            chaos: dice.between(2_000, 8_000) * MS,
-            latency: if slow { (MS, dice.between(20, 150) * MS) } else { (MS / 10, 5 * MS) },
-            loss: if class(&mut dice) { dice.between(5, 400) } else { 0 },
-            duplication: if class(&mut dice) { dice.between(5, 300) } else { 0 },
-            resets: class(&mut dice),
-            partitions: class(&mut dice),
-            crashes: class(&mut dice),
-            crash_all: class(&mut dice),
-            disk_stops: class(&mut more),
-            freezes: class(&mut more),
-            hushes: class(&mut more),
-            hunts: class(&mut Stream::new(seed, "plan, hunt")),
-            rots: class(&mut Stream::new(seed, "plan, rot")),
+            chaos: chaos_ms * MS,
+            chaos_blocks,
+            fault_pause: 1,
+            real_keys: Stream::new(seed, "keys").chance(100),
+            latency: class("latency").map_or((MS / 10, 5 * MS), |mut dice| (MS, log_between(&mut dice, 20, 500) * MS)),
+            late: late.0,
+            late_ns: late.1,
+            reorder: class("reordering").map_or(0, |mut dice| log_between(&mut dice, 1, 1_000) * MS),
+            loss: class("loss").map_or(0, |mut dice| dice.between(5, 300)),
+            duplication: class("duplication").map_or(0, |mut dice| dice.between(5, 500)),
+            bandwidth: bandwidth.0,
+            queue_bytes: bandwidth.1,
+            resets: happens("resets happen"),
+            partitions: happens("partitions happen"),
+            clogs: happens("clogs happen"),
+            eclipses: happens("eclipses happen"),
+            churn: happens("churn happens"),
+            crashes: happens("crashes happen"),
+            crash_all: happens("power cuts happen"),
+            disk_stops: happens("disk stops happen"),
+            freezes: happens("freezes happen"),
+            hushes: happens("hushes happen"),
+            hunts: happens("hunts happen"),
+            rots: happens("rot happens"),
+            disk_troubles: happens("disk troubles happen"),
             crash_interval_ms: *dice.pick(&[400, 800, 2_500, 2_500]),
-            clock_offset: if class(&mut dice) { dice.between(1, 5_000) * MS } else { 0 },
-            clock_steps: class(&mut dice),
-            disk_delay: if class(&mut dice) { dice.between(1, 80) * MS } else { MS },
-            job_delay: if class(&mut dice) { dice.between(1, 40) * MS } else { MS / 5 },
+            clock_offset: class("clock offsets").map_or(0, |mut dice| log_between(&mut dice, 1, 3_600_000) * MS),
+            drift_ppm: class("clock drift").map_or(0, |mut dice| log_between(&mut dice, 10, 50_000)),
+            clock_steps: happens("clock steps happen"),
+            disk_delay: class("slow disks").map_or(MS, |mut dice| dice.between(1, 80) * MS),
+            job_delay: class("slow jobs").map_or(MS / 5, |mut dice| dice.between(1, 40) * MS),
             tx_interval: dice.between(5, 200) * MS,
             flush_blocks: dice.between(1, 20),
+            segment_bytes: 16 << 10,
             settle_blocks: 10,
-            leave_rest_broken: class(&mut dice),
+            leave_rest_broken: dice.chance(500),
             powers,
         }
     }
@@ -195,17 +268,28 @@ impl Plan {
         Self {
             powers: vec![10; 4],
             followers: 0,
-            byzantine: None,
+            byzantine: Byzantine::default(),
             twins: None,
             min_block_interval_ms: 0,
             empty_block_interval_ms: 200,
             gather_ms: 0,
             chaos: 400 * MS,
+            chaos_blocks: 60,
+            fault_pause: 1,
+            real_keys: true,
             latency: (MS / 10, 4 * MS),
+            late: 0,
+            late_ns: 0,
+            reorder: 4 * MS,
             loss: 0,
             duplication: 0,
+            bandwidth: 0,
+            queue_bytes: 0,
             resets: false,
             partitions: false,
+            clogs: false,
+            eclipses: false,
+            churn: false,
             crashes: false,
             crash_all: false,
             disk_stops: false,
@@ -213,13 +297,16 @@ impl Plan {
             hushes: false,
             hunts: false,
             rots: false,
+            disk_troubles: false,
             crash_interval_ms: 2_500,
             clock_offset: 0,
+            drift_ppm: 0,
             clock_steps: false,
             disk_delay: 3 * MS,
             job_delay: MS,
             tx_interval: 60 * MS,
             flush_blocks: 3,
+            segment_bytes: 16 << 10,
             settle_blocks: 3,
             leave_rest_broken: false,
         }
@@ -234,6 +321,16 @@ impl Plan {
         params
     }
 
+    /// Events of one run: far above what it needs. One that reaches it spins (I19).
+    pub(crate) fn events_max(&self) -> u64 {
+        4_000_000 + self.chaos / 1_000_000_000 * 50_000
+    }
+
+    /// Whether a node lies.
+    pub(crate) fn lies(&self, node: usize) -> bool {
+        self.byzantine.lies(node)
+    }
+
     /// Half of PRECISION: how far an honest clock may be off.
     pub(crate) fn honest_offset(&self) -> u64 {
         self.params().synchrony.precision.0 * MS / 4
@@ -242,15 +339,19 @@ impl Plan {
     /// How long the settled core may take, from the timeouts (`reliability.md` 2.8): twice the rounds in which the liars can
     /// propose and one more, counted from the highest round at the heal, then the blocks, each at its round-0 time.
     pub(crate) fn liveness_bound(&self, highest_round: u32, lag_blocks: u64) -> u64 {
-        let faulty = u32::try_from(self.powers.len()).unwrap_or(u32::MAX) / 3;
+        let liars = self.byzantine.count_among(self.powers.len());
+        let faulty = (u32::try_from(self.powers.len()).unwrap_or(u32::MAX) / 3).max(liars);
         let params = self.params();
         let timeouts = &params.timeouts;
         let round = |r: u32| timeouts.propose_at(r) + timeouts.vote_at(r) + timeouts.vote_at(r);
         let rounds: Duration = (0..=faulty + 1).map(|k| round(highest_round.saturating_add(k))).sum();
         let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // A block of the settled core waits for its interval, and for the rounds of those who do not answer.
-        let block = ns(params.pace.empty_block_interval.duration()) + ns(round(0)) + ns(round(1)) * u64::from(faulty.min(1));
-        2 * ns(rounds) + lag_blocks * 20 * MS + (self.settle_blocks + 2) * block + SYNC_ALLOWANCE
+        let block = ns(params.pace.empty_block_interval.duration())
+            + ns(round(0))
+            + (1..=faulty.min(1).max(liars)).map(|k| ns(round(k))).sum::<u64>();
+        let misled = self.byzantine.secluded.map_or(0, |_| self.byzantine.liars.len() as u64) * LIAR_ALLOWANCE;
+        2 * ns(rounds) + lag_blocks * 20 * MS + (self.settle_blocks + 2) * block + SYNC_ALLOWANCE + misled
     }
 }
 
@@ -262,15 +363,27 @@ impl Default for Plan {
 
 /// Time for a core node that lost a request to the crash of the peer it asked: the request's deadline and its patience.
 const SYNC_ALLOWANCE: u64 = 12_000 * MS;
+/// Time that each liar may cost who catches up: two deadlines, after which it owes more than the honest.
+const LIAR_ALLOWANCE: u64 = 4_000 * MS;
 
+/// A number from `low` to `high`, each order of magnitude as likely as another.
+fn log_between(dice: &mut Stream, low: u64, high: u64) -> u64 {
+    let doublings = (high / low).ilog2() + 1;
+    let from = low << dice.below(doublings.into());
+    dice.between(from, (2 * from).min(high))
+}
+
+/// Equal, or each half of the one before in rank (Zipf), or one validator with exactly a third or two thirds of the power, or
+/// one unit more or less.
 fn powers(n: usize, dice: &mut Stream) -> Vec<u64> {
-    match dice.below(4) {
+    match dice.below(5) {
         0 => (0..n).map(|i| 1_000 / (i as u64 + 1)).collect(),
-        1 if n > 1 => {
-            // One validator with a third of the power, one more or one less.
-            let others = 2 * (n as u64 - 1) * 3;
+        kind @ (1 | 2) if n > 1 => {
+            // Of the others, six each: half of their sum is a third of all, twice their sum two thirds.
+            let others = 6 * (n as u64 - 1);
+            let share = if kind == 1 { others / 2 } else { 2 * others };
             let mut powers = vec![6; n];
-            powers[0] = (others / 2).saturating_add(dice.between(0, 2)).saturating_sub(1).max(1);
+            powers[0] = share + dice.between(0, 2) - 1;
             powers
         }
         _ => vec![10; n],
@@ -281,14 +394,4 @@ fn powers(n: usize, dice: &mut Stream) -> Vec<u64> {
 fn weak(powers: &[u64]) -> Vec<usize> {
     let total: u64 = powers.iter().sum();
     (0..powers.len()).filter(|i| powers[*i] * 3 < total).collect()
-}
-
-/// A validator with less than a third of the power, and its way.
-fn liar(powers: &[u64], dice: &mut Stream) -> Option<(usize, Lie)> {
-    let candidates = weak(powers);
-    if candidates.is_empty() {
-        return None;
-    }
-    let lies = [Lie::Equivocate, Lie::Equivocate, Lie::TwoProposals, Lie::Withhold, Lie::ForgeValidRound, Lie::Invent];
-    Some((*dice.pick(&candidates), *dice.pick(&lies)))
 }

@@ -13,7 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Survival, When};
+use crate::disk::{Survival, Trouble, When};
 use crate::plan::{Hushed, Plan};
 
 /// One fault. Nodes are numbers from 0: the validators, then the followers, then a twin. Times are in nanoseconds.
@@ -62,6 +62,16 @@ pub enum Fault {
         /// Draws which file, where and how.
         seed: u64,
     },
+    /// A disk does wrong while its machine runs. Where the node cannot go on it halts, and is started again after a while; the
+    /// machine may lose power in between.
+    Disk {
+        /// Whose.
+        node: usize,
+        /// What.
+        trouble: Trouble,
+        /// Draws the rest.
+        seed: u64,
+    },
     /// A machine stands still: what comes to it in that time comes late, at once.
     Freeze {
         /// Which.
@@ -96,6 +106,33 @@ pub enum Fault {
         /// The links work in every other span of this length; 0 where they never do.
         flap_ns: u64,
     },
+    /// Links, each given as (from, to), hold what is sent on them, and let go of it at the end.
+    Clog {
+        /// It is one of several that begin one after the other and end in another order.
+        swizzled: bool,
+        /// Which.
+        links: Vec<(usize, usize)>,
+        /// For how long.
+        lasts_ns: u64,
+    },
+    /// Strangers take a node's connection slots: it loses its connections, but for a few.
+    Eclipse {
+        /// Whose.
+        node: usize,
+        /// Whom it stays connected with.
+        keeps: Vec<usize>,
+        /// For how long.
+        lasts_ns: u64,
+    },
+    /// A node that only follows leaves in good order, and comes back.
+    Leave {
+        /// Which.
+        node: usize,
+        /// After how long.
+        down_ns: u64,
+        /// It comes back with nothing on its disk.
+        anew: bool,
+    },
     /// A connection ends, with what is on its way.
     Reset {
         /// Of this node, the lower number.
@@ -122,6 +159,16 @@ pub enum Shape {
     Split,
     /// One node alone.
     Alone,
+    /// The one who will propose next, alone.
+    Proposer,
+    /// Everybody has two neighbours.
+    Ring,
+    /// Two sides, and one node that both hear.
+    Bridge,
+    /// One node hears nobody.
+    Deaf,
+    /// Nobody hears one node.
+    Mute,
     /// One direction of one link.
     OneWay,
 }

@@ -1,11 +1,13 @@
-//! The simulated world: an event heap, links, clocks, crashes, and a liar. Everything is drawn from the seed.
+//! The simulated world: an event heap, links, clocks, crashes, and liars. Everything is drawn from the seed.
 //!
 //! Here is what it consists of and how its time goes; [`effects`] is what nodes do in it, [`network`] how frames travel,
-//! [`faults`] what goes wrong, and [`byzantine`] what the liar says.
+//! [`faults`] what goes wrong, and [`byzantine`] what liars say.
 
 mod byzantine;
+mod disks;
 mod effects;
 mod faults;
+mod judged;
 mod network;
 
 use std::cmp::Reverse;
@@ -18,26 +20,28 @@ use lockstep_replica::planted::Planted;
 use lockstep_replica::seam::{JobId, Peer, RequestId, Wait};
 use lockstep_replica::{Effect, Input};
 use lockstep_types::block::PartSetHeader;
-use lockstep_types::{Address, BlockId, Hash, Height, PrivateKey, ValidatorIndex};
+use lockstep_types::{Address, BlockId, Hash, Height, PrivateKey, PublicKey, ValidatorIndex};
 use sha2::{Digest as _, Sha256};
 
 use crate::checks::{Checks, Violation};
 use crate::coverage::Coverage;
 use crate::crypto::Crypto;
 use crate::disk::{self, Survival, When};
+use crate::history::History;
 use crate::node::Machine;
 use crate::plan::{Hushed, MS, Plan};
 use crate::random::{Stream, Streams};
 use crate::schedule::{Fault, Schedule, Timed};
+use crate::subject::{Subject, Watch};
+use crate::trace::{Line, Told};
 use crate::votes::Votes;
+use crate::world::byzantine::Liars;
+pub(crate) use crate::world::byzantine::Tally;
 use crate::world::faults::{Cause, Outage};
+use crate::world::network::Links;
 
 /// How long a request waits for its answer.
 const REQUEST_NS: u64 = 2_000 * MS;
-/// Events of one run: far above what any plan needs. A run that reaches it spins (I19).
-const EVENTS_MAX: u64 = 4_000_000;
-/// Blocks after which a chain is long enough for chaos to end.
-const CHAOS_BLOCKS: u64 = 60;
 /// More nodes than any network has: the streams of links are numbered by it.
 const NODES_MAX: usize = 32;
 
@@ -52,6 +56,8 @@ pub(crate) struct ForcedCrash {
     pub(crate) all: bool,
     /// What unsynced writes become.
     pub(crate) survival: Survival,
+    /// A second one, so many operations of its disk after that, when, and what unsynced writes become then.
+    pub(crate) then: Option<(u64, When, Survival)>,
 }
 
 /// A place in a node's run.
@@ -109,7 +115,24 @@ enum What {
         node: usize,
         life: u64,
     },
+    /// Somebody looks whether there is room on a disk again.
+    Room {
+        node: usize,
+    },
+    /// What waits for room is tried again.
+    News {
+        node: usize,
+        life: u64,
+    },
+    /// A disk that lied loses power.
+    LieEnds {
+        node: usize,
+        life: u64,
+        outage: Outage,
+    },
     Submit,
+    /// A client reads.
+    Query,
 }
 
 /// Links on which frames vanish.
@@ -128,6 +151,21 @@ impl Cutting {
     }
 }
 
+/// Links that hold what they carry.
+#[derive(Debug)]
+struct Clogging {
+    until: u64,
+    links: BTreeSet<(usize, usize)>,
+}
+
+/// A node whose connection slots strangers have.
+#[derive(Debug)]
+struct Eclipse {
+    until: u64,
+    node: usize,
+    keeps: BTreeSet<usize>,
+}
+
 /// Nodes that do not get one kind of message.
 #[derive(Debug)]
 struct Deafness {
@@ -144,6 +182,15 @@ struct Event {
 }
 
 impl What {
+    /// The node whose disk it syncs.
+    fn syncs(&self) -> Option<usize> {
+        match self {
+            Self::LogSync { node, .. } | Self::GuardSync { node, .. } => Some(*node),
+            Self::Job { node, effect, .. } if matches!(**effect, Effect::Flush { .. }) => Some(*node),
+            _ => None,
+        }
+    }
+
     /// The node that it comes to; none where the node is not asked.
     fn target(&self) -> Option<usize> {
         match self {
@@ -181,14 +228,28 @@ pub(crate) struct Report1 {
     pub(crate) crashes: u64,
     /// Files that were damaged and made whole.
     pub(crate) heals: u64,
+    /// Answers to clients that were compared with the chain.
+    pub(crate) reads: u64,
     /// Effects that the first node performed: the boundaries of a sweep.
     pub(crate) effects: u64,
     /// The first node's disk: operations before it started, and at the end.
     pub(crate) operations: (u64, u64),
     /// Of all disks.
     pub(crate) disk_operations: u64,
+    /// Operations of the longest start of that node after its first.
+    pub(crate) longest_start: u64,
+    /// Machines that lost power while they started.
+    pub(crate) crashes_while_starting: u64,
+    /// Nodes that halted because their disk failed.
+    pub(crate) halts: u64,
+    /// Starts that a disk refused.
+    pub(crate) refused_starts: u64,
+    /// What happened to all disks.
+    pub(crate) disks: disk::Tally,
     /// Rolling hash over every input, where it was asked for.
     pub(crate) digest: Vec<u8>,
+    /// What liars did.
+    pub(crate) lies: Tally,
 }
 
 /// A run, whatever came of it.
@@ -196,7 +257,7 @@ pub(crate) struct Report1 {
 pub(crate) struct Ran {
     pub(crate) outcome: Result<Report1, Failure>,
     /// What happened, a line each, where it was asked for.
-    pub(crate) trace: Vec<String>,
+    pub(crate) trace: Vec<Line>,
     /// What it takes to repeat it: [`World::following`].
     pub(crate) schedule: Schedule,
     /// Which fault met which step.
@@ -209,9 +270,21 @@ pub(crate) struct Failure {
     pub(crate) violation: Violation,
     pub(crate) at: u64,
     pub(crate) height: u64,
+    /// Who did something last, and its round.
+    pub(crate) node: Option<usize>,
+    pub(crate) round: Option<u32>,
 }
 
 pub(crate) struct World {
+    subject: Subject,
+    /// What all nodes saw of their application.
+    watch: Watch,
+    history: History,
+    /// Who did something last.
+    acting: Option<usize>,
+    /// When a frame that is on its way was sent, where there is a trace.
+    flights: BTreeMap<(usize, usize, Bytes), u64>,
+    readers: Stream,
     plan: Plan,
     seed: u64,
     genesis: Genesis,
@@ -228,6 +301,10 @@ pub(crate) struct World {
     deafness: Vec<Deafness>,
     /// Who does not hear whom.
     cuts: Vec<Cutting>,
+    /// Who holds what is sent.
+    clogs: Vec<Clogging>,
+    /// Who loses its connections.
+    eclipses: Vec<Eclipse>,
     /// What a machine does that stops at an operation of its disk.
     outages: BTreeMap<usize, Outage>,
     /// The validators' places in their set, by node.
@@ -235,8 +312,14 @@ pub(crate) struct World {
     checks: Checks,
     votes: Votes,
     /// What happened, a line each, where somebody wants to read it.
-    trace: Option<Vec<String>>,
+    trace: Option<Vec<Line>>,
     first_operation: u64,
+    /// Whose steps are counted.
+    watched: usize,
+    longest_start: u64,
+    crashes_while_starting: u64,
+    halts: u64,
+    refused_starts: u64,
     /// Over every input, where two runs are compared.
     digest: Option<Sha256>,
     crypto: Crypto,
@@ -259,35 +342,46 @@ pub(crate) struct World {
     requests: u64,
     /// By the order of [`Cause::ALL`].
     dice: Vec<Stream>,
-    links: Streams,
+    links: Links,
     dials: Streams,
     disks: Streams,
     jobs: Streams,
     scheduler: Stream,
     work: Stream,
-    liar: Stream,
-    /// The liar's second block for each of its blocks.
-    second_blocks: BTreeMap<BlockId, BlockId>,
+    liars: Liars,
 }
+
+pub(crate) use disks::Ailing;
 
 type Outcome = Result<(), Violation>;
 
 impl World {
+    /// Of the bundled application.
     pub(crate) fn new(seed: u64, plan: Plan, planted: Planted, forced: Option<ForcedCrash>) -> Self {
-        let (genesis, keys) = crate::keys::genesis(&plan);
+        Self::of(&Subject::default(), seed, plan, planted, forced)
+    }
+
+    /// Of this application.
+    pub(crate) fn of(subject: &Subject, seed: u64, plan: Plan, planted: Planted, forced: Option<ForcedCrash>) -> Self {
+        let (genesis, keys) = crate::keys::genesis(&plan, &subject.app_state);
         let mut clocks = Streams::new(seed, "clock");
         let mut offset = |node: usize| clocks.of(node).around_zero(plan.clock_offset.max(plan.honest_offset()));
         let hash = genesis.hash();
         let powers = keys.iter().zip(&plan.powers).map(|(key, power)| (key.public_key().address(), *power)).collect();
         let mut machines: Vec<Machine> =
-            keys.into_iter().enumerate().map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.rots)).collect();
-        machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash, plan.rots)));
+            keys.into_iter().enumerate().map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.rots || plan.disk_troubles)).collect();
+        machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash, plan.rots || plan.disk_troubles)));
         if let Some(twins) = plan.twins {
             let key = machines[twins.node].key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
-            machines.push(Machine::new(key, 0, hash, plan.rots));
+            machines.push(Machine::new(key, 0, hash, plan.rots || plan.disk_troubles));
+        }
+        for (node, machine) in machines.iter_mut().enumerate() {
+            machine.segment_bytes = plan.segment_bytes;
+            machine.drift_ppm = clocks.of(node).around_zero(plan.drift_ppm);
         }
         let keys = machines.iter().take(plan.powers.len()).filter_map(|machine| machine.key.as_ref());
-        let addresses: Vec<Address> = keys.map(|key| key.public_key().address()).collect();
+        let keys: Vec<PublicKey> = keys.map(PrivateKey::public_key).collect();
+        let addresses: Vec<Address> = keys.iter().map(PublicKey::address).collect();
         let honest = (0..plan.powers.len()).map(|node| is_honest(&plan, node)).collect();
         let indices = indices(&plan.powers, &addresses);
         let first_operation = machines[0].disk.operations();
@@ -295,10 +389,21 @@ impl World {
             machines[node].disk.fault_at(operation, disk::Fault::Stop(when), seed ^ operation);
         }
         Self {
+            subject: subject.clone(),
+            watch: Watch::default(),
+            history: History::default(),
+            acting: None,
+            flights: BTreeMap::new(),
+            readers: Stream::new(seed, "readers"),
             votes: Votes::new(&addresses, &plan.powers, honest),
+            liars: Liars::new(seed, &plan, &keys),
             first_operation,
+            watched: 0,
+            longest_start: 0,
+            crashes_while_starting: 0,
+            halts: 0,
+            refused_starts: 0,
             trace: None,
-            second_blocks: BTreeMap::new(),
             seed,
             genesis,
             planted,
@@ -311,11 +416,13 @@ impl World {
             connection_count: 0,
             deafness: Vec::new(),
             cuts: Vec::new(),
+            clogs: Vec::new(),
+            eclipses: Vec::new(),
             outages: BTreeMap::new(),
             indices,
-            checks: Checks::new(powers),
+            checks: Checks::new(powers, subject),
             digest: None,
-            crypto: Crypto::default(),
+            crypto: Crypto::new(plan.real_keys),
             processed: 0,
             crashes: 0,
             heals: 0,
@@ -331,20 +438,21 @@ impl World {
             txs: 0,
             requests: 0,
             dice: Cause::ALL.map(|cause| Stream::new(seed, cause.label())).into(),
-            links: Streams::new(seed, "link"),
+            links: Links::new(seed),
             dials: Streams::new(seed, "dial"),
             disks: Streams::new(seed, "disk"),
             jobs: Streams::new(seed, "jobs"),
             scheduler: Stream::new(seed, "scheduler"),
             work: Stream::new(seed, "workload"),
-            liar: Stream::new(seed, "liar"),
             plan,
         }
     }
 
     /// Keeps a line for everything that matters.
     pub(crate) fn traced(mut self) -> Self {
-        self.trace = Some(vec![format!("{:?}", self.plan)]);
+        self.trace = Some(Vec::new());
+        let plan = format!("{:?}", self.plan);
+        self.tell(None, Told::Plan, || plan);
         self
     }
 
@@ -356,16 +464,22 @@ impl World {
         self
     }
 
+    /// Counts the steps of another node than the first.
+    pub(crate) fn watching(mut self, node: usize) -> Self {
+        self.watched = node;
+        self.first_operation = self.machines[node].disk.operations();
+        self
+    }
+
     /// Sums up every input, to be compared with another run.
     pub(crate) fn digested(mut self) -> Self {
         self.digest = Some(Sha256::new());
         self
     }
 
+    /// Something that happened to nobody in particular.
     fn trace(&mut self, line: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>10.3} ms  {}", self.now as f64 / MS as f64, line()));
-        }
+        self.tell(None, Told::Fault, line);
     }
 
     /// Runs to the end.
@@ -389,7 +503,9 @@ impl World {
 
     fn report_of(self, outcome: Outcome) -> Result<Report1, Failure> {
         let height = self.checks.height();
-        outcome.map_err(|violation| Failure { violation, at: self.now, height })?;
+        let running = self.acting.and_then(|node| self.machines[node].running.as_ref());
+        let round = running.map(|running| running.replica.consensus().round().get());
+        outcome.map_err(|violation| Failure { violation, at: self.now, height, node: self.acting, round })?;
         Ok(Report1 {
             simulated_ns: self.now,
             events: self.processed,
@@ -397,26 +513,38 @@ impl World {
             acknowledged: self.checks.acknowledgements(),
             crashes: self.crashes,
             heals: self.heals,
-            effects: self.machines[0].effects,
-            operations: (self.first_operation, self.machines[0].disk.operations()),
+            reads: self.history.reads(),
+            effects: self.machines[self.watched].effects,
+            operations: (self.first_operation, self.machines[self.watched].disk.operations()),
+            longest_start: self.longest_start,
+            crashes_while_starting: self.crashes_while_starting,
+            halts: self.halts,
+            refused_starts: self.refused_starts,
+            disks: self.machines.iter().fold(disk::Tally::default(), |all, machine| all.and(machine.disk.tally())),
             disk_operations: self.machines.iter().map(|machine| machine.disk.operations()).sum(),
             digest: self.digest.map_or_else(Vec::new, |digest| digest.finalize().to_vec()),
+            lies: self.liars.tally,
         })
     }
 
     fn live(&mut self) -> Outcome {
         for node in 0..self.machines.len() {
-            self.start(node)?;
+            let started = self.start(node);
+            self.watch.verdict().and(started)?;
         }
         self.at(0, What::Submit);
+        self.first_at(MS, What::Query);
         self.begin_faults();
         while let Some(Reverse(event)) = self.events.pop() {
             self.now = event.at;
             self.processed += 1;
-            if self.processed > EVENTS_MAX {
-                return violation("I19", format!("{EVENTS_MAX} events in {} ms", self.now / MS));
+            if self.processed > self.plan.events_max() {
+                return violation("I19", format!("{} events in {} ms", self.processed, self.now / MS));
             }
             self.happen(event.what)?;
+            if self.is_over() && (self.healed || self.liars.tally.fork.is_some()) {
+                return self.nobody_honest_is_accused();
+            }
             if self.healed && self.has_settled() {
                 return self.finish();
             }
@@ -444,12 +572,14 @@ impl World {
             });
             format!("node {node}: {}", state.unwrap_or_else(|| "down".into()))
         };
-        let core: Vec<String> = self.core.iter().map(at).collect();
-        violation("I7", format!("goal {} not reached within the bound; {}", self.goal, core.join(", ")))
+        let core: Vec<String> = self.must_settle().map(|node| at(&node)).collect();
+        let invariant = if self.core.iter().all(|node| self.checks.told(*node) >= self.goal) { "I14" } else { "I7" };
+        violation(invariant, format!("goal {} not reached within the bound; {}", self.goal, core.join(", ")))
     }
 
     fn finish(&self) -> Outcome {
         self.checks.settled()?;
+        self.nobody_honest_is_accused()?;
         for node in &self.core {
             if let Some(running) = &self.machines[*node].running {
                 let state = running.executor.state();
@@ -461,7 +591,12 @@ impl World {
     }
 
     fn has_settled(&self) -> bool {
-        self.core.iter().all(|node| self.checks.told(*node) >= self.goal)
+        self.must_settle().all(|node| self.checks.told(node) >= self.goal)
+    }
+
+    /// The core, and who catches up among liars.
+    fn must_settle(&self) -> impl Iterator<Item = usize> {
+        self.core.iter().copied().chain(self.plan.byzantine.secluded.map(|secluded| secluded.node))
     }
 
     fn at(&mut self, at: u64, what: What) {
@@ -487,6 +622,10 @@ impl World {
             self.at(thawed, what);
             return Ok(());
         }
+        if let Some(moves) = what.syncs().map(|node| self.machines[node].ailing.stalled_until).filter(|moves| *moves > self.now) {
+            self.at(moves, what);
+            return Ok(());
+        }
         match what {
             What::Input { node, life, input } => self.input(node, life, *input),
             What::LogSync { node, life } => self.log_sync(node, life),
@@ -501,7 +640,16 @@ impl World {
                 let machine = &self.machines[node];
                 if machine.life == life && machine.running.is_none() && !machine.retired { self.start(node) } else { Ok(()) }
             }
+            What::Room { node } => {
+                self.room(node);
+                Ok(())
+            }
+            What::News { node, life } => {
+                if self.alive(node, life).is_some() { self.publish(node) } else { Ok(()) }
+            }
+            What::LieEnds { node, life, outage } => self.lie_ends(node, life, outage),
             What::Submit => self.submit(),
+            What::Query => self.query(),
         }
     }
 
@@ -517,9 +665,10 @@ impl World {
         self.txs += 1;
         self.requests += 1;
         let awake = self.machines[node].frozen_until <= self.now;
-        let tx = format!("key{}={}-{}", self.work.below(40), self.seed, self.txs).into_bytes();
+        let tx = self.subject.transaction(&mut self.work, self.seed, self.txs);
         if awake && self.machines[node].running.is_some() {
             self.checks.submitted(&tx);
+            self.history.called(Hash::of(&tx));
             let life = self.machines[node].life;
             let request = RequestId(self.requests);
             self.input(node, life, Input::Submit { request, tx: Arc::from(tx), wait: Wait::Commit })?;
@@ -534,10 +683,10 @@ fn violation(invariant: &'static str, what: String) -> Outcome {
     Err(Violation { invariant, what })
 }
 
-/// Neither the liar, nor one of twins.
+/// Neither a liar, nor one of twins.
 fn is_honest(plan: &Plan, node: usize) -> bool {
     let twin = plan.powers.len() + plan.followers;
-    plan.byzantine.is_none_or(|(liar, _)| liar != node) && plan.twins.is_none_or(|twins| twins.node != node && node != twin)
+    !plan.byzantine.lies(node) && plan.twins.is_none_or(|twins| twins.node != node && node != twin)
 }
 
 /// Each node's place in the validator set: by power, the largest first, and then by address.

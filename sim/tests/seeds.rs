@@ -1,6 +1,6 @@
 //! Seeds that once failed, and a few that never did. Each is run for ever.
 
-use lockstep_sim::{Options, run};
+use lockstep_sim::{Sweep, Options, run};
 
 /// What each of them found is told in the commit that mended it.
 const REGRESSIONS: [u64; 10] = [0x94, 0x18b, 0x1df, 0x228, 0x28f, 0x292, 0x297, 0x2a9, 0x3da, 0xb3d];
@@ -27,5 +27,5 @@ fn seeds_hold_and_repeat_themselves() {
 
 #[test]
 fn some_crashes_of_the_sweep_hold() {
-    passes(&Options { seeds: 40, sweep: true, ..Options::default() });
+    passes(&Options { seeds: 40, sweep: Some(Sweep { double: 11, ..Sweep::default() }), ..Options::default() });
 }

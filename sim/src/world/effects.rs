@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use lockstep_app::CheckKind;
-use lockstep_replica::check::{build, check};
+use lockstep_replica::check::{build, check_with};
 use lockstep_replica::seam::{Lane, Mono, ReadAnswer, ReadQuestion, Reply, Report, Write};
 use lockstep_replica::source::BlockSource;
 use lockstep_replica::wire::Message;
@@ -15,10 +15,13 @@ use lockstep_types::{Time, Vote};
 use sha2::Digest as _;
 
 use super::byzantine::Say;
+use super::disks::LOOK_NS;
 use super::faults::Cause;
-use super::{CHAOS_BLOCKS, Outcome, REQUEST_NS, What, World, pair, violation};
+use super::{Outcome, REQUEST_NS, What, World, pair, violation};
 use crate::checks::{PRECOMMIT, Signed};
 use crate::node::Running;
+use crate::plan::DISCIPLINE_NS;
+use crate::trace::Told;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) -> Outcome {
@@ -26,17 +29,13 @@ impl World {
             return Ok(()); // It begins when the chain is long.
         }
         self.acting = Some(node);
+        self.begin_start(node);
         let machine = &self.machines[node];
         let app = self.watch.over(&self.subject);
         let started = catch_unwind(AssertUnwindSafe(|| machine.start(app, &self.genesis, self.plan.flush_blocks, self.planted)));
         let started = match started {
             Err(panic) => return violation("I18", format!("node {node} panicked while starting: {}", crate::panic_text(&*panic))),
-            Ok(Err(reason)) => {
-                if machine.disk.is_stopped() {
-                    return self.stopped(node);
-                }
-                return violation("I5", format!("node {node} does not start from its disk: {reason}"));
-            }
+            Ok(Err(reason)) => return self.start_failed(node, &reason),
             Ok(Ok(started)) => started,
         };
         for block in &started.replayed {
@@ -44,12 +43,14 @@ impl World {
                 let committed = self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome);
                 committed.or_else(|broken| self.forked(broken, block.outcome.height.get()))?;
                 self.votes.decided(node, &block.commit)?;
+                self.remember(&block.block);
             }
         }
         // What was executed again is what it was, also below what this node told before.
         started.replayed.iter().try_for_each(|block| self.checks.replayed(node, &block.outcome))?;
-        let has_rotted = std::mem::take(&mut self.machines[node].rot.is_fresh);
-        self.checks.restarted(node, started.height, has_rotted)?;
+        let has_rotted = self.begin_life(node);
+        let is_new = std::mem::take(&mut self.machines[node].is_new);
+        self.checks.restarted(node, started.height, has_rotted || is_new)?;
         if has_rotted {
             self.history.rotted(node);
         }
@@ -89,9 +90,25 @@ impl World {
     }
 
     pub(super) fn clocks(&self, node: usize) -> Now {
+        let machine = &self.machines[node];
+        // Who is in the core has its clock set right again and again; everybody else only every ten minutes.
+        let unset = if self.core.contains(&node) { 0 } else { self.now % DISCIPLINE_NS };
+        let drift = i128::from(unset) * i128::from(machine.drift_ppm) / 1_000_000;
         // True time starts a day after genesis.
-        let wall = i128::from(self.now) + i128::from(self.machines[node].clock) + crate::keys::START_UNIX_NS;
-        Now { mono: Mono(self.now), wall: Time::from_unix_nanos(wall) }
+        let wall = i128::from(self.now) + i128::from(machine.clock) + drift + crate::keys::START_UNIX_NS;
+        Now { mono: Mono(self.mono(node)), wall: Time::from_unix_nanos(wall) }
+    }
+
+    /// What a node's monotonic clock shows. It runs fast or slow, and never jumps.
+    fn mono(&self, node: usize) -> u64 {
+        scaled(self.now, 1_000_000 + self.machines[node].drift_ppm, 1_000_000)
+    }
+
+    /// When a node's monotonic clock first shows at least this.
+    fn when_mono(&self, node: usize, mono: u64) -> u64 {
+        let speed = 1_000_000 + self.machines[node].drift_ppm;
+        let at = scaled(mono, 1_000_000, speed);
+        if scaled(at, speed, 1_000_000) < mono { at + 1 } else { at }
     }
 
     pub(super) fn input(&mut self, node: usize, life: u64, input: Input) -> Outcome {
@@ -148,7 +165,8 @@ impl World {
         self.after(delay, What::Input { node, life, input: Box::new(input) });
     }
 
-    pub(super) fn perform(&mut self, node: usize, effect: Effect) -> Outcome {
+    /// Does what nothing holds back any more.
+    pub(super) fn perform_now(&mut self, node: usize, effect: Effect) -> Outcome {
         let life = self.machines[node].life;
         match effect {
             Effect::Verify { job, checks } => {
@@ -156,6 +174,7 @@ impl World {
                 self.answer(node, Input::Verified { job, verdicts });
             }
             Effect::Sign { job, bytes, .. } => {
+                self.check_silent(node)?;
                 self.tell(Some(node), Told::Sign, || {
                     format!("signs {}", Signed::read(&bytes).map_or_else(|| "?".into(), |signed| signed.to_string()))
                 });
@@ -176,11 +195,10 @@ impl World {
             }
             Effect::Persist { ticket, write: Write::Log(records), .. } => {
                 let running = self.machines[node].running.as_mut().expect("it performs");
-                if let Err(reason) = running.append(&records) {
+                running.bodies.asked(ticket, &records);
+                if let Err(reason) = running.append(ticket, records) {
                     return self.disk_failed(node, reason);
                 }
-                running.unsynced.push(ticket);
-                running.bodies.asked(ticket, &records);
                 let delay = self.disks.of(node).between(100_000, self.plan.disk_delay);
                 self.after(delay, What::LogSync { node, life });
             }
@@ -210,7 +228,7 @@ impl World {
                 match to.and_then(|to| Some((to, *self.connections.get(&pair(node, to))?))) {
                     Some((to, connection)) => {
                         self.after(REQUEST_NS, What::Input { node, life, input: Box::new(Input::Response { job, bytes: None }) });
-                        if let Some(delay) = self.hop(node, to) {
+                        if let Some(delay) = self.hop(node, to, bytes.len(), false) {
                             self.after(delay, What::Ask { from: node, from_life: life, to, job, connection, bytes });
                         }
                     }
@@ -221,14 +239,15 @@ impl World {
                 let asked = self.machines[node].running.as_mut().and_then(|running| running.asks.remove(&ask));
                 if let Some((to, to_life, job)) = asked
                     && let Some(Say { after, bytes, .. }) = self.falsify(node, to, bytes)
-                    && let Some(delay) = self.hop(node, to)
+                    && let Some(delay) = self.hop(node, to, bytes.len(), false)
                 {
                     let input = Box::new(Input::Response { job, bytes: Some(bytes) });
                     self.after(after + delay, What::Input { node: to, life: to_life, input });
                 }
             }
             Effect::SetTimer { at, timer } => {
-                self.at(at.0.max(self.now), What::Input { node, life, input: Box::new(Input::TimedOut(timer)) });
+                let at = self.when_mono(node, at.0);
+                self.at(at.max(self.now), What::Input { node, life, input: Box::new(Input::TimedOut(timer)) });
             }
             Effect::Reply { reply, .. } => {
                 if let Reply::Committed { hash, height, .. } = reply {
@@ -248,9 +267,7 @@ impl World {
             Effect::Halt { reason } => {
                 // A cabal may bring two chains upon a node, and it must not go on with either.
                 self.liars.tally.halts += u64::from(self.is_over());
-                if self.is_honest(node) && !self.is_over() {
-                    return violation("I18", format!("node {node} halts: {reason}"));
-                }
+                return self.halts(node, &reason);
             }
         }
         self.machines[node].effects += 1;
@@ -297,20 +314,18 @@ impl World {
                 }
                 Ok(())
             }
-            Report::Committed { block_id, block, commit, outcome, chain } => {
-                let running = self.machines[node].running.as_mut().expect("it reports");
-                if let Err(reason) = running.keep(block, outcome, chain) {
-                    return self.disk_failed(node, reason);
-                }
-                self.trace(|| format!("node {node} commits {} {block_id}", block.header.height));
+            Report::Committed { block_id, block, commit, outcome, .. } => {
+                self.machines[node].running.as_mut().expect("it reports").tell_readers(block.header.height);
+                self.tell(Some(node), Told::Commit, || format!("commits {} {block_id}", block.header.height));
                 let committed = self.checks.committed(node, *block_id, block, commit.get(), outcome);
                 committed.or_else(|broken| self.forked(broken, block.header.height.get()))?;
                 self.votes.decided(node, commit.get())?;
+                self.remember(block);
                 self.order_3(node, block.header.height.get(), "readers")?;
                 let precision = i128::try_from(self.plan.params().synchrony.precision.duration().as_nanos()).expect("milliseconds");
                 let time = block.header.time.unix_nanos();
                 self.votes.check_timely(block.header.height.get(), &block_id.hash.0, time, precision)?;
-                if self.checks.height() > CHAOS_BLOCKS && !self.heal_is_due {
+                if self.checks.height() > self.plan.chaos_blocks && !self.heal_is_due {
                     self.first_at(self.now + 1, What::Wake(Cause::Heal));
                 }
                 Ok(())
@@ -367,14 +382,6 @@ impl World {
         self.votes.sent(node, &message, address)
     }
 
-    pub(super) fn log_sync(&mut self, node: usize, life: u64) -> Outcome {
-        let Some(running) = self.alive(node, life).filter(|running| !running.unsynced.is_empty()) else { return Ok(()) };
-        match running.sync() {
-            Ok(tickets) => tickets.into_iter().try_for_each(|ticket| self.input(node, life, Input::Durable { ticket })),
-            Err(reason) => self.disk_failed(node, reason),
-        }
-    }
-
     pub(super) fn guard_sync(&mut self, node: usize, life: u64) -> Outcome {
         let Some(running) = self.alive(node, life) else { return Ok(()) };
         if let Some((_, Write::Guard(record))) = running.guard_queue.front()
@@ -396,7 +403,9 @@ impl World {
 
     /// Does what a thread beside the replica does, and hands the answer over.
     pub(super) fn job(&mut self, node: usize, life: u64, effect: Effect) -> Outcome {
-        let Some(running) = self.alive(node, life) else { return Ok(()) };
+        let machine = &mut self.machines[node];
+        let disk = machine.disk.clone();
+        let Some(running) = machine.running.as_mut().filter(|_| machine.life == life) else { return Ok(()) };
         let executor = &mut running.executor;
         let input = match effect {
             Effect::Build { job, build: request } => {
@@ -406,11 +415,15 @@ impl World {
                 }
                 Input::Built { job, built: Box::new(built) }
             }
-            Effect::Check { job, check: request } => Input::Checked { job, verdict: check(executor.host(), executor.state(), &request) },
+            Effect::Check { job, check } => {
+                let verdict = check_with(executor.host(), executor.state(), &check, &mut |checks| self.crypto.verify(checks));
+                Input::Checked { job, verdict }
+            }
             Effect::Execute { job, execute } => {
                 let outcome = executor.execute(&execute);
                 if let Ok(outcome) = &outcome {
-                    running.executed(&execute.block, outcome);
+                    running.included(&execute.block, outcome);
+                    running.executed.push_back(running.executor.state().clone());
                 }
                 Input::Executed { job, outcome: outcome.map(Box::new).map_err(|error| error.to_string()) }
             }
@@ -418,6 +431,11 @@ impl World {
                 let kind = if recheck { CheckKind::Recheck } else { CheckKind::New };
                 let verdicts = txs.iter().map(|tx| executor.host().check_tx(executor.state(), tx, kind)).collect();
                 Input::TxsChecked { job, verdicts }
+            }
+            // A commit that fails for want of space may have happened, and ends the node: better not to begin it.
+            effect @ Effect::Flush { .. } if running.room.is_lacking() => {
+                self.after(LOOK_NS, What::Job { node, life, effect: Box::new(effect) });
+                return Ok(());
             }
             Effect::Flush { height, chain, .. } => match running.flush(height, &chain.encode()) {
                 Ok(()) => {
@@ -432,11 +450,15 @@ impl World {
                     ReadQuestion::Blocks { from, count, bytes_max } => ReadQuestion::Blocks { from, count: count.min(16), bytes_max },
                     what => what,
                 };
-                let answer = BlockSource::new(running.reader.clone()).read(&what);
-                Input::ReadDone { job, answer: answer.unwrap_or(ReadAnswer::Blocks(Vec::new())) }
+                Input::ReadDone { job, answer: running.read(&disk, what) }
             }
             _ => return Ok(()),
         };
         self.input(node, life, input)
     }
+}
+
+/// A time at another speed, rounded down.
+fn scaled(time: u64, numerator: i64, denominator: i64) -> u64 {
+    u64::try_from(i128::from(time) * i128::from(numerator) / i128::from(denominator)).expect("speeds are near one, and runs short")
 }

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{Boundary, Cutting, Deafness, Outcome, What, World, violation};
+use lockstep_types::Round;
+
+use super::{Boundary, ForcedCrash, Clogging, Cutting, Deafness, Eclipse, Outcome, What, World, violation};
 use crate::coverage::{Kind, Step};
 use crate::disk::{self, Survival, When};
 use crate::plan::{Hushed, MS};
 use crate::random::Stream;
 use crate::schedule::{Fault, Shape, Timed};
+use crate::trace::Told;
 
 /// What draws faults: each has a stream of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,15 +27,20 @@ pub(super) enum Cause {
     Freezes,
     Hushes,
     Hunts,
+    Clogs,
+    Eclipses,
+    Churn,
     /// While a machine is down.
     Rots,
     /// While a machine starts.
     StartStops,
     Heal,
+    /// Disks that fail while their machine runs.
+    Troubles,
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Resets,
         Self::Partitions,
         Self::Crashes,
@@ -41,9 +49,13 @@ impl Cause {
         Self::Freezes,
         Self::Hushes,
         Self::Hunts,
+        Self::Clogs,
+        Self::Eclipses,
+        Self::Churn,
         Self::Rots,
         Self::StartStops,
         Self::Heal,
+        Self::Troubles,
     ];
 
     /// The label of its stream.
@@ -57,9 +69,13 @@ impl Cause {
             Self::Freezes => "freezes",
             Self::Hushes => "hushes",
             Self::Hunts => "hunts",
+            Self::Clogs => "clogs",
+            Self::Eclipses => "eclipses",
+            Self::Churn => "churn",
             Self::Rots => "rot",
             Self::StartStops => "disk stops while starting",
             Self::Heal => "heal",
+            Self::Troubles => "disk troubles",
         }
     }
 }
@@ -100,10 +116,14 @@ impl World {
             (Cause::Freezes, plan.freezes, (50, 2_000)),
             (Cause::Hushes, plan.hushes, (50, 2_000)),
             (Cause::Hunts, plan.hunts, (50, 2_000)),
+            (Cause::Troubles, plan.disk_troubles, (50, 1_500)),
+            (Cause::Clogs, plan.clogs, (50, 2_000)),
+            (Cause::Eclipses, plan.eclipses, (50, 3_000)),
+            (Cause::Churn, plan.churn && plan.followers > 0, (100, 3_000)),
         ];
         for (cause, _, (low, high)) in causes.into_iter().filter(|(_, happens, _)| *happens) {
             let delay = self.dice[cause as usize].between(low * MS, high * MS);
-            self.first_at(delay, What::Wake(cause));
+            self.first_at(delay * self.plan.fault_pause, What::Wake(cause));
         }
         self.first_at(self.plan.chaos, What::Wake(Cause::Heal));
     }
@@ -124,7 +144,7 @@ impl World {
             }
         }
         if let Some(delay) = drawn.again {
-            self.first_at(self.now + delay, What::Wake(cause));
+            self.first_at(self.now + delay * self.plan.fault_pause, What::Wake(cause));
         }
         Ok(())
     }
@@ -140,7 +160,7 @@ impl World {
                 Drawn { faults, again: Some(dice.between(50 * MS, 2_000 * MS)) }
             }
             Cause::Partitions => {
-                let lasts_ns = dice.between(100 * MS, 2_500 * MS);
+                let lasts_ns = lasts(dice, 50 * MS, 2_500 * MS, 20_000 * MS);
                 let faults = self.draw_cut(lasts_ns, dice).map(|fault| (0, fault)).into_iter().collect();
                 Drawn { faults, again: Some(lasts_ns) }
             }
@@ -164,11 +184,32 @@ impl World {
                 once(disk_stop(node, 40, dice), dice.between(50 * MS, 2_000 * MS))
             }
             Cause::Freezes => {
-                let fault = Fault::Freeze { node: dice.place(n), lasts_ns: dice.between(10 * MS, 3_000 * MS) };
+                let fault = Fault::Freeze { node: dice.place(n), lasts_ns: lasts(dice, 10 * MS, 3_000 * MS, 120_000 * MS) };
                 once(fault, dice.between(50 * MS, 2_000 * MS))
             }
             Cause::Hushes => draw_hush(n, dice),
             Cause::Hunts => self.draw_hunt(dice),
+            Cause::Troubles => {
+                let fault = self.draw_trouble(dice);
+                once(fault, dice.between(50 * MS, 1_500 * MS))
+            }
+            Cause::Clogs => draw_clog(n, dice),
+            Cause::Eclipses => {
+                let node = dice.place(n);
+                let slots = dice.below(3);
+                let mut others: Vec<usize> = (0..n).filter(|other| *other != node).collect();
+                let mut keeps = Vec::new();
+                while (keeps.len() as u64) < slots && !others.is_empty() {
+                    keeps.push(others.swap_remove(dice.place(others.len())));
+                }
+                let fault = Fault::Eclipse { node, keeps, lasts_ns: lasts(dice, 100 * MS, 3_000 * MS, 20_000 * MS) };
+                once(fault, dice.between(200 * MS, 4_000 * MS))
+            }
+            Cause::Churn => {
+                let node = self.plan.powers.len() + dice.place(self.plan.followers);
+                let fault = Fault::Leave { node, down_ns: lasts(dice, 10 * MS, 2_000 * MS, 20_000 * MS), anew: dice.chance(500) };
+                once(fault, dice.between(200 * MS, 4_000 * MS))
+            }
             Cause::Heal => {
                 let core: Vec<usize> = self.choose_core(dice).into_iter().collect();
                 let most = self.plan.honest_offset();
@@ -231,6 +272,7 @@ impl World {
                 self.outages.insert(node, Outage { survival, seed, down: down_ns });
             }
             Fault::Rot { node, seed } if node < n => return Ok(self.rot(node, seed)),
+            Fault::Disk { node, trouble, seed } if node < n => return self.trouble(node, trouble, seed),
             Fault::Freeze { node, lasts_ns } if node < n => {
                 let until = until(lasts_ns).min(self.plan.chaos);
                 self.cover(Kind::Freeze, node);
@@ -251,10 +293,45 @@ impl World {
                 let kind = match shape {
                     Shape::Split => Kind::Split,
                     Shape::Alone => Kind::Alone,
+                    Shape::Proposer => Kind::Proposer,
+                    Shape::Ring => Kind::Ring,
+                    Shape::Bridge => Kind::Bridge,
+                    Shape::Deaf => Kind::Deaf,
+                    Shape::Mute => Kind::Mute,
                     Shape::OneWay => Kind::OneWay,
                 };
-                deaf.into_iter().for_each(|node| self.cover(kind, node));
+                for node in deaf {
+                    self.cover(kind, node);
+                    if flap_ns > 0 {
+                        self.cover(Kind::Flap, node);
+                    }
+                }
                 self.cuts.push(Cutting { since: self.now, until, flap: flap_ns, links: links.into_iter().collect() });
+            }
+            Fault::Clog { swizzled, links, lasts_ns } => {
+                let until = until(lasts_ns);
+                let slow: BTreeSet<usize> = links.iter().map(|(_, to)| *to).filter(|to| *to < n).collect();
+                slow.into_iter().for_each(|node| self.cover(if swizzled { Kind::Swizzle } else { Kind::Clog }, node));
+                self.clogs.push(Clogging { until, links: links.into_iter().collect() });
+            }
+            Fault::Eclipse { node, keeps, lasts_ns } if node < n => {
+                let until = until(lasts_ns);
+                self.cover(Kind::Eclipse, node);
+                let lost: Vec<usize> = (0..n).filter(|other| *other != node && !keeps.contains(other)).collect();
+                self.eclipses.push(Eclipse { until, node, keeps: keeps.into_iter().collect() });
+                for other in lost {
+                    self.disconnect(node.min(other), node.max(other))?;
+                }
+            }
+            Fault::Leave { node, down_ns, anew } => {
+                let validators = self.plan.powers.len();
+                let is_follower = (validators..validators + self.plan.followers).contains(&node);
+                let lies = self.plan.byzantine.lies(node) || self.plan.byzantine.secluded.is_some();
+                if !is_follower || lies || self.machines[node].running.is_none() {
+                    return Ok(false);
+                }
+                self.cover(Kind::Leave, node);
+                self.leave(node, down_ns, anew)?;
             }
             Fault::Reset { a, b } => {
                 if !self.connections.contains_key(&(a, b)) {
@@ -280,9 +357,10 @@ impl World {
 
     /// A machine has stopped at an operation of its disk: the power is gone.
     pub(super) fn stopped(&mut self, node: usize) -> Outcome {
+        self.crashes_while_starting += u64::from(self.machines[node].running.is_none());
         let forced = self.forced.take_if(|forced| forced.node == node && matches!(forced.boundary, Boundary::Operation(..)));
         if let Some(forced) = forced {
-            return self.force(forced.node, forced.survival, forced.all);
+            return self.force(forced);
         }
         self.coverage.count(Kind::DiskStop, Step::of(&self.machines[node]).unwrap_or(Step::Starting));
         let outage = *self.outages.get(&node).expect("whatever stops a disk says for how long");
@@ -292,41 +370,15 @@ impl World {
     /// One of a machine's files rots while it is down, as long as those who rot and those who lie have less than a third of
     /// the power: every block, and every body that a lock names, has then a sound copy somewhere. Whether one did.
     fn rot(&mut self, node: usize, seed: u64) -> bool {
-        /// Openings that set something aside are counted, and a run must not reach the bound.
-        const TIMES_MAX: u64 = 6;
         let machine = &self.machines[node];
         let is_down = machine.running.is_none() && machine.life > 0 && !machine.retired;
-        if !is_down || !self.is_honest(node) || machine.rot.is_fresh || machine.rot.times >= TIMES_MAX {
-            return false;
-        }
-        let is_faulty = |other: usize| other == node || !self.is_honest(other) || self.is_rotten(other);
-        let faulty: u64 = (0..self.plan.powers.len()).filter(|other| is_faulty(*other)).map(|other| self.plan.powers[other]).sum();
-        if node < self.plan.powers.len() && 3 * faulty >= self.plan.powers.iter().sum::<u64>() {
-            return false;
-        }
-        let said = machine.guard_position(self.genesis.hash()).unwrap_or_default();
-        let told = self.checks.told(node);
-        let Some(what) = machine.damage(&mut Stream::new(seed, "rot")) else { return false };
-        self.trace(|| format!("node {node} loses {what}"));
-        let rot = &mut self.machines[node].rot;
-        rot.times += 1;
-        rot.is_fresh = true;
-        rot.said_before = rot.said_before.max(said);
-        rot.until = rot.until.max(told).max(said.0);
-        true
+        is_down && self.harms(node, |machine| machine.damage(&mut Stream::new(seed, "rot")))
     }
 
     /// Whether it has not come back to where it was when it rotted: it has not started since, or not caught up.
     pub(super) fn is_rotten(&self, node: usize) -> bool {
         let rot = &self.machines[node].rot;
         rot.is_fresh || self.checks.told(node) < rot.until
-    }
-
-    pub(super) fn disk_failed(&mut self, node: usize, reason: String) -> Outcome {
-        if self.machines[node].disk.is_stopped() {
-            return self.stopped(node);
-        }
-        violation("I18", format!("node {node}: the disk refuses: {reason}"))
     }
 
     /// Has one node alone lock a block, and forget what is not on its disk: one validator misses the proposal and says nil, and
@@ -354,21 +406,74 @@ impl World {
 
     fn draw_cut(&self, lasts_ns: u64, dice: &mut Stream) -> Option<Fault> {
         let n = self.machines.len();
-        let (shape, links): (Shape, Vec<(usize, usize)>) = match dice.below(4) {
+        let alone = |node: usize| (0..n).filter(move |other| *other != node).flat_map(move |other| [(node, other), (other, node)]).collect();
+        let (shape, links): (Shape, Vec<(usize, usize)>) = match dice.below(10) {
             0 => return None,
-            1 => {
-                let alone = dice.place(n);
-                let others = (0..n).filter(|other| *other != alone);
-                (Shape::Alone, others.flat_map(|other| [(alone, other), (other, alone)]).collect())
+            1 => (Shape::Alone, alone(dice.place(n))),
+            2 | 3 => (Shape::Proposer, alone(self.next_proposer(dice)?)),
+            4 => {
+                // In an order of their own.
+                let mut left: Vec<usize> = (0..n).collect();
+                let ring: Vec<usize> = (0..n).map(|_| left.swap_remove(dice.place(left.len()))).collect();
+                let is_near = |a: usize, b: usize| a.abs_diff(b) == 1 || a.abs_diff(b) == n - 1;
+                let all = (0..n).flat_map(|a| (0..n).map(move |b| (a, b)));
+                (Shape::Ring, all.filter(|(a, b)| a != b && !is_near(*a, *b)).map(|(a, b)| (ring[a], ring[b])).collect())
             }
-            2 => {
+            5 => {
+                let bridge = dice.place(n);
+                let sides: Vec<bool> = (0..n).map(|_| dice.chance(500)).collect();
+                let all = (0..n).flat_map(|a| (0..n).map(move |b| (a, b)));
+                (Shape::Bridge, all.filter(|(a, b)| *a != bridge && *b != bridge && sides[*a] != sides[*b]).collect())
+            }
+            6 => {
+                let deaf = dice.place(n);
+                (Shape::Deaf, (0..n).filter(|other| *other != deaf).map(|other| (other, deaf)).collect())
+            }
+            7 => {
+                let mute = dice.place(n);
+                (Shape::Mute, (0..n).filter(|other| *other != mute).map(|other| (mute, other)).collect())
+            }
+            8 => {
                 let sides: Vec<bool> = (0..n).map(|_| dice.chance(500)).collect();
                 let others = |a: usize| (0..n).map(move |b| (a, b));
                 (Shape::Split, (0..n).flat_map(others).filter(|(a, b)| sides[*a] != sides[*b]).collect())
             }
             _ => (Shape::OneWay, vec![(dice.place(n), dice.place(n))]),
         };
-        Some(Fault::Cut { shape, links, lasts_ns, flap_ns: 0 })
+        // From 50 ms to 10 s, each order of magnitude as likely as another.
+        let flap_ns = if dice.chance(250) { (50 * MS << dice.below(8)) + dice.below(50 * MS) } else { 0 };
+        Some(Fault::Cut { shape, links, lasts_ns, flap_ns })
+    }
+
+    /// Who proposes in the round in which the highest node is, or in the one after.
+    fn next_proposer(&self, dice: &mut Stream) -> Option<usize> {
+        let replicas = self.machines.iter().filter_map(|machine| machine.running.as_ref()).map(|running| &running.replica);
+        let highest = replicas.max_by_key(|replica| (replica.height(), replica.consensus().round()))?;
+        let is_there = highest.consensus().height() == highest.height();
+        let round = if is_there { highest.consensus().round() } else { Round::ZERO };
+        let round = if dice.chance(500) { round } else { round.next() };
+        let place = highest.chain().validators.proposer(round);
+        self.indices.iter().position(|index| *index == place)
+    }
+
+    /// A process ends in good order, and begins again, perhaps elsewhere.
+    fn leave(&mut self, node: usize, down: u64, anew: bool) -> Outcome {
+        let machine = &mut self.machines[node];
+        machine.life += 1;
+        machine.running = None;
+        machine.frozen_until = 0;
+        machine.disk.kill();
+        if anew {
+            machine.begin_anew();
+            self.outages.remove(&node);
+        }
+        let life = machine.life;
+        self.trace(|| format!("node {node} leaves{}", if anew { ", and what it had is gone" } else { "" }));
+        for other in (0..self.machines.len()).filter(|other| *other != node) {
+            self.disconnect(node.min(other), node.max(other))?;
+        }
+        self.first_at(self.now + down.max(1), What::Restart { node, life });
+        Ok(())
     }
 
     pub(super) fn force_crash(&mut self, node: usize) -> Outcome {
@@ -378,11 +483,16 @@ impl World {
             return Ok(());
         };
         self.forced = None;
-        self.force(node, forced.survival, forced.all)
+        self.force(forced)
     }
 
     /// The crash of a sweep.
-    fn force(&mut self, node: usize, survival: Survival, all: bool) -> Outcome {
+    fn force(&mut self, forced: ForcedCrash) -> Outcome {
+        let ForcedCrash { node, all, survival, then, .. } = forced;
+        self.forced = then.map(|(after, when, survival)| {
+            let boundary = Boundary::Operation(self.machines[node].disk.operations() + after, when);
+            ForcedCrash { node, boundary, all, survival, then: None }
+        });
         let mut dice = Stream::new(self.seed, "sweep");
         let outages: Vec<Outage> = self.machines.iter().map(|_| Outage { survival, seed: dice.bits(), down: down(&mut dice) }).collect();
         if all { self.crash_all(&outages) } else { self.crash(node, outages[node]) }
@@ -396,12 +506,21 @@ impl World {
 
     pub(super) fn crash(&mut self, node: usize, outage: Outage) -> Outcome {
         let Outage { survival, seed, down } = outage;
-        self.machines[node].life += 1;
-        self.machines[node].running = None;
-        self.machines[node].frozen_until = 0;
         self.crashes += 1;
-        self.trace(|| format!("node {node} crashes, unsynced writes: {survival:?}"));
-        self.machines[node].disk.crash(survival, seed);
+        self.tell(Some(node), Told::Crash, || format!("crashes, unsynced writes: {survival:?}"));
+        self.goes_down(node, down, |disk| drop(disk.crash(survival, seed)))
+    }
+
+    /// A life ends: `end` is what becomes of the disk.
+    pub(super) fn goes_down(&mut self, node: usize, down: u64, end: impl FnOnce(&disk::SimDisk)) -> Outcome {
+        let machine = &mut self.machines[node];
+        machine.life += 1;
+        // Nothing is closed: what has the files open does nothing more with them.
+        machine.disk.stop();
+        machine.running = None;
+        machine.frozen_until = 0;
+        end(&machine.disk);
+        self.plan_forced();
         for other in 0..self.machines.len() {
             if other != node {
                 self.disconnect(node.min(other), node.max(other))?;
@@ -413,6 +532,13 @@ impl World {
         Ok(())
     }
 
+    /// A crash of a sweep that is to come at an operation of a disk: a life that ends forgets what was planned for it.
+    pub(super) fn plan_forced(&self) {
+        if let Some(ForcedCrash { node, boundary: Boundary::Operation(operation, when), .. }) = self.forced {
+            self.machines[node].disk.fault_at(operation, disk::Fault::Stop(when), self.seed ^ operation);
+        }
+    }
+
     /// The end of chaos: a core of more than two thirds is made whole, and must now make progress.
     fn heal(&mut self, mut core: Vec<(usize, i64)>, seed: u64) -> Outcome {
         let mut dice = Stream::new(seed, "heal");
@@ -422,9 +548,12 @@ impl World {
         }
         self.healed = true;
         self.cuts.clear();
+        self.clogs.clear();
+        self.eclipses.clear();
         self.deafness.clear();
         self.core = core.iter().map(|(node, _)| *node).collect();
         for node in 0..self.machines.len() {
+            self.mend_disk(node);
             let Some((_, offset)) = core.iter().find(|(member, _)| *member == node) else {
                 if self.plan.leave_rest_broken && self.machines[node].running.is_some() {
                     self.crash(node, Outage { survival: Survival::Random, seed: dice.bits(), down: MS })?;
@@ -437,7 +566,10 @@ impl World {
                 self.start(node)?;
             }
         }
-        let running = || self.core.iter().filter_map(|node| self.machines[*node].running.as_ref());
+        if let Some(secluded) = self.plan.byzantine.secluded {
+            self.start(secluded.node)?;
+        }
+        let running = || self.must_settle().filter_map(|node| self.machines[node].running.as_ref());
         let highest_round = running().map(|running| running.replica.consensus().round().get()).max().unwrap_or(0);
         let heights: Vec<u64> = running().map(|running| running.replica.chain().height.get()).collect();
         let highest = heights.iter().max().copied().unwrap_or(0).max(self.checks.height());
@@ -446,7 +578,7 @@ impl World {
         // Clocks that ran ahead left blocks from the future: honest proposers wait for them.
         let ahead = 2 * self.plan.clock_offset;
         let core = self.core.clone();
-        self.trace(|| format!("the faults stop for {core:?}"));
+        self.tell(None, Told::Heal, || format!("the faults stop for {core:?}"));
         // What came to a frozen machine comes when it would have thawed.
         let thawed = self.machines.iter().map(|machine| machine.frozen_until).max().unwrap_or(0).max(self.now);
         self.machines.iter_mut().for_each(|machine| machine.frozen_until = 0);
@@ -473,7 +605,31 @@ impl World {
 
 /// How long a machine is down.
 fn down(dice: &mut Stream) -> u64 {
-    dice.between(10 * MS, 1_500 * MS)
+    lasts(dice, 10 * MS, 1_500 * MS, 20_000 * MS)
+}
+
+/// Mostly from `low` to `high`, and now and then up to far more.
+fn lasts(dice: &mut Stream, low: u64, high: u64, far: u64) -> u64 {
+    if dice.chance(50) { dice.between(high, far) } else { dice.between(low, high) }
+}
+
+/// One link, or all links of some nodes: those begin one after the other, and end in an order of their own.
+fn draw_clog(n: usize, dice: &mut Stream) -> Drawn {
+    let again = Some(dice.between(100 * MS, 3_000 * MS));
+    if dice.chance(500) {
+        let links = vec![(dice.place(n), dice.place(n))];
+        return Drawn { faults: vec![(0, Fault::Clog { swizzled: false, links, lasts_ns: dice.between(0, 5_000 * MS) })], again };
+    }
+    let mut faults = Vec::new();
+    for node in 0..n {
+        if dice.chance(500) {
+            continue;
+        }
+        let links = (0..n).filter(|other| *other != node).flat_map(|other| [(node, other), (other, node)]).collect();
+        let begins = dice.below(1_500 * MS);
+        faults.push((begins, Fault::Clog { swizzled: true, links, lasts_ns: dice.between(0, 5_000 * MS) }));
+    }
+    Drawn { faults, again }
 }
 
 /// A machine stops at one of its disk's next operations.

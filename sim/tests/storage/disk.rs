@@ -122,3 +122,129 @@ fn faults_strike_where_they_are_planned() {
     disk.set_unreadable("log", true);
     log.read_at(0, &mut [0]).expect_err("unreadable");
 }
+
+#[test]
+fn bytes_survive_for_themselves_and_writes_out_of_order() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let disk = SimDisk::new();
+        let log = file(&disk, "log");
+        log.write_at(0, &[1; 100]).expect("a write");
+        log.sync_data().expect("a sync");
+        log.write_at(0, &[2; 100]).expect("a write");
+        disk.crash(Survival::Bytes, seed);
+        let bytes = disk.bytes("log").expect("the name was synced");
+        assert!(bytes.len() == 100 && bytes.iter().all(|byte| [1, 2].contains(byte)), "a byte is old or new, and no neighbour changes");
+        outcomes.insert(bytes);
+    }
+    assert!(outcomes.len() > 190, "{} of 200 differ", outcomes.len());
+    let older_last = (0..100).filter(|seed| {
+        let disk = SimDisk::new();
+        let log = file(&disk, "log");
+        log.write_at(0, &[1; 10]).expect("a write");
+        log.write_at(0, &[2; 4]).expect("a write");
+        disk.crash(Survival::Shuffled, *seed);
+        disk.bytes("log").expect("the name was synced") == [1; 10]
+    });
+    assert!(older_last.count() > 10, "the older one may be written last");
+}
+
+/// A cache that loses power: what was promised is gone, unless an honest sync came before.
+#[test]
+fn a_sync_that_lied_is_found_out_by_a_power_cut_alone() {
+    for honest in [false, true] {
+        let disk = SimDisk::new();
+        let log = file(&disk, "log");
+        log.write_at(0, b"promised").expect("a write");
+        disk.fault_at(disk.operations(), Fault::Lie, 0);
+        log.sync_data().expect("it says so");
+        if honest {
+            log.sync_data().expect("a sync");
+        }
+        assert_eq!(disk.crash(Survival::None, 0), !honest);
+        assert_eq!(disk.bytes("log").expect("it is there").is_empty(), !honest);
+        assert_eq!((disk.tally().lies, disk.tally().broken_promises), (1, u64::from(!honest)));
+    }
+}
+
+#[test]
+fn a_misdirected_page_is_missing_in_one_place_and_overwrites_another() {
+    let (mut at_once, mut later) = (0, 0);
+    for seed in 0..64 {
+        let disk = SimDisk::new();
+        let (log, other) = (file(&disk, "log"), file(&disk, "other"));
+        other.write_at(0, &[7; 4096]).expect("a write");
+        other.sync_data().expect("a sync");
+        log.write_at(0, &[1; 4096]).expect("a write");
+        disk.fault_at(disk.operations(), Fault::Misdirected, seed);
+        log.sync_data().expect("it says so");
+        assert_eq!(disk.bytes("log").expect("it is there"), [1; 4096], "the cache has it");
+        at_once += u64::from(disk.bytes("other").expect("it is there") == [1; 4096]);
+        disk.crash(Survival::None, 0);
+        assert_eq!(disk.bytes("log").expect("it is there"), [0; 4096]);
+        later += u64::from(disk.bytes("other").expect("it is there") == [1; 4096]);
+        assert_eq!(disk.tally().misdirected, 1);
+    }
+    assert!(later == 64 && (10..54).contains(&at_once), "{at_once} were not cached, {later} in all");
+}
+
+#[test]
+fn a_lost_page_cannot_be_read_until_it_is_written_whole() {
+    let disk = SimDisk::new();
+    let log = file(&disk, "log");
+    log.write_at(0, &[1; 3 * 4096]).expect("a write");
+    log.sync_data().expect("a sync");
+    disk.lose_page("log", 1);
+    log.read_at(0, &mut [0; 4096]).expect("the page before it");
+    log.read_at(4000, &mut [0; 200]).expect_err("a part of it");
+    log.write_at(5000, &[2; 10]).expect_err("the rest of the page would have to be read");
+    disk.crash(Survival::None, 0);
+    let log = disk.open("log").expect("it is there");
+    log.read_at(8191, &mut [0; 1]).expect_err("a power cut mends nothing");
+    log.write_at(4096, &[2; 4096]).expect("a spare page takes its place");
+    log.read_at(8191, &mut [0; 1]).expect("it can be read");
+    disk.lose_page("log", 0);
+    assert_eq!(disk.salvage(), 1);
+    assert_eq!(disk.bytes("log").expect("it is there")[..4096], [0; 4096]);
+    let before = disk.tally().failed_reads;
+    disk.fail_read(1);
+    log.read_at(0, &mut [0; 1]).expect("the first");
+    log.read_at(0, &mut [0; 1]).expect_err("the second");
+    log.read_at(0, &mut [0; 1]).expect("and again");
+    assert_eq!(disk.tally().failed_reads, before + 1);
+}
+
+#[test]
+fn a_restored_copy_is_what_it_was() {
+    let disk = SimDisk::new();
+    let log = file(&disk, "log");
+    log.write_at(0, b"old").expect("a write");
+    log.sync_data().expect("a sync");
+    let copy = disk.fork();
+    log.write_at(0, b"new").expect("a write");
+    log.sync_data().expect("a sync");
+    file(&disk, "more");
+    let operations = disk.operations();
+    disk.roll_back(&copy);
+    log.read_at(0, &mut [0]).expect_err("a handle of before");
+    assert_eq!((disk.bytes("log").expect("it is there"), disk.paths()), (b"old".to_vec(), vec!["log".to_owned()]));
+    assert_eq!(disk.operations(), operations, "operations are counted on");
+}
+
+/// The last of the room may take the beginning of a write.
+#[test]
+fn a_write_that_finds_no_room_may_leave_its_beginning() {
+    let mut lengths = std::collections::BTreeSet::new();
+    for seed in 0..100 {
+        let disk = SimDisk::new();
+        let log = file(&disk, "log");
+        log.write_at(0, &[1; 10]).expect("a write");
+        disk.fault_at(u64::MAX, Fault::Broken, seed);
+        disk.set_full(true);
+        assert_eq!(log.write_at(5, &[2; 10]).expect_err("full").kind(), ErrorKind::StorageFull);
+        let bytes = disk.bytes("log").expect("it is there");
+        assert_eq!(bytes[..10], [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
+        lengths.insert(bytes.len());
+    }
+    assert!(lengths.first() == Some(&10) && lengths.last() == Some(&15) && lengths.len() > 4, "{lengths:?}");
+}

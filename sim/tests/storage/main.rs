@@ -4,3 +4,4 @@ mod crash;
 mod disk;
 mod rot;
 mod scenario;
+mod redb_crashes;

@@ -18,7 +18,7 @@ fn attack_15_liars_losses_crashes_and_wrong_clocks_together() {
 
 #[test]
 fn attack_34_a_crash_at_any_step_and_any_operation_of_the_disk() {
-    let options = Options { seeds: 200, sweep: true, ..Options::default() };
+    let options = Options { seeds: 200, sweep: Some(lockstep_sim::Sweep::default()), ..Options::default() };
     let summary = run(&options, &mut std::io::sink()).expect("nothing is printed");
     let lines: Vec<&str> = summary.failures.iter().map(|failure| failure.line.as_str()).collect();
     assert!(lines.is_empty(), "{}", lines.join("\n"));

@@ -1,0 +1,48 @@
+//! What goes wrong with a disk beside power cuts, as values.
+
+use serde::{Deserialize, Serialize};
+
+/// Something that a disk does wrong while its machine runs. Where it needs a place or a file, a seed beside it draws which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Trouble {
+    /// A write, a sync or a change of names fails with an input/output error.
+    Broken {
+        /// So many operations from now.
+        after: u64,
+    },
+    /// One operation finds no room, also one that does not grow its file: some file systems write everything anew.
+    NoSpace {
+        /// So many operations from now.
+        after: u64,
+    },
+    /// Files do not grow, and none is made.
+    Full {
+        /// For how long, in nanoseconds.
+        lasts_ns: u64,
+    },
+    /// No sync returns.
+    Stall {
+        /// For how long, in nanoseconds.
+        lasts_ns: u64,
+    },
+    /// Syncs of one store lie, and the power fails at the end: what they promised is in the disk's cache alone.
+    Lie {
+        /// For how long, in nanoseconds.
+        lasts_ns: u64,
+    },
+    /// A sync writes a page to another place.
+    Misdirected {
+        /// So many operations from now.
+        after: u64,
+    },
+    /// One read fails.
+    FailedRead {
+        /// So many reads from now.
+        after: u64,
+    },
+    /// A bit or a page of a file changes, whether it is in use or not.
+    Decay,
+    /// A page of a file cannot be read any more.
+    LostPage,
+}

@@ -1,0 +1,381 @@
+//! Disks that fail while their machine runs.
+//!
+//! What is promised ([`crate::disk`], class B): it is noticed before it is used, nothing is signed any more, and what was lost
+//! comes back from peers. So a node whose disk fails is told so, as the threads of the shell tell it; it must halt and sign
+//! nothing more; and it is started again after a while, by somebody who saw the reason. A disk that is full or slow stops
+//! nobody for good.
+//!
+//! What takes bytes that were durable keeps to an **atlas**: nodes that lost something, and have not come back to where they
+//! were, have together with those who lie less than a third of the power. So every decided block, and every body that a
+//! lock names, has a good copy at somebody who can be asked.
+
+use lockstep_replica::seam::Report;
+use lockstep_replica::{Effect, Input};
+
+use super::faults::Outage;
+use super::{Outcome, What, World, violation};
+use crate::coverage::Kind;
+use crate::disk::{self, Survival, Tally, Trouble};
+use crate::node::{DAMAGED, GUARD, Machine};
+use crate::plan::MS;
+use crate::random::Stream;
+use crate::schedule::Fault;
+use crate::trace::Told;
+
+/// Between two looks whether there is room again, as in the shell.
+pub(super) const LOOK_NS: u64 = 1_000 * MS;
+/// Until whoever looks after a machine starts it again.
+const STARTED_AGAIN_NS: u64 = 250 * MS;
+/// Operations that set something aside are counted, and a run must not reach the bound.
+const HARMS_MAX: u64 = 6;
+
+/// What is wrong with a machine's disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ailing {
+    /// No sync returns before then.
+    pub(crate) stalled_until: u64,
+    /// There is room again then.
+    full_until: u64,
+    /// What had happened to the disk when this life began, and how many operations it had done.
+    before: Tally,
+    first_operation: u64,
+    /// The node was told that its disk failed: it signs nothing more.
+    has_failed: bool,
+    /// Draws how a halted machine comes back.
+    seed: u64,
+}
+
+impl World {
+    /// Draws a trouble for some disk.
+    pub(super) fn draw_trouble(&self, dice: &mut Stream) -> Fault {
+        let node = dice.place(self.machines.len());
+        let after = |dice: &mut Stream| dice.below(30);
+        let trouble = match dice.below(18) {
+            0..=3 => Trouble::Broken { after: after(dice) },
+            4 => Trouble::NoSpace { after: after(dice) },
+            5..=7 => Trouble::Full { lasts_ns: dice.between(50, 3_000) * MS },
+            8..=10 => Trouble::Stall { lasts_ns: if dice.chance(100) { 60_000 * MS } else { dice.between(10, 10_000) * MS } },
+            11..=12 => Trouble::Lie { lasts_ns: dice.between(10, 600) * MS },
+            13..=14 => Trouble::Misdirected { after: after(dice) },
+            15 => Trouble::FailedRead { after: dice.below(6) },
+            16 => Trouble::LostPage,
+            _ => Trouble::Decay,
+        };
+        Fault::Disk { node, trouble, seed: dice.bits() }
+    }
+
+    /// Puts a trouble upon a disk; false where it can do nothing.
+    pub(super) fn trouble(&mut self, node: usize, trouble: Trouble, seed: u64) -> Result<bool, crate::checks::Violation> {
+        let machine = &self.machines[node];
+        if machine.running.is_none() || machine.retired || machine.ailing.has_failed {
+            return Ok(false);
+        }
+        let mut dice = Stream::new(seed, "trouble");
+        let disk = machine.disk.clone();
+        let next = |after: u64| disk.operations().saturating_add(after);
+        let (now, chaos) = (self.now, self.plan.chaos);
+        let until = |lasts: u64| now.saturating_add(lasts).min(chaos.max(now));
+        let kind = match trouble {
+            Trouble::Broken { after } => {
+                disk.fault_at(next(after), disk::Fault::Broken, dice.bits());
+                Kind::DiskError
+            }
+            Trouble::FailedRead { after } => {
+                disk.fail_read(after);
+                Kind::DiskError
+            }
+            Trouble::NoSpace { after } => {
+                disk.fault_at(next(after), disk::Fault::NoSpace, dice.bits());
+                Kind::NoRoom
+            }
+            Trouble::Full { lasts_ns } => {
+                disk.set_full(true);
+                let until = until(lasts_ns);
+                self.machines[node].ailing.full_until = until;
+                self.at(until, What::Room { node });
+                Kind::NoRoom
+            }
+            Trouble::Stall { lasts_ns } => {
+                self.machines[node].ailing.stalled_until = until(lasts_ns);
+                Kind::Stall
+            }
+            Trouble::Lie { lasts_ns } => {
+                let part = *dice.pick(&["log", "state", ".res"]);
+                if !self.harms(node, |machine| {
+                    machine.disk.set_lying(Some(part));
+                    Some(format!("whatever {part} is told to keep"))
+                }) {
+                    return Ok(false);
+                }
+                let outage = Outage { survival: *dice.pick(&Survival::EACH), seed: dice.bits(), down: dice.between(10 * MS, 900 * MS) };
+                self.at(until(lasts_ns), What::LieEnds { node, life: self.machines[node].life, outage });
+                Kind::Lie
+            }
+            Trouble::Misdirected { after } => {
+                let noise = dice.bits();
+                if !self.harms(node, |machine| {
+                    machine.disk.spare(GUARD);
+                    machine.disk.misdirect(after, noise);
+                    Some(format!("a page that sync {after} from now writes elsewhere"))
+                }) {
+                    return Ok(false);
+                }
+                Kind::Misdirected
+            }
+            Trouble::Decay | Trouble::LostPage => {
+                let is_lost = trouble == Trouble::LostPage;
+                if !self.harms(node, |machine| decay(machine, &mut dice, is_lost)) {
+                    return Ok(false);
+                }
+                if is_lost { Kind::LostPage } else { Kind::Decay }
+            }
+        };
+        self.machines[node].ailing.seed = seed;
+        self.cover(kind, node);
+        Ok(true)
+    }
+
+    /// Takes something that was durable from a machine, if the atlas allows it. What it was.
+    pub(super) fn harms(&mut self, node: usize, harm: impl FnOnce(&Machine) -> Option<String>) -> bool {
+        let machine = &self.machines[node];
+        if !self.is_honest(node) || machine.rot.is_fresh || machine.rot.times >= HARMS_MAX {
+            return false;
+        }
+        let is_faulty = |other: usize| other == node || !self.is_honest(other) || self.is_rotten(other);
+        let faulty: u64 = (0..self.plan.powers.len()).filter(|other| is_faulty(*other)).map(|other| self.plan.powers[other]).sum();
+        if node < self.plan.powers.len() && 3 * faulty >= self.plan.powers.iter().sum::<u64>() {
+            return false;
+        }
+        let Some(what) = harm(machine) else { return false };
+        self.tell(Some(node), Told::Fault, || format!("loses {what}"));
+        let rot = &mut self.machines[node].rot;
+        rot.times += 1;
+        rot.is_fresh = true;
+        true
+    }
+
+    /// A start begins: what happened to the disk before it is no excuse in it.
+    pub(super) fn begin_start(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        machine.ailing.has_failed = false;
+        machine.ailing.before = machine.disk.tally();
+        machine.ailing.first_operation = machine.disk.operations();
+    }
+
+    /// A start is done. Whether it was after a loss, with which it had to deal: what it said and told before rests on that.
+    pub(super) fn begin_life(&mut self, node: usize) -> bool {
+        let told = self.checks.told(node);
+        let genesis = self.genesis.hash();
+        let machine = &mut self.machines[node];
+        if node == self.watched && machine.life > 0 {
+            self.longest_start = self.longest_start.max(machine.disk.operations() - machine.ailing.first_operation);
+        }
+        let has_lost = std::mem::take(&mut machine.rot.is_fresh);
+        if has_lost {
+            let said = machine.guard_position(genesis).unwrap_or_default();
+            machine.rot.said_before = machine.rot.said_before.max(said);
+            machine.rot.until = machine.rot.until.max(told).max(said.0);
+        }
+        has_lost
+    }
+
+    /// A store said that the disk failed. If it did, the node is told, and must halt.
+    pub(super) fn disk_failed(&mut self, node: usize, reason: String) -> Outcome {
+        if self.machines[node].disk.is_stopped() {
+            return self.stopped(node);
+        }
+        if !self.is_ailing(node) {
+            return violation("I18", format!("node {node}: the disk refuses, and nothing is wrong with it: {reason}"));
+        }
+        if std::mem::replace(&mut self.machines[node].ailing.has_failed, true) {
+            return Ok(());
+        }
+        self.tell(Some(node), Told::Note, || format!("hears that its disk failed: {reason}"));
+        let life = self.machines[node].life;
+        self.input(node, life, Input::DiskFailed { reason })?;
+        if self.machines[node].life == life && self.machines[node].running.is_some() {
+            return violation("I18", format!("node {node} goes on after its disk failed"));
+        }
+        Ok(())
+    }
+
+    /// Whether something happened to the disk in this life.
+    pub(super) fn is_ailing(&self, node: usize) -> bool {
+        let machine = &self.machines[node];
+        let (now, before) = (machine.disk.tally(), machine.ailing.before);
+        let failures = |tally: Tally| tally.failed_writes + tally.failed_syncs + tally.failed_reads + tally.refused;
+        machine.rot.is_fresh || failures(now) > failures(before)
+    }
+
+    /// After its disk failed a node must say nothing more.
+    pub(super) fn check_silent(&self, node: usize) -> Outcome {
+        if self.machines[node].ailing.has_failed {
+            return violation("order 0", format!("node {node} signs after its disk failed"));
+        }
+        Ok(())
+    }
+
+    /// A node halts: rightly, if its disk failed. Somebody starts it again; half of them after the machine lost power too.
+    pub(super) fn halts(&mut self, node: usize, reason: &str) -> Outcome {
+        if !self.machines[node].ailing.has_failed {
+            let is_told = self.is_honest(node) && !self.is_over();
+            return if is_told { violation("I18", format!("node {node} halts: {reason}")) } else { Ok(()) };
+        }
+        if !reason.contains("the disk failed: ") || !reason.contains("start it again") {
+            return violation("I18", format!("node {node} halts and does not say why: {reason}"));
+        }
+        self.halts += 1;
+        let mut dice = Stream::new(self.machines[node].ailing.seed, "halt");
+        let outage = Outage { survival: *dice.pick(&Survival::EACH), seed: dice.bits(), down: dice.between(10 * MS, 1_500 * MS) };
+        if dice.chance(500) { self.crash(node, outage) } else { self.process_ends(node, outage.down) }
+    }
+
+    /// A start failed. If the disk is to blame it is tried again, and what cannot be read is saved as far as it goes.
+    pub(super) fn start_failed(&mut self, node: usize, reason: &str) -> Outcome {
+        if self.machines[node].disk.is_stopped() {
+            return self.stopped(node);
+        }
+        let (now, before) = (self.machines[node].disk.tally(), self.machines[node].ailing.before);
+        let failures = |tally: Tally| tally.failed_writes + tally.failed_syncs + tally.failed_reads + tally.refused;
+        if failures(now) == failures(before) {
+            return violation("I5", format!("node {node} does not start from its disk: {reason}"));
+        }
+        self.tell(Some(node), Told::Note, || format!("does not start: {reason}"));
+        self.refused_starts += 1;
+        let machine = &mut self.machines[node];
+        let pages = machine.disk.salvage();
+        self.tell(Some(node), Told::Note, || format!("{pages} pages could not be saved"));
+        // What it holds is what it held: the next start deals with what is lost.
+        let rot = &mut self.machines[node].rot;
+        rot.is_fresh |= rot.times > 0;
+        self.process_ends(node, STARTED_AGAIN_NS)
+    }
+
+    /// The process ends, and the kernel lives on.
+    pub(super) fn process_ends(&mut self, node: usize, down: u64) -> Outcome {
+        self.goes_down(node, down, |disk| disk.kill())
+    }
+
+    /// Does an effect, unless it waits for room on the disk, or waits behind one that does.
+    pub(super) fn perform(&mut self, node: usize, effect: Effect) -> Outcome {
+        let Some(running) = self.machines[node].running.as_mut() else { return Ok(()) };
+        match effect {
+            Effect::Sign { .. } if running.room.is_lacking() => {
+                running.room.unsigned.push_back(effect);
+                Ok(())
+            }
+            Effect::Report { report: Report::Committed { .. }, .. } => {
+                running.room.news.push_back(effect);
+                // Those who wait are looked at when their time comes.
+                if running.room.news.len() > 1 { Ok(()) } else { self.publish(node) }
+            }
+            effect => self.perform_now(node, effect),
+        }
+    }
+
+    /// Tells of the blocks that wait, in order, as far as there is room for their results; then signs what waited.
+    pub(super) fn publish(&mut self, node: usize) -> Outcome {
+        let life = self.machines[node].life;
+        while let Some(running) = self.alive(node, life) {
+            let Some(effect) = running.room.news.pop_front() else { break };
+            match running.keeps(&effect) {
+                Ok(true) => self.perform_now(node, effect)?,
+                Ok(false) => {
+                    running.room.news.push_front(effect);
+                    self.after(LOOK_NS, What::News { node, life });
+                    return Ok(());
+                }
+                Err(reason) => return self.disk_failed(node, reason),
+            }
+        }
+        self.sign_what_waited(node)
+    }
+
+    fn sign_what_waited(&mut self, node: usize) -> Outcome {
+        let life = self.machines[node].life;
+        while let Some(running) = self.alive(node, life).filter(|running| !running.room.is_lacking()) {
+            let Some(effect) = running.room.unsigned.pop_front() else { break };
+            self.perform_now(node, effect)?;
+        }
+        Ok(())
+    }
+
+    /// The log's thread: appends what waits, syncs once, answers for all of it, and makes the next segment ahead of time.
+    pub(super) fn log_sync(&mut self, node: usize, life: u64) -> Outcome {
+        let Some(running) = self.alive(node, life) else { return Ok(()) };
+        if let Err(reason) = running.append_waiting() {
+            return self.disk_failed(node, reason);
+        }
+        if running.room.lacks_record() {
+            self.after(LOOK_NS, What::LogSync { node, life });
+            return Ok(());
+        }
+        if !running.unsynced.is_empty() {
+            match running.sync() {
+                Ok(tickets) => tickets.into_iter().try_for_each(|ticket| self.input(node, life, Input::Durable { ticket }))?,
+                Err(reason) => return self.disk_failed(node, reason),
+            }
+        }
+        let Some(running) = self.alive(node, life) else { return Ok(()) };
+        let was_lacking = running.room.is_lacking();
+        if let Err(reason) = running.preallocate() {
+            return self.disk_failed(node, reason);
+        }
+        if running.room.is_lacking() {
+            self.after(LOOK_NS, What::LogSync { node, life });
+            return Ok(());
+        }
+        if was_lacking { self.sign_what_waited(node) } else { Ok(()) }
+    }
+
+    /// There is room again on a disk.
+    pub(super) fn room(&mut self, node: usize) {
+        if self.machines[node].ailing.full_until <= self.now {
+            self.machines[node].disk.set_full(false);
+        }
+    }
+
+    /// A disk that lied loses power: what it promised shows now.
+    pub(super) fn lie_ends(&mut self, node: usize, life: u64, outage: Outage) -> Outcome {
+        self.machines[node].disk.set_lying(None);
+        if self.machines[node].life != life || self.machines[node].running.is_none() {
+            return Ok(());
+        }
+        self.crash(node, outage)
+    }
+
+    /// The faults end: every disk works again, and what was to be synced is.
+    pub(super) fn mend_disk(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        machine.disk.mend();
+        machine.ailing.stalled_until = self.now;
+        machine.ailing.full_until = self.now;
+        machine.disk.salvage();
+    }
+}
+
+/// Changes a bit or a page of a file, or makes a page of it unreadable, whoever uses it. Never more of the guard than one of its
+/// four copies. What was done.
+fn decay(machine: &Machine, dice: &mut Stream, is_lost: bool) -> Option<String> {
+    let disk = &machine.disk;
+    let files: Vec<String> = disk.paths().into_iter().filter(|path| !path.starts_with(DAMAGED)).collect();
+    if files.is_empty() {
+        return None;
+    }
+    let path = dice.pick(&files).clone();
+    let bytes = disk.bytes(&path)?;
+    let used = bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1;
+    // The head of one copy of the guard, or any byte of another file that is in use.
+    let at = if path == GUARD { dice.below(4) * (4 << 20) + dice.below(700) } else { dice.below(used) };
+    let page = at / disk::PAGE_BYTES;
+    Some(if is_lost {
+        disk.lose_page(&path, page);
+        format!("page {page} of {path}, which cannot be read any more")
+    } else if dice.chance(500) {
+        disk.rot(&path, at, 1 << dice.below(8));
+        format!("byte {at} of {path}, while it runs")
+    } else {
+        disk.ruin(&path, page, dice.bits());
+        format!("page {page} of {path}, while it runs")
+    })
+}

@@ -175,20 +175,11 @@ impl<'a> Turn<'a> {
     /// Ends the block, with what the application asks of the set.
     ///
     /// # Errors
-    /// When the application's list is one that no set takes.
+    /// When the merged list is one that the set does not take, which these rules rule out.
     pub(crate) fn end(mut self, block: &BlockInput<'_>, asked: &[ValidatorUpdate]) -> Result<Ended, UpdateError> {
         let before = self.desk.newest.clone();
         let mut set = before.clone();
-        if !asked.is_empty() {
-            self.facts.next_validators.clone().update(asked)?;
-            for update in asked {
-                let address = update.public_key.address();
-                match update.power.get() {
-                    0 => set.remove(&address),
-                    power => set.insert(address, (update.public_key, power)),
-                };
-            }
-        }
+        self.take_over(&mut set, asked);
         for culprit in &self.culprits {
             if set.len() > 1 {
                 set.remove(culprit);
@@ -206,6 +197,29 @@ impl<'a> Turn<'a> {
             self.events.push(event("checkpoint", &[("height", self.desk.height.to_string())]));
         }
         Ok(Ended { changes: self.desk.registry.into_changes(), standing: self.desk.standing, updates, events: self.events, checkpoint })
+    }
+
+    /// What the application asks, one by one in its order. It may not know what the rules did to the set it began with: an
+    /// update that the set does not take any more, such as the removal of somebody who left, is passed over and told of.
+    fn take_over(&mut self, set: &mut Powers, asked: &[ValidatorUpdate]) {
+        for update in asked {
+            let address = update.public_key.address();
+            let mut next = set.clone();
+            match update.power.get() {
+                0 => drop(next.remove(&address)),
+                power => drop(next.insert(address, (update.public_key, power))),
+            }
+            let takes = !next.is_empty() && next.len() <= VALIDATORS_MAX && power(total(&next)).is_some();
+            if takes && update.public_key.check().is_ok() && next != *set {
+                *set = next;
+            } else if next != *set || update.power == Power::ZERO {
+                self.events.push(told(
+                    "refused",
+                    &address,
+                    &format!("the application asks for power {}, which no set takes", update.power),
+                ));
+            }
+        }
     }
 
     /// Puts into the line who was absent for too long although it was its turn, and missed every turn.

@@ -5,6 +5,7 @@ mod contract;
 mod host;
 mod kv;
 mod members;
+mod membership;
 mod proofs;
 mod record;
 mod tree;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use lockstep_app::{Host, Proposal, ProposalInput, State};
 use lockstep_mempool::TxBytes;
 use lockstep_types::block::{self, BlockId, Part};
-use lockstep_types::crypto::verify_batch;
+use lockstep_types::crypto::{SignatureCheck, verify_batch};
 use lockstep_types::planted::{self, Bug};
 use lockstep_types::{Address, AppHash, Block, Commit, Evidence, Hash, Header, Time, Tx, evidence};
 use thiserror::Error;
@@ -113,11 +113,22 @@ pub enum CheckFailure {
     },
 }
 
+/// Says of each signature, in order, whether it is valid.
+pub type Verdicts<'a> = dyn FnMut(&[SignatureCheck]) -> Vec<bool> + 'a;
+
 /// valid(v): decodes the body and compares it with its name, with itself and with the chain.
 ///
 /// # Errors
 /// See [`CheckFailure`].
 pub fn check(host: &Host, state: &State, job: &CheckJob) -> Result<Arc<Block>, CheckFailure> {
+    check_with(host, state, job, &mut verify_batch)
+}
+
+/// [`check`], with the verdict on signatures that whoever does the work also gives to [`crate::Effect::Verify`].
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_with(host: &Host, state: &State, job: &CheckJob, verdicts: &mut Verdicts<'_>) -> Result<Arc<Block>, CheckFailure> {
     let not_this = |what: &dyn std::fmt::Display| CheckFailure::NotThisBlock(what.to_string());
     let block = Block::decode(&job.body).map_err(|error| not_this(&error))?;
     if block.header.hash() != job.block_id.hash && !planted::has(Bug::BodyHashUnchecked) {
@@ -129,7 +140,7 @@ pub fn check(host: &Host, state: &State, job: &CheckJob) -> Result<Arc<Block>, C
     block.check_hashes().map_err(|error| CheckFailure::Invalid(error.to_string()))?;
     check_header(&block.header, &job.chain)?;
     check_bounds(&block, &job.body, &job.chain)?;
-    check_last_commit(&block, job)?;
+    check_last_commit(&block, job, verdicts)?;
     if !job.certified
         && let Proposal::Reject(reason) = host.process_proposal(state, &block_input(&block, &job.chain))
     {
@@ -193,7 +204,7 @@ fn check_bounds(block: &Block, body: &Bytes, chain: &ChainState) -> Result<(), C
 }
 
 /// The commit of the block before: full verification, but for the signatures that we verified ourselves.
-fn check_last_commit(block: &Block, job: &CheckJob) -> Result<(), CheckFailure> {
+fn check_last_commit(block: &Block, job: &CheckJob, verdicts: &mut Verdicts<'_>) -> Result<(), CheckFailure> {
     let invalid = |what: String| CheckFailure::Invalid(what);
     let Some(commit) = &block.last_commit else {
         return if job.chain.last_block_id.is_none() { Ok(()) } else { Err(invalid("the last commit is missing".into())) };
@@ -212,7 +223,7 @@ fn check_last_commit(block: &Block, job: &CheckJob) -> Result<(), CheckFailure> 
         .filter(|((index, sig), _)| !is_known(job, commit, *index, sig))
         .map(|(_, check)| check.clone())
         .collect();
-    let is_verified = planted::has(Bug::LastCommitUnverified) || verify_batch(&unknown).iter().all(|valid| *valid);
+    let is_verified = planted::has(Bug::LastCommitUnverified) || verdicts(&unknown).iter().all(|valid| *valid);
     if is_verified { Ok(()) } else { Err(invalid("a signature of the last commit".into())) }
 }
 

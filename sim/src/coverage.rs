@@ -30,6 +30,8 @@ pub enum Kind {
     LostPage,
     /// A bit or a page on its disk changes.
     Decay,
+    /// It loses more than redundancy covers.
+    LostCopies,
     /// It stands still.
     Freeze,
     /// Its clock jumps.
@@ -76,7 +78,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Crash,
         Self::PowerCut,
         Self::DiskStop,
@@ -87,6 +89,7 @@ impl Kind {
         Self::Misdirected,
         Self::LostPage,
         Self::Decay,
+        Self::LostCopies,
         Self::Freeze,
         Self::ClockStep,
         Self::Hush,
@@ -123,6 +126,7 @@ impl Kind {
             Self::Misdirected => "misdirected write",
             Self::LostPage => "lost page",
             Self::Decay => "decay",
+            Self::LostCopies => "loss of all copies",
             Self::Freeze => "freeze",
             Self::ClockStep => "clock step",
             Self::Hush => "hush",

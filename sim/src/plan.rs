@@ -124,6 +124,8 @@ pub(crate) struct Plan {
     pub(crate) rots: bool,
     /// Disks fail while their machine runs ([`crate::disk::Trouble`]); what was durable is lost under the same bound as by rot.
     pub(crate) disk_troubles: bool,
+    /// A machine loses what no copy of its own can give back ([`crate::disk::Loss`]).
+    pub(crate) losses: bool,
     /// Longest time between two crashes, in milliseconds.
     pub(crate) crash_interval_ms: u64,
     /// Largest distance of an honest clock from true time.
@@ -243,6 +245,7 @@ impl Plan {
             hunts: happens("hunts happen"),
             rots: happens("rot happens"),
             disk_troubles: happens("disk troubles happen"),
+            losses: happens("losses happen"),
             crash_interval_ms: *dice.pick(&[400, 800, 2_500, 2_500]),
             clock_offset: class("clock offsets").map_or(0, |mut dice| log_between(&mut dice, 1, 3_600_000) * MS),
             drift_ppm: class("clock drift").map_or(0, |mut dice| log_between(&mut dice, 10, 50_000)),
@@ -298,6 +301,7 @@ impl Plan {
             hunts: false,
             rots: false,
             disk_troubles: false,
+            losses: false,
             crash_interval_ms: 2_500,
             clock_offset: 0,
             drift_ppm: 0,

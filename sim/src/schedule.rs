@@ -13,7 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Survival, Trouble, When};
+use crate::disk::{Loss, Survival, Trouble, When};
 use crate::plan::{Hushed, Plan};
 
 /// One fault. Nodes are numbers from 0: the validators, then the followers, then a twin. Times are in nanoseconds.
@@ -69,6 +69,15 @@ pub enum Fault {
         node: usize,
         /// What.
         trouble: Trouble,
+        /// Draws the rest.
+        seed: u64,
+    },
+    /// A machine loses power and comes back without something that it cannot do without.
+    Loss {
+        /// Whose.
+        node: usize,
+        /// What.
+        loss: Loss,
         /// Draws the rest.
         seed: u64,
     },

@@ -207,6 +207,7 @@ fn without_last_node(schedule: &mut Schedule) {
         | Fault::DiskStop { node, .. }
         | Fault::Rot { node, .. }
         | Fault::Disk { node, .. }
+        | Fault::Loss { node, .. }
         | Fault::Freeze { node, .. }
         | Fault::ClockStep { node, .. }
         | Fault::Leave { node, .. } => *node < n,

@@ -115,6 +115,8 @@ enum What {
         node: usize,
         life: u64,
     },
+    /// Somebody copies all disks, as a backup.
+    Copy,
     /// Somebody looks whether there is room on a disk again.
     Room {
         node: usize,
@@ -230,6 +232,8 @@ pub(crate) struct Report1 {
     pub(crate) heals: u64,
     /// Answers to clients that were compared with the chain.
     pub(crate) reads: u64,
+    /// Rounds that honest proposers led after the faults had ended, and those of them that decided.
+    pub(crate) led: (u64, u64),
     /// Effects that the first node performed: the boundaries of a sweep.
     pub(crate) effects: u64,
     /// The first node's disk: operations before it started, and at the end.
@@ -244,6 +248,12 @@ pub(crate) struct Report1 {
     pub(crate) halts: u64,
     /// Starts that a disk refused.
     pub(crate) refused_starts: u64,
+    /// Losses of what no copy gives back.
+    pub(crate) losses: u64,
+    /// Nodes that found that their memory is older than what they said, and sign nothing any more.
+    pub(crate) clones: u64,
+    /// It stopped because every good copy of a block was gone.
+    pub(crate) justified: bool,
     /// What happened to all disks.
     pub(crate) disks: disk::Tally,
     /// Rolling hash over every input, where it was asked for.
@@ -280,6 +290,8 @@ pub(crate) struct World {
     /// What all nodes saw of their application.
     watch: Watch,
     history: History,
+    /// Rounds that honest proposers led after the faults had ended, and those of them that decided.
+    led: (u64, u64),
     /// Who did something last.
     acting: Option<usize>,
     /// When a frame that is on its way was sent, where there is a trace.
@@ -320,6 +332,15 @@ pub(crate) struct World {
     crashes_while_starting: u64,
     halts: u64,
     refused_starts: u64,
+    /// Copies of all disks, and when they were made.
+    copies: Vec<(u64, Vec<disk::SimDisk>)>,
+    losses: u64,
+    /// Nodes that found that their memory is older than what they said.
+    clones: u64,
+    /// Runs that stop because every good copy of a block is gone.
+    justified: bool,
+    /// Every copy of something may be gone.
+    is_beyond: bool,
     /// Over every input, where two runs are compared.
     digest: Option<Sha256>,
     crypto: Crypto,
@@ -369,11 +390,11 @@ impl World {
         let hash = genesis.hash();
         let powers = keys.iter().zip(&plan.powers).map(|(key, power)| (key.public_key().address(), *power)).collect();
         let mut machines: Vec<Machine> =
-            keys.into_iter().enumerate().map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.rots || plan.disk_troubles)).collect();
-        machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash, plan.rots || plan.disk_troubles)));
+            keys.into_iter().enumerate().map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.rots || plan.disk_troubles || plan.losses)).collect();
+        machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash, plan.rots || plan.disk_troubles || plan.losses)));
         if let Some(twins) = plan.twins {
             let key = machines[twins.node].key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
-            machines.push(Machine::new(key, 0, hash, plan.rots || plan.disk_troubles));
+            machines.push(Machine::new(key, 0, hash, plan.rots || plan.disk_troubles || plan.losses));
         }
         for (node, machine) in machines.iter_mut().enumerate() {
             machine.segment_bytes = plan.segment_bytes;
@@ -392,6 +413,7 @@ impl World {
             subject: subject.clone(),
             watch: Watch::default(),
             history: History::default(),
+            led: (0, 0),
             acting: None,
             flights: BTreeMap::new(),
             readers: Stream::new(seed, "readers"),
@@ -403,6 +425,11 @@ impl World {
             crashes_while_starting: 0,
             halts: 0,
             refused_starts: 0,
+            copies: Vec::new(),
+            losses: 0,
+            clones: 0,
+            justified: false,
+            is_beyond: false,
             trace: None,
             seed,
             genesis,
@@ -514,12 +541,16 @@ impl World {
             crashes: self.crashes,
             heals: self.heals,
             reads: self.history.reads(),
+            led: self.led,
             effects: self.machines[self.watched].effects,
             operations: (self.first_operation, self.machines[self.watched].disk.operations()),
             longest_start: self.longest_start,
             crashes_while_starting: self.crashes_while_starting,
             halts: self.halts,
             refused_starts: self.refused_starts,
+            losses: self.losses,
+            clones: self.clones,
+            justified: self.justified,
             disks: self.machines.iter().fold(disk::Tally::default(), |all, machine| all.and(machine.disk.tally())),
             disk_operations: self.machines.iter().map(|machine| machine.disk.operations()).sum(),
             digest: self.digest.map_or_else(Vec::new, |digest| digest.finalize().to_vec()),
@@ -535,6 +566,7 @@ impl World {
         self.at(0, What::Submit);
         self.first_at(MS, What::Query);
         self.begin_faults();
+        self.begin_copies();
         while let Some(Reverse(event)) = self.events.pop() {
             self.now = event.at;
             self.processed += 1;
@@ -547,6 +579,10 @@ impl World {
             }
             if self.healed && self.has_settled() {
                 return self.finish();
+            }
+            if self.now > self.deadline && self.has_reason_to_stand_still() {
+                self.justified = true;
+                return self.checks.settled();
             }
             if self.now > self.deadline {
                 return self.late();
@@ -640,6 +676,10 @@ impl World {
                 let machine = &self.machines[node];
                 if machine.life == life && machine.running.is_none() && !machine.retired { self.start(node) } else { Ok(()) }
             }
+            What::Copy => {
+                self.copy_disks();
+                Ok(())
+            }
             What::Room { node } => {
                 self.room(node);
                 Ok(())
@@ -669,6 +709,9 @@ impl World {
         if awake && self.machines[node].running.is_some() {
             self.checks.submitted(&tx);
             self.history.called(Hash::of(&tx));
+            if self.healed && self.core.contains(&node) {
+                self.history.held(Hash::of(&tx), self.checks.told(node));
+            }
             let life = self.machines[node].life;
             let request = RequestId(self.requests);
             self.input(node, life, Input::Submit { request, tx: Arc::from(tx), wait: Wait::Commit })?;

@@ -51,7 +51,7 @@ impl World {
         let has_rotted = self.begin_life(node);
         let is_new = std::mem::take(&mut self.machines[node].is_new);
         self.checks.restarted(node, started.height, has_rotted || is_new)?;
-        if has_rotted {
+        if has_rotted || is_new {
             self.history.rotted(node);
         }
         let at = started.height;
@@ -250,6 +250,7 @@ impl World {
                 self.at(at.max(self.now), What::Input { node, life, input: Box::new(Input::TimedOut(timer)) });
             }
             Effect::Reply { reply, .. } => {
+                self.refused_to_client(&reply);
                 if let Reply::Committed { hash, height, .. } = reply {
                     self.order_3(node, height.get(), "a client")?;
                     self.checks.acknowledged(hash, height)?;
@@ -364,7 +365,7 @@ impl World {
                 }
             }
             Report::Note(note) if self.is_honest(node) && note.contains("Nothing is signed any more") => {
-                violation("I4", format!("node {node} takes itself for a clone: {note}"))
+                self.stops_signing(node, note)
             }
             _ => Ok(()),
         }

@@ -37,10 +37,12 @@ pub(super) enum Cause {
     Heal,
     /// Disks that fail while their machine runs.
     Troubles,
+    /// Losses of what no copy gives back.
+    Losses,
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Resets,
         Self::Partitions,
         Self::Crashes,
@@ -56,6 +58,7 @@ impl Cause {
         Self::StartStops,
         Self::Heal,
         Self::Troubles,
+        Self::Losses,
     ];
 
     /// The label of its stream.
@@ -76,6 +79,7 @@ impl Cause {
             Self::StartStops => "disk stops while starting",
             Self::Heal => "heal",
             Self::Troubles => "disk troubles",
+            Self::Losses => "losses",
         }
     }
 }
@@ -117,6 +121,7 @@ impl World {
             (Cause::Hushes, plan.hushes, (50, 2_000)),
             (Cause::Hunts, plan.hunts, (50, 2_000)),
             (Cause::Troubles, plan.disk_troubles, (50, 1_500)),
+            (Cause::Losses, plan.losses, (300, 3_000)),
             (Cause::Clogs, plan.clogs, (50, 2_000)),
             (Cause::Eclipses, plan.eclipses, (50, 3_000)),
             (Cause::Churn, plan.churn && plan.followers > 0, (100, 3_000)),
@@ -189,6 +194,10 @@ impl World {
             }
             Cause::Hushes => draw_hush(n, dice),
             Cause::Hunts => self.draw_hunt(dice),
+            Cause::Losses => {
+                let faults = self.draw_loss(dice).into_iter().map(|fault| (0, fault)).collect();
+                Drawn { faults, again: Some(dice.between(1_000 * MS, 6_000 * MS)) }
+            }
             Cause::Troubles => {
                 let fault = self.draw_trouble(dice);
                 once(fault, dice.between(50 * MS, 1_500 * MS))
@@ -273,6 +282,7 @@ impl World {
             }
             Fault::Rot { node, seed } if node < n => return Ok(self.rot(node, seed)),
             Fault::Disk { node, trouble, seed } if node < n => return self.trouble(node, trouble, seed),
+            Fault::Loss { node, loss, seed } if node < n => return self.lose(node, loss, seed),
             Fault::Freeze { node, lasts_ns } if node < n => {
                 let until = until(lasts_ns).min(self.plan.chaos);
                 self.cover(Kind::Freeze, node);
@@ -543,7 +553,7 @@ impl World {
     fn heal(&mut self, mut core: Vec<(usize, i64)>, seed: u64) -> Outcome {
         let mut dice = Stream::new(seed, "heal");
         // In a list that lost some of its faults others may have rotted by now than when it was drawn.
-        if core.iter().any(|(node, _)| *node >= self.machines.len() || (self.plan.leave_rest_broken && self.is_rotten(*node))) {
+        if core.iter().any(|(node, _)| *node >= self.machines.len() || self.machines[*node].ailing.is_for_good || (self.plan.leave_rest_broken && !self.is_beyond && self.is_rotten(*node))) {
             core = self.choose_core(&mut dice).into_iter().map(|node| (node, 0)).collect();
         }
         self.healed = true;
@@ -587,14 +597,15 @@ impl World {
     }
 
     fn choose_core(&self, dice: &mut Stream) -> BTreeSet<usize> {
-        let honest: Vec<usize> = (0..self.plan.powers.len()).filter(|node| self.is_honest(*node)).collect();
+        let is_able = |node: &usize| self.is_honest(*node) && !self.machines[*node].ailing.is_for_good;
+        let honest: Vec<usize> = (0..self.plan.powers.len()).filter(is_able).collect();
         if !self.plan.leave_rest_broken {
             return honest.into_iter().collect();
         }
         let total: u64 = self.plan.powers.iter().sum();
         let mut core: BTreeSet<usize> = BTreeSet::new();
         // Those who are broken for good are a third; who still lacks what it lost would be one more.
-        let mut left: Vec<usize> = honest.into_iter().filter(|node| !self.is_rotten(*node)).collect();
+        let mut left: Vec<usize> = honest.into_iter().filter(|node| self.is_beyond || !self.is_rotten(*node)).collect();
         while core.iter().map(|node| self.plan.powers[*node]).sum::<u64>() * 3 <= total * 2 {
             let Some(place) = (!left.is_empty()).then(|| dice.place(left.len())) else { break };
             core.insert(left.swap_remove(place));

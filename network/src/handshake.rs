@@ -2,6 +2,8 @@
 //!
 //! The bytes are frozen; `docs/format-network.md` states them for other implementations.
 
+use std::io::{Error, ErrorKind, Read};
+
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::identity::NodeId;
@@ -13,7 +15,7 @@ pub const OPENING_VERSION: u8 = 1;
 const BINDING_TAG: &[u8] = b"lockstep/validator-binding/1";
 
 /// What a node says about itself. The caller states its own and receives that of each peer, checked.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize)]
 pub struct Handshake {
     /// The version of what is inside the frames. Must be equal.
     pub wire_version: u32,
@@ -148,6 +150,34 @@ impl Opening {
             Self::Votes(_) | Self::Bulk => Ok(opening),
         }
     }
+}
+
+impl BorshDeserialize for Handshake {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> std::io::Result<Self> {
+        Ok(Self {
+            wire_version: u32::deserialize_reader(reader)?,
+            chain_id: read_text(reader, CHAIN_ID_BYTES_MAX)?,
+            genesis_hash: <[u8; 32]>::deserialize_reader(reader)?,
+            block_protocol: u64::deserialize_reader(reader)?,
+            node_version: read_text(reader, NAME_BYTES_MAX)?,
+            moniker: read_text(reader, NAME_BYTES_MAX)?,
+            rpc_address: read_text(reader, ADDRESS_BYTES_MAX)?,
+            listen_address: read_text(reader, ADDRESS_BYTES_MAX)?,
+            validator: Option::deserialize_reader(reader)?,
+        })
+    }
+}
+
+/// A text of at most `max` bytes, refused before anything is reserved for it when it claims more: borsh alone would reserve a
+/// mebibyte on the word of a stranger.
+fn read_text<R: Read>(reader: &mut R, max: usize) -> std::io::Result<String> {
+    let len = usize::try_from(u32::deserialize_reader(reader)?).unwrap_or(usize::MAX);
+    if len > max {
+        return Err(Error::new(ErrorKind::InvalidData, format!("a text of {len} bytes, at most {max} are allowed")));
+    }
+    let mut bytes = vec![0; len];
+    reader.read_exact(&mut bytes)?;
+    String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error))
 }
 
 impl Handshake {

@@ -24,6 +24,7 @@ mod identity;
 pub mod limits;
 mod manager;
 mod network;
+pub mod probe;
 mod queue;
 mod score;
 mod session;

@@ -1,0 +1,235 @@
+//! The targets of the fuzzer without the fuzzer: the inputs that are kept in `fuzz/corpus`, and the good bytes of every format
+//! that fuzzing began with, with every single byte inverted and every cut.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lockstep_genesis::keys;
+use lockstep_network::{Handshake, ValidatorBinding};
+use lockstep_replica::results::{KeptBlock, kept_tx};
+use lockstep_replica::signing::{OwnMessage, guard_owner, guard_record};
+use lockstep_types::{TxResult, codec};
+
+use crate::allocation::alone;
+use crate::desk::Made;
+use crate::files::{INDEX, Memory, RESULTS, SEGMENT, guarded, logged, resulted};
+use crate::support::*;
+use crate::{ALLOCATOR, examples, targets};
+
+fn meter() -> usize {
+    ALLOCATOR.stats().bytes_allocated
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is the folder above").join("fuzz/corpus")
+}
+
+/// A target and good bytes for it, from the golden vectors and from what this program writes.
+fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let behind = |which: u8, bytes: &[u8]| [&[which], bytes].concat();
+    let mut seeds: Vec<(&str, Vec<u8>)> = Vec::new();
+    for (_, value, _) in examples::messages() {
+        let bytes = value.encode().to_vec();
+        let framed = [&u32::try_from(bytes.len() + 1).expect("short").to_le_bytes()[..], &[1], &bytes, &[1, 0, 0, 0, 0]].concat();
+        seeds.push(("frames", behind(7, &framed)));
+        if matches!(value, lockstep_replica::wire::Message::Txs(_)) {
+            seeds.push(("gossip", bytes.clone()));
+        }
+        seeds.push(("message", bytes));
+    }
+    seeds.extend(examples::questions().into_iter().map(|(_, value, _)| ("question", value.encode().to_vec())));
+    seeds.extend(examples::answers().into_iter().map(|(_, value, _)| ("answer", value.encode().to_vec())));
+    let handshake = Handshake {
+        wire_version: 1,
+        chain_id: "test-chain".into(),
+        genesis_hash: [7; 32],
+        block_protocol: 11,
+        node_version: "v".into(),
+        moniker: "m".into(),
+        rpc_address: "r:1".into(),
+        listen_address: "l:1".into(),
+        validator: Some(ValidatorBinding { public_key: [1; 32], signature: [2; 64] }),
+    };
+    // Layout, lane of votes, handshake, instance; and the lane of bodies.
+    seeds.push(("opening", [&[1, 0][..], &borsh::to_vec(&handshake).expect("written"), &8u64.to_le_bytes()].concat()));
+    seeds.push(("opening", vec![1, 1]));
+
+    let made = Made::of(2);
+    let (_, body, commit) = made.block(2);
+    seeds.push(("body", body.to_vec()));
+    for (which, bytes) in [
+        (0, codec::encode(1, &vote())),
+        (1, codec::encode(1, &proposal())),
+        (2, codec::encode(1, &polka())),
+        (3, codec::encode(1, commit)),
+        (4, codec::encode(1, &part())),
+        (5, codec::encode(1, &*made.chain.validators)),
+        (6, codec::encode(1, &lockstep_types::Block::decode(body).expect("a block").header)),
+        (8, codec::encode(1, &TxResult { log: "done".into(), ..TxResult::default() })),
+        (9, codec::encode(1, &lockstep_types::merkle::proofs(&[b"a", b"b", b"c"]).1[1])),
+    ] {
+        seeds.push(("signed", behind(which, &bytes)));
+    }
+
+    for text in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"block","params":{"height":"3"}}"#,
+        r#"[{"id":"a","method":"abci_query","params":["/store","6b",0,true]},{"id":-1,"method":"tx","params":{"hash":"AAAA","prove":true}}]"#,
+        r#"{"id":1,"method":"validators","params":{"height":null,"page":"1","per_page":100}}"#,
+        r#"{"id":1,"method":"broadcast_tx_sync","params":{"tx":"YT1i"}}"#,
+        "null",
+    ] {
+        seeds.push(("rpc_body", text.as_bytes().to_vec()));
+    }
+    for text in [
+        "block?height=3",
+        "abci_query?path=\"/store\"&data=0x6b&prove=true",
+        "tx?hash=0xAB&prove=1",
+        "blockchain?minHeight=1&maxHeight=\"2\"",
+        "GET /tx?tx=\"a=b\" HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc",
+    ] {
+        seeds.push(("rpc_query", behind(5, text.as_bytes())));
+    }
+    seeds.extend(rpc_answers());
+
+    let state = crate::chain::State::from([(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), b"2".to_vec()), (b"c".to_vec(), b"3".to_vec())]);
+    for key in [b"a".as_slice(), b"nothing"] {
+        seeds.push(("proof", crate::chain::prove(&state, key).to_bytes()));
+    }
+    for text in ["key=value", "a:b", "\0=:\u{1}join", "=", ""] {
+        seeds.push(("transaction", text.as_bytes().to_vec()));
+    }
+
+    seeds.push(("genesis", genesis(4).to_json().into_bytes()));
+    seeds.push(("genesis", genesis(1).to_minified_json().into_bytes()));
+    seeds.push(("settings", lockstep::Config::default().to_toml().into_bytes()));
+    seeds.push(("settings", b"moniker = \"a\"\n[rpc]\nladdr = \"127.0.0.1:1\"\n".to_vec()));
+    seeds.push(("keys", behind(0, keys::validator_key_json(&key(1)).as_bytes())));
+    seeds.push(("keys", behind(1, keys::node_key_json(&key(1)).as_bytes())));
+    seeds.push(("keys", behind(2, br#"{"height":"7","round":0,"step":3,"signature":"AAAA","signbytes":"00"}"#)));
+    let id = "ab".repeat(20);
+    for (which, text) in [
+        (0, "2026-01-02T03:04:05.000000006Z"),
+        (1, &*format!("{id}@10.0.0.1:26656")),
+        (1, &*format!("{id}@[::1]:1")),
+        (2, &*id),
+        (3, &*"0F".repeat(32)),
+        (4, &*"0F".repeat(20)),
+        (5, "test-chain"),
+    ] {
+        seeds.push(("texts", behind(which, text.as_bytes())));
+    }
+    let owner = guard_owner(&lockstep_types::Hash([7; 32]), &key(1).public_key());
+    for mine in [OwnMessage::Vote(vote()), OwnMessage::Proposal(proposal())] {
+        let record = guard_record(&mine, &[], Some(&polka()), Some(&polka()), &chain_id(), &owner);
+        seeds.push(("guard_record", borsh::to_vec(&record).expect("written")));
+    }
+    let memory = Memory::shared();
+    guarded(&memory);
+    seeds.push(("guard_file", behind(0, &memory.bytes("guard")[..512])));
+    logged(&memory);
+    let segment = memory.bytes(SEGMENT);
+    let used = segment.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
+    seeds.push(("log_file", segment[80..used].to_vec()));
+    let memory = Memory::shared();
+    resulted(&memory);
+    seeds.push(("results_file", behind(0, &memory.bytes(RESULTS))));
+    seeds.push(("results_file", behind(1, &memory.bytes(INDEX))));
+    seeds.push(("kept", behind(0, &made.chain.encode())));
+    let result = codec::encode(1, &TxResult { log: "done".into(), data: vec![1, 2], ..TxResult::default() });
+    assert!(kept_tx(&result).is_ok());
+    seeds.push(("kept", behind(1, &result)));
+    let kept = KeptBlock {
+        app_hash: made.chain.app_hash.clone(),
+        events: Vec::new(),
+        validator_updates: Vec::new(),
+        param_updates: None,
+        validators: (*made.chain.validators).clone(),
+        params: (*made.chain.params).clone(),
+    };
+    seeds.push(("kept", behind(2, &codec::encode(1, &kept))));
+
+    // A life without faults, one with power cuts, one with faults that strike.
+    for life in [&[0, 9, 5, 3, 4, 0, 40, 2, 7, 5, 3, 30, 12, 0, 0, 50][..], &[0, 3, 10, 2, 7, 0, 9, 3, 3, 10, 4, 1, 0, 200, 5, 10, 3, 9]] {
+        for store in ["disk_log", "disk_guard", "disk_state", "disk_results"] {
+            seeds.push((store, life.to_vec()));
+            seeds.push((store, life.iter().rev().flat_map(|byte| [9, *byte, 4, byte.wrapping_mul(37)]).collect()));
+        }
+    }
+    seeds
+}
+
+/// Answers of the node that serves a small chain.
+fn rpc_answers() -> Vec<(&'static str, Vec<u8>)> {
+    let questions = [
+        (0, r#"{"id":1,"method":"status"}"#),
+        (1, r#"{"id":1,"method":"net_info"}"#),
+        (2, r#"{"id":1,"method":"block","params":{"height":"2"}}"#),
+        (3, r#"{"id":1,"method":"header","params":{"height":"2"}}"#),
+        (4, r#"{"id":1,"method":"commit","params":{"height":"2"}}"#),
+        (5, r#"{"id":1,"method":"blockchain","params":{"minHeight":"1","maxHeight":"2"}}"#),
+        (6, r#"{"id":1,"method":"block_results","params":{"height":"2"}}"#),
+        (7, r#"{"id":1,"method":"validators","params":{"height":"2"}}"#),
+        (8, r#"{"id":1,"method":"consensus_params","params":{"height":"2"}}"#),
+        (10, r#"{"id":1,"method":"abci_query","params":{"path":"/store","data":"61","prove":true}}"#),
+        (13, r#"{"id":1,"method":"genesis_chunked","params":{"chunk":"0"}}"#),
+        (14, r#"{"id":1,"method":"unconfirmed_txs"}"#),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (_node, _server, addr) = crate::node::Node::new(crate::chain::Chain::story()).serve().await;
+        let mut http = crate::http::Http::connect(addr).await;
+        let mut seeds = Vec::new();
+        for (which, question) in questions {
+            let reply = http.post(question.as_bytes()).await;
+            let reply: serde_json::Value = serde_json::from_slice(reply.body.as_ref()).expect("JSON");
+            let result = reply.get("result").unwrap_or_else(|| panic!("{question} is answered by {reply}"));
+            seeds.push(("rpc_answer", [&[which], result.to_string().as_bytes()].concat()));
+        }
+        seeds
+    })
+}
+
+/// With `LOCKSTEP_WRITE_SEEDS` set the seeds are written beside the corpus, for the fuzzer to begin with.
+#[test]
+fn good_bytes_and_what_is_near_them_keep_the_promises_of_every_target() {
+    alone("corpus", "good_bytes_and_what_is_near_them_keep_the_promises_of_every_target", || {
+        let seeds = seeds();
+        for target in targets::TARGETS {
+            assert!(seeds.iter().any(|(name, _)| *name == target.name), "{} has a seed", target.name);
+        }
+        /// Longer seeds are changed at fewer places.
+        const PLACES_MAX: usize = 300;
+        for (at, (name, good)) in seeds.iter().enumerate() {
+            if std::env::var_os("LOCKSTEP_WRITE_SEEDS").is_some() {
+                let folder = folder().join(name);
+                fs::create_dir_all(&folder).expect("a folder");
+                fs::write(folder.join(format!("seed-{at}")), good).expect("written");
+            }
+            targets::run(name, good, meter);
+            let mut bytes = good.clone();
+            for place in (0..good.len()).step_by(good.len().div_ceil(PLACES_MAX).max(1)) {
+                bytes[place] ^= 0xff;
+                targets::run(name, &bytes, meter);
+                bytes[place] = good[place];
+                targets::run(name, &good[..place], meter);
+            }
+        }
+    });
+}
+
+#[test]
+fn the_kept_corpus_keeps_the_promises_of_every_target() {
+    alone("corpus", "the_kept_corpus_keeps_the_promises_of_every_target", || {
+        for target in targets::TARGETS {
+            let folder = folder().join(target.name);
+            let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+            let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+            paths.sort();
+            assert!(!paths.is_empty(), "{} has a corpus", target.name);
+            for path in paths {
+                println!("{}", path.display());
+                (target.run)(&fs::read(&path).expect("it is read"), meter);
+            }
+        }
+    });
+}

@@ -245,7 +245,7 @@ fn place_of(message: &Message) -> (u64, Option<u32>) {
 fn extreme(mut vote: Vote, dice: &mut Stream) -> Vote {
     let height = vote.height;
     if dice.chance(600) {
-        vote.height = *dice.pick(&[Height::ZERO, height.next(), height.plus(2), height.plus(1_000), Height::MAX.previous(), Height::MAX]);
+        vote.height = *dice.pick(&[Height::ZERO, height.plus(1), height.plus(2), height.plus(1_000), Height::MAX.previous(), Height::MAX]);
     }
     if vote.height == height || dice.chance(300) {
         let round = vote.round.get();
@@ -343,7 +343,7 @@ fn forged_certificate(mind: &mut Mind) -> Option<Message> {
         signature: of.signature,
     };
     let signatures = (0..validators).map(|_| if dice.chance(700) { CommitSig::Commit(slot(&vote)) } else { CommitSig::Absent }).collect();
-    let height = if dice.chance(800) { vote.height } else { vote.height.next() };
+    let height = if dice.chance(800) { vote.height } else { vote.height.plus(1) };
     Some(Message::Commit(Commit { height, round: vote.round, block_id, signatures }))
 }
 
@@ -353,7 +353,7 @@ pub(super) fn poisoned(status: Status, dice: &mut Stream) -> Status {
     match dice.below(6) {
         0 => Status { base, tip: tip.plus(dice.between(1, 1_000)) },
         1 => Status { base, tip: Height::MAX },
-        2 => Status { base: tip.next(), tip },
+        2 => Status { base: tip.plus(1), tip },
         3 => Status { base: Height::MAX, tip: Height::ZERO },
         4 => Status { base, tip: Height::ZERO },
         _ => Status { base: tip, tip: tip.plus(5) },

@@ -54,12 +54,21 @@ fn main() {
     }
 }
 
-/// The first seed from a starting point that sees a bug, and what it saw.
-fn find(entry: &Entry, first: u64, seeds: u64, threads: u64) -> Option<(u64, String)> {
+/// The first seed from a starting point that sees a bug, and what it saw. One that fails without the bug, too, sees another.
+fn find(entry: &Entry, start: u64, seeds: u64, threads: u64) -> Option<(u64, String)> {
     let threads = usize::try_from(threads).expect("a few");
-    let options = Options { seeds, first, threads, planted: entry.planted, fail_fast: true, ..Options::default() };
-    let summary = run(&options, &mut std::io::sink()).expect("nothing is printed");
-    let found = summary.failures.into_iter().min_by_key(|failure| failure.seed)?;
-    let what = format!("{}: {}", found.violation.invariant, found.violation.what);
-    Some((found.seed, what))
+    let mut first = start;
+    while first < start + seeds {
+        let options = Options { seeds: start + seeds - first, first, threads, planted: entry.planted, fail_fast: true, ..Options::default() };
+        let summary = run(&options, &mut std::io::sink()).expect("nothing is printed");
+        let found = summary.failures.into_iter().min_by_key(|failure| failure.seed)?;
+        let control = Options { seeds: 1, first: found.seed, threads: 1, ..Options::default() };
+        let sound = run(&control, &mut std::io::sink()).expect("nothing is printed");
+        let Some(failed) = sound.failures.first() else {
+            return Some((found.seed, format!("{}: {}", found.violation.invariant, found.violation.what)));
+        };
+        eprintln!("without a bug: {}", failed.line);
+        first = found.seed + 1;
+    }
+    None
 }

@@ -188,7 +188,12 @@ mod tests {
         let story: Vec<Statement> = polka(0, A, [0, 1, 2])
             .chain([say(0, PRECOMMIT, 0, A, None), say(3, PREVOTE, 0, None, None), say(3, PRECOMMIT, 0, None, None)])
             .chain(polka(1, B, [1, 2, 3]))
-            .chain([say(0, PREVOTE, 1, None, None), say(1, PRECOMMIT, 1, B, None), say(0, PREVOTE, 2, B, Some(1)), say(0, PROPOSAL, 2, B, Some(1))])
+            .chain([
+                say(0, PREVOTE, 1, None, None),
+                say(1, PRECOMMIT, 1, B, None),
+                say(0, PREVOTE, 2, B, Some(1)),
+                say(0, PROPOSAL, 2, B, Some(1)),
+            ])
             .collect();
         assert_eq!(named(&story), [0_usize; 0]);
     }
@@ -199,15 +204,15 @@ mod tests {
         assert_eq!(named(&[say(1, PROPOSAL, 0, A, None), say(1, PROPOSAL, 0, B, None)]), [1]);
         let twice: Vec<Statement> = polka(0, A, [0, 1, 2]).chain([say(0, PRECOMMIT, 0, A, None), say(0, PRECOMMIT, 0, A, None)]).collect();
         assert_eq!(named(&twice), [0_usize; 0], "the same words again are nothing");
-        let tags: Vec<Statement> =
-            polka(0, A, [0, 1, 2]).chain([say(3, PREVOTE, 1, A, Some(0)), say(3, PREVOTE, 1, A, None)]).collect();
+        let tags: Vec<Statement> = polka(0, A, [0, 1, 2]).chain([say(3, PREVOTE, 1, A, Some(0)), say(3, PREVOTE, 1, A, None)]).collect();
         assert_eq!(named(&tags), [3], "a block under two valid rounds is two values");
     }
 
     #[test]
     fn a_lock_that_is_left_without_a_newer_polka_is_amnesia() {
         let lock = || polka(2, A, [0, 1, 2]).chain([say(0, PRECOMMIT, 2, A, None)]);
-        let left = |valid_round| named(&lock().chain(polka(1, B, [1, 2, 3])).chain([say(0, PREVOTE, 3, B, valid_round)]).collect::<Vec<_>>());
+        let left =
+            |valid_round| named(&lock().chain(polka(1, B, [1, 2, 3])).chain([say(0, PREVOTE, 3, B, valid_round)]).collect::<Vec<_>>());
         assert_eq!(left(None), [0]);
         assert_eq!(left(Some(1)), [0], "a polka from before the lock does not free from it");
         let again: Vec<Statement> = lock().chain([say(0, PREVOTE, 3, A, None)]).collect();
@@ -221,7 +226,8 @@ mod tests {
         assert_eq!(named(&[say(3, PRECOMMIT, 0, A, None)]), [3]);
         assert_eq!(named(&[say(3, PREVOTE, 1, A, Some(0))]), [3]);
         // Three prevotes for one block, but under two valid rounds.
-        let mixed = [say(0, PREVOTE, 1, A, None), say(1, PREVOTE, 1, A, None), say(2, PREVOTE, 1, A, Some(0)), say(3, PRECOMMIT, 1, A, None)];
+        let mixed =
+            [say(0, PREVOTE, 1, A, None), say(1, PREVOTE, 1, A, None), say(2, PREVOTE, 1, A, Some(0)), say(3, PRECOMMIT, 1, A, None)];
         assert_eq!(named(&mixed), [2, 3]);
         assert_eq!(culprits(&[10; 4], &mixed, false).len(), 0, "whoever misses messages cannot know");
     }

@@ -51,7 +51,10 @@ impl FromStr for Budget {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let names = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|budget| budget.name() == text).ok_or_else(|| format!("{text} is no budget of liars; there are {}", names()))
+        Self::ALL
+            .into_iter()
+            .find(|budget| budget.name() == text)
+            .ok_or_else(|| format!("{text} is no budget of liars; there are {}", names()))
     }
 }
 

@@ -183,7 +183,8 @@ impl Plan {
 
     fn draw_on(seed: u64, validators: Option<usize>, budget: Option<Budget>) -> Self {
         let mut topology = Stream::new(seed, "topology");
-        let n = *topology.pick(&[1, 2, 3, 4, 4, 4, 4, 4, 4, 5, 6, 7, 7, 10, 13]);
+        // Fewer than four have nobody with less than a third of the power, or few.
+        let n = *topology.pick(if budget.is_some() { &[4, 4, 4, 4, 5, 6, 7, 10] } else { &[1, 2, 3, 4, 4, 4, 4, 4, 4, 5, 6, 7, 7, 10, 13] });
         let powers = validators.map_or_else(|| powers(n, &mut topology), |n| vec![10; n]);
         let followers = if topology.chance(750) { 0 } else { usize::try_from(topology.between(1, 3)).expect("few") };
         let mut dice = Stream::new(seed, "liars");
@@ -192,15 +193,17 @@ impl Plan {
             36..40 => Some(Budget::Sync),
             _ => None,
         };
-        let (byzantine, followers) = match budget.or(drawn) {
+        let budget = budget.or(drawn);
+        let (byzantine, followers) = match budget {
             Some(Budget::Safe) => (liars::safe(&powers, &mut dice), followers),
             Some(Budget::Over) => (liars::over(&powers, &mut dice), followers),
             Some(Budget::Sync) => liars::sync(powers.len(), &mut dice),
             None => (Byzantine::default(), followers),
         };
         let weak: Vec<usize> = weak(&powers);
-        let twins = (byzantine.is_empty() && budget.is_none() && !weak.is_empty() && dice.chance(200))
+        let twins = (byzantine.is_empty() && !weak.is_empty() && dice.chance(200))
             .then(|| Twins { node: *dice.pick(&weak), apart: dice.chance(600) });
+        let mut rest = dice;
         let mut dice = Stream::new(seed, "plan");
         let class = |cause: &str| {
             let mut dice = Stream::new(seed, cause);
@@ -213,7 +216,7 @@ impl Plan {
             .map_or((0, 0), |mut dice| (log_between(&mut dice, 20_000, 2_000_000), log_between(&mut dice, 8 << 10, 1 << 20)));
         let late =
             class("late frames").map_or((0, 0), |mut dice| (log_between(&mut dice, 10, 3_000), log_between(&mut dice, 1_000, 30_000) * MS));
-        Self {
+        let plan = Self {
             followers,
             byzantine,
             twins,
@@ -258,6 +261,30 @@ impl Plan {
             settle_blocks: 10,
             leave_rest_broken: dice.chance(500),
             powers,
+        };
+        plan.for_liars(budget, &mut rest)
+    }
+
+    /// What a budget asks of the rest: who catches up among liars needs a source that stays, and a cabal does more where
+    /// nothing else goes wrong.
+    fn for_liars(self, budget: Option<Budget>, dice: &mut Stream) -> Self {
+        match budget {
+            Some(Budget::Sync) => Self { leave_rest_broken: false, ..self },
+            Some(Budget::Over) if dice.chance(700) => Self {
+                powers: self.powers,
+                byzantine: self.byzantine,
+                min_block_interval_ms: self.min_block_interval_ms,
+                empty_block_interval_ms: self.empty_block_interval_ms,
+                gather_ms: self.gather_ms,
+                chaos: dice.between(4_000, 10_000) * MS,
+                chaos_blocks: self.chaos_blocks,
+                real_keys: self.real_keys,
+                tx_interval: self.tx_interval,
+                ..Self::quiet()
+            },
+            // Who has lost what it knew accuses nobody.
+            Some(Budget::Over) => Self { rots: false, disk_troubles: false, losses: false, ..self },
+            _ => self,
         }
     }
 

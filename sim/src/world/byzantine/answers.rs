@@ -54,9 +54,9 @@ impl World {
                 let status = poisoned(Status { base: Height::FIRST, tip }, &mut mind.dice);
                 Some(Some(Say { bytes: Answer::Unavailable(status).encode(), ..say.clone() }))
             }
-            (Lie::ForgeOwn, Answer::Signed(votes, proposals)) => {
-                self.in_its_name(mind, asker, votes).map(|votes| Some(Say { bytes: Answer::Signed(votes, proposals).encode(), ..say.clone() }))
-            }
+            (Lie::ForgeOwn, Answer::Signed(votes, proposals)) => self
+                .in_its_name(mind, asker, votes)
+                .map(|votes| Some(Say { bytes: Answer::Signed(votes, proposals).encode(), ..say.clone() })),
             (Lie::RawBytes, _) => Some(Some(Say { bytes: raw::damage(&say.bytes, &mut mind.dice), ..say.clone() })),
             _ => None,
         };

@@ -73,7 +73,8 @@ impl World {
                 let mut block = Block::decode(&first?.bytes).ok()?;
                 // Another time makes it another block, whatever becomes of the rest.
                 block.header.time = block.header.time.saturating_add(Duration::from_millis(7));
-                let addresses: Vec<Address> = self.machines.iter().filter_map(|machine| machine.key.as_ref()).map(|key| key.public_key().address()).collect();
+                let addresses: Vec<Address> =
+                    self.machines.iter().filter_map(|machine| machine.key.as_ref()).map(|key| key.public_key().address()).collect();
                 let what = spoil(&mut block, &addresses, &mut mind.dice)?;
                 self.propose_instead(mind, proposal, &block, what)?
             }
@@ -90,7 +91,7 @@ impl World {
             Some(known) => known.clone(),
             None => {
                 let mut block = Block::decode(&first?.bytes).ok()?;
-                let far = Duration::from_secs(*mind.dice.pick(&[60, 3_600, 86_400 * 365]));
+                let far = Duration::from_secs(*mind.dice.pick(&[86_400 * 2, 86_400 * 365]));
                 block.header.time = block.header.time.saturating_add(far);
                 self.propose_instead(mind, proposal, &block, "a time far ahead")?
             }

@@ -27,7 +27,11 @@ impl World {
         match message {
             Message::Txs(_) => vec![say],
             Message::Proposal { .. } | Message::Part { .. } if flavour == Flavour::Amnesia => {
-                if is_second == height.is_multiple_of(2) { vec![say] } else { Vec::new() }
+                if is_second == height.is_multiple_of(2) {
+                    vec![say]
+                } else {
+                    Vec::new()
+                }
             }
             message @ (Message::Proposal { .. } | Message::Part { .. }) if is_second => {
                 let other = self.second_block(mind, from, message);

@@ -7,7 +7,9 @@ use lockstep_replica::wire::{Bits, Have, Message, Status, TxBatch, VoteBatch};
 use lockstep_types::block::{PARTS_MAX, Part};
 use lockstep_types::commit::PolkaSig;
 use lockstep_types::vote::vote_sign_bytes;
-use lockstep_types::{ChainId, Commit, CommitSig, Hash, Height, PartSetHeader, Polka, PrivateKey, Round, Signature, Time, ValidatorIndex, Vote, VoteType};
+use lockstep_types::{
+    ChainId, Commit, CommitSig, Hash, Height, PartSetHeader, Polka, PrivateKey, Round, Signature, Time, ValidatorIndex, Vote, VoteType,
+};
 
 use super::{Mind, Say, World, raw};
 use crate::liars::{Act, Lie};
@@ -78,8 +80,7 @@ impl World {
                 instead(self.signed_vote(from, Vote { block_id, valid_round: None, ..vote })?)
             }
             (Lie::FarRounds, Message::Vote(vote)) if half => {
-                let far = vote.round.get().saturating_add(1 + u32::try_from(mind.dice.below(4)).expect("small"));
-                let round = Round::new(far).unwrap_or(Round::MAX);
+                let round = after(vote.round, 1 + u32::try_from(mind.dice.below(4)).expect("small"));
                 instead(self.signed_vote(from, Vote { round, block_id: None, valid_round: None, ..vote })?)
             }
             (Lie::HideParts, Message::Proposal { proposal, first: Some(_) }) if half => {
@@ -87,7 +88,9 @@ impl World {
             }
             (Lie::HideParts, Message::Part { .. }) if half => Some(Vec::new()),
             // The first peer has it in time, and may lock alone.
-            (Lie::LateProposal, Message::Proposal { .. } | Message::Part { .. }) if place > 0 => held_back(mind.dice.between(300 * MS, 1_200 * MS)),
+            (Lie::LateProposal, Message::Proposal { .. } | Message::Part { .. }) if place > 0 => {
+                held_back(mind.dice.between(300 * MS, 1_200 * MS))
+            }
             (Lie::HidePolka, Message::Polka(_)) => Some(Vec::new()),
             (Lie::HidePolka, Message::Vote(vote)) if vote.kind == VoteType::Prevote && place > 0 => Some(Vec::new()),
             (Lie::HidePolka, Message::Votes(batch)) => {
@@ -95,7 +98,9 @@ impl World {
                 instead(Message::Votes(VoteBatch(precommits)).encode())
             }
             (Lie::BadBlock, Message::Proposal { proposal, first }) => instead(self.bad_block(mind, from, &proposal, first.as_ref())?),
-            (Lie::BadBlock | Lie::Timestamps, Message::Vote(vote)) if vote.block_id.is_some_and(|id| mind.second_blocks.contains_key(&id)) => {
+            (Lie::BadBlock | Lie::Timestamps, Message::Vote(vote))
+                if vote.block_id.is_some_and(|id| mind.second_blocks.contains_key(&id)) =>
+            {
                 instead(self.second_block(mind, from, Message::Vote(vote))?)
             }
             (Lie::BadSignature, message) => instead(self.badly_signed(mind, (from, to), message)?.encode()),
@@ -104,8 +109,7 @@ impl World {
                 beside(self.signed_vote(from, vote)?)
             }
             (Lie::Extremes, Message::Proposal { mut proposal, first }) => {
-                let rounds = [Round::ZERO, Round::MAX, proposal.round.next()];
-                proposal.round = *mind.dice.pick(&rounds);
+                proposal.round = *mind.dice.pick(&[Round::ZERO, Round::MAX, after(proposal.round, 1)]);
                 proposal.pol_round = *mind.dice.pick(&[None, Some(Round::ZERO), Some(Round::MAX)]);
                 proposal.block_id.parts.total = *mind.dice.pick(&[0, 1, PARTS_MAX, PARTS_MAX + 1, u32::MAX]);
                 beside(self.signed_proposal(from, proposal, first)?)
@@ -117,7 +121,7 @@ impl World {
             }
             (Lie::OutOfTurn, Message::Vote(vote)) => {
                 let (proposal, first) = mind.proposals.get(&(vote.height.get(), vote.round.get()))?.clone();
-                let round = if mind.dice.chance(500) { proposal.round } else { proposal.round.next() };
+                let round = if mind.dice.chance(500) { proposal.round } else { after(proposal.round, 1) };
                 beside(self.signed_proposal(from, lockstep_types::Proposal { round, ..proposal }, first)?)
             }
             (Lie::ForgeParts, Message::Proposal { proposal, first: Some(part) }) => {
@@ -161,7 +165,14 @@ impl World {
                 Some(vec![say.clone(), Say { gossip, ..Say::now(Message::Txs(TxBatch(txs)).encode()) }])
             }
             (Lie::Mutate, message) => instead(self.mutated(mind, from, message)?),
-            (Lie::RawBytes, _) => instead(raw::damage(&say.bytes, &mut mind.dice)),
+            (Lie::RawBytes, _) => {
+                let bytes = raw::damage(&say.bytes, &mut mind.dice);
+                // A transaction with a bit changed is another transaction.
+                if let Ok(Message::Txs(batch)) = Message::decode(&bytes).or_else(|_| Message::decode_gossip(&bytes)) {
+                    batch.0.iter().for_each(|tx| self.checks.submitted(tx));
+                }
+                instead(bytes)
+            }
             _ => None,
         }
     }
@@ -241,6 +252,11 @@ fn place_of(message: &Message) -> (u64, Option<u32>) {
     (message.height().get(), round.map(Round::get))
 }
 
+/// So many rounds later, if there are so many.
+fn after(round: Round, by: u32) -> Round {
+    round.get().checked_add(by).and_then(Round::new).unwrap_or(Round::MAX)
+}
+
 /// A vote at the end of a range.
 fn extreme(mut vote: Vote, dice: &mut Stream) -> Vote {
     let height = vote.height;
@@ -248,13 +264,7 @@ fn extreme(mut vote: Vote, dice: &mut Stream) -> Vote {
         vote.height = *dice.pick(&[Height::ZERO, height.plus(1), height.plus(2), height.plus(1_000), Height::MAX.previous(), Height::MAX]);
     }
     if vote.height == height || dice.chance(300) {
-        let round = vote.round.get();
-        vote.round = *dice.pick(&[
-            Round::ZERO,
-            Round::new(round.saturating_add(3)).unwrap_or(Round::MAX),
-            Round::new(round.saturating_add(1_000)).unwrap_or(Round::MAX),
-            Round::MAX,
-        ]);
+        vote.round = *dice.pick(&[Round::ZERO, after(vote.round, 3), after(vote.round, 1_000), Round::MAX]);
     }
     if dice.chance(200) {
         vote.valid_round = Some(*dice.pick(&[Round::ZERO, Round::MAX]));
@@ -302,7 +312,18 @@ fn forged_place(mind: &mut Mind, message: &Message) -> Option<Message> {
             let step = u8::try_from(dice.below(256)).expect("a byte");
             let missing_polka = Some(*dice.pick(&[Round::ZERO, Round::MAX]));
             let (proposal, polka) = (dice.chance(500), dice.chance(500));
-            Some(Message::Have(Have { status, height, round, step, proposal, polka, parts: all.clone(), prevotes: all, precommits: some, missing_polka }))
+            Some(Message::Have(Have {
+                status,
+                height,
+                round,
+                step,
+                proposal,
+                polka,
+                parts: all.clone(),
+                prevotes: all,
+                precommits: some,
+                missing_polka,
+            }))
         }
         Message::Have(have) => Some(Message::Have(Have { parts: all.clone(), prevotes: all, precommits: some, ..have.clone() })),
         _ => None,

@@ -72,7 +72,9 @@ fn each_lie_is_told_and_answered() {
         assert!(of[&lie].banned > 0 || lie == Lie::WrongAnswers, "{} is not kept out", lie.name());
     }
     // What proves nothing costs nobody a connection.
-    for lie in [Lie::Withhold, Lie::NilOnly, Lie::LastMoment, Lie::LateProposal, Lie::HidePolka, Lie::HideParts, Lie::SlowAnswers, Lie::Replay] {
+    for lie in
+        [Lie::Withhold, Lie::NilOnly, Lie::LastMoment, Lie::LateProposal, Lie::HidePolka, Lie::HideParts, Lie::SlowAnswers, Lie::Replay]
+    {
         assert_eq!(of[&lie].expelled, 0, "{} is no proof of anything", lie.name());
     }
 }

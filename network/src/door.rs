@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::ReadyUpgrade;
@@ -25,7 +26,8 @@ use tokio::sync::mpsc;
 
 use crate::events::Reason;
 use crate::identity::{NodeId, public_key_of};
-use crate::limits::{CONNECTIONS_PER_PEER_MAX, HANDSHAKING_MAX};
+use crate::limits::{CONNECTIONS_PER_PEER_MAX, HANDSHAKING_MAX, INBOUND_AT_ONCE, INBOUND_PER_S};
+use crate::meter::Pace;
 use crate::shared::Shared;
 
 const LANE_PROTOCOL: StreamProtocol = StreamProtocol::new("/lockstep/lane/1");
@@ -66,11 +68,20 @@ pub(crate) struct Door {
     expected: HashMap<ConnectionId, NodeId>,
     guests: HashMap<ConnectionId, Guest>,
     streams: HashMap<ConnectionId, mpsc::Receiver<LaneStream>>,
+    arrivals: Pace,
 }
 
 impl Door {
     pub(crate) fn new(shared: Arc<Shared>, local: PeerId) -> Self {
-        Self { shared, local, pending_in: HashMap::new(), expected: HashMap::new(), guests: HashMap::new(), streams: HashMap::new() }
+        Self {
+            shared,
+            local,
+            pending_in: HashMap::new(),
+            expected: HashMap::new(),
+            guests: HashMap::new(),
+            streams: HashMap::new(),
+            arrivals: Pace::new(INBOUND_PER_S, INBOUND_AT_ONCE, Instant::now()),
+        }
     }
 
     /// The connection being dialled must lead to this node.
@@ -170,6 +181,9 @@ impl NetworkBehaviour for Door {
         let limits = &self.shared.limits;
         let neighbours = self.pending_in.values().filter(|pending| **pending == ip).count();
         if self.pending_in.len() >= limits.pending_max || (self.is_counted(ip) && neighbours >= limits.pending_per_ip_max) {
+            return Err(too_many());
+        }
+        if !self.arrivals.take(Instant::now()) {
             return Err(too_many());
         }
         self.pending_in.insert(connection, ip);

@@ -17,7 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::handshake::{Handshake, Refusal};
 use crate::identity::NodeId;
-use crate::limits::{BULK_EVENT_BYTES_MAX, EVENT_QUEUE_LEN, GOSSIP_EVENT_BYTES_MAX, NOTE_QUEUE_LEN, REQUESTS_MAX, VOTES_EVENT_BYTES_MAX};
+use crate::limits::{
+    BULK_EVENT_BYTES_MAX, EVENT_QUEUE_LEN, GOSSIP_EVENT_BYTES_MAX, NOTE_QUEUE_LEN, REQUESTS_MAX, STRANGER_BULK_EVENT_BYTES_MAX,
+    STRANGER_EVENT_QUEUE_LEN, STRANGER_GOSSIP_EVENT_BYTES_MAX, STRANGER_VOTES_EVENT_BYTES_MAX, VOTES_EVENT_BYTES_MAX,
+};
 use crate::shared::Link;
 use crate::wire::FrameError;
 
@@ -281,21 +284,32 @@ impl FrameInlet {
     }
 }
 
-/// The ways in. Cloned for every session.
+/// The ways in of peers of one standing.
 #[derive(Clone)]
-pub(crate) struct Inlets {
+struct Ways {
     lanes: [FrameInlet; 2],
     gossip: FrameInlet,
     requests: mpsc::Sender<Queued>,
+}
+
+/// The ways in. Cloned for every session.
+#[derive(Clone)]
+pub(crate) struct Inlets {
+    /// By [`crate::shared::Standing`]: what strangers send is in front of nobody else.
+    ways: [Ways; 2],
     notes: mpsc::Sender<Queued>,
 }
 
 impl Inlets {
+    fn of(&self, link: &Link) -> &Ways {
+        &self.ways[link.standing.index()]
+    }
+
     /// `Connected`, and then waits until the node has taken it: what follows on other queues cannot overtake it.
     pub(crate) async fn connected(&self, link: &Link) -> Result<(), NobodyListens> {
         let (taken, was_taken) = oneshot::channel();
         let event = Event::Connected { peer: link.peer, info: Arc::clone(&link.info) };
-        self.lanes[0].queue.send(Queued { event, bytes: None, taken: Some(taken) }).await.map_err(|_| NobodyListens)?;
+        self.of(link).lanes[0].queue.send(Queued { event, bytes: None, taken: Some(taken) }).await.map_err(|_| NobodyListens)?;
         link.announced.store(true, Ordering::Release);
         was_taken.await.map_err(|_| NobodyListens)
     }
@@ -305,12 +319,13 @@ impl Inlets {
         if link.announced.load(Ordering::Acquire) {
             let event = Event::Disconnected { peer: link.peer, node_id: link.info.node_id, reason };
             // Nobody listens any more: then nobody misses it.
-            let _ = self.lanes[0].queue.send(event.into()).await;
+            let _ = self.of(link).lanes[0].queue.send(event.into()).await;
         }
     }
 
-    pub(crate) async fn received(&self, peer: PeerNo, lane: Lane, bytes: Bytes) -> Result<(), NobodyListens> {
-        let inlet = &self.lanes[lane.index()];
+    pub(crate) async fn received(&self, link: &Link, lane: Lane, bytes: Bytes) -> Result<(), NobodyListens> {
+        let inlet = &self.of(link).lanes[lane.index()];
+        let peer = link.peer;
         let cost = u32::try_from(bytes.len()).expect("a frame is short");
         let permit = Arc::clone(&inlet.bytes).acquire_many_owned(cost).await.map_err(|_| NobodyListens)?;
         let queued = Queued { event: Event::Received { peer, lane, bytes }, bytes: Some(permit), taken: None };
@@ -318,16 +333,17 @@ impl Inlets {
     }
 
     /// False when there is no room.
-    pub(crate) fn try_gossip(&self, peer: PeerNo, id: GossipId, bytes: Bytes) -> bool {
+    pub(crate) fn try_gossip(&self, link: &Link, id: GossipId, bytes: Bytes) -> bool {
+        let (peer, gossip) = (link.peer, &self.of(link).gossip);
         let Ok(cost) = u32::try_from(bytes.len()) else { return false };
-        let Ok(permit) = Arc::clone(&self.gossip.bytes).try_acquire_many_owned(cost) else { return false };
+        let Ok(permit) = Arc::clone(&gossip.bytes).try_acquire_many_owned(cost) else { return false };
         let queued = Queued { event: Event::Gossip { peer, id, bytes }, bytes: Some(permit), taken: None };
-        self.gossip.queue.try_send(queued).is_ok()
+        gossip.queue.try_send(queued).is_ok()
     }
 
     /// False when there is no room.
-    pub(crate) fn try_request(&self, peer: PeerNo, reply_to: ReplyTo, bytes: Bytes) -> bool {
-        self.requests.try_send(Event::Request { peer, reply_to, bytes }.into()).is_ok()
+    pub(crate) fn try_request(&self, link: &Link, reply_to: ReplyTo, bytes: Bytes) -> bool {
+        self.of(link).requests.try_send(Event::Request { peer: link.peer, reply_to, bytes }.into()).is_ok()
     }
 
     /// False when there is no room.
@@ -336,15 +352,18 @@ impl Inlets {
     }
 }
 
-/// Where the node takes its events.
+/// Where the node takes its events. [`Events::split`] makes two of it, so that strangers can be made to wait alone.
 pub struct Events {
-    /// Votes, responses, requests, bulk, gossip, notes: in the order of their rank.
-    queues: [mpsc::Receiver<Queued>; 6],
+    /// Votes, responses, requests, bulk, gossip, notes: in the order of their rank. After them votes, requests, bulk and gossip of
+    /// strangers.
+    queues: Vec<mpsc::Receiver<Queued>>,
     /// Peers announced and not yet taken back.
     connected: BTreeSet<PeerNo>,
     turn: u32,
 }
 
+/// Of [`Events::queues`], those before the strangers'.
+const KNOWN_QUEUES: usize = 6;
 /// Of so many turns, one begins with another class than votes.
 const FAIR_TURN: u32 = 16;
 
@@ -356,18 +375,44 @@ pub(crate) fn queues() -> (Inlets, mpsc::Sender<Queued>, Events) {
     let (bulk, bulk_out) = mpsc::channel(EVENT_QUEUE_LEN);
     let (gossip, gossip_out) = mpsc::channel(EVENT_QUEUE_LEN);
     let (notes, notes_out) = mpsc::channel(NOTE_QUEUE_LEN);
-    let inlets = Inlets {
+    let known = Ways {
         lanes: [FrameInlet::new(votes, VOTES_EVENT_BYTES_MAX), FrameInlet::new(bulk, BULK_EVENT_BYTES_MAX)],
         gossip: FrameInlet::new(gossip, GOSSIP_EVENT_BYTES_MAX),
         requests,
-        notes,
     };
-    let events =
-        Events { queues: [votes_out, responses_out, requests_out, bulk_out, gossip_out, notes_out], connected: BTreeSet::new(), turn: 0 };
-    (inlets, responses, events)
+    let (votes, strange_votes_out) = mpsc::channel(STRANGER_EVENT_QUEUE_LEN);
+    let (requests, strange_requests_out) = mpsc::channel(STRANGER_EVENT_QUEUE_LEN);
+    let (bulk, strange_bulk_out) = mpsc::channel(STRANGER_EVENT_QUEUE_LEN);
+    let (gossip, strange_gossip_out) = mpsc::channel(STRANGER_EVENT_QUEUE_LEN);
+    let strangers = Ways {
+        lanes: [FrameInlet::new(votes, STRANGER_VOTES_EVENT_BYTES_MAX), FrameInlet::new(bulk, STRANGER_BULK_EVENT_BYTES_MAX)],
+        gossip: FrameInlet::new(gossip, STRANGER_GOSSIP_EVENT_BYTES_MAX),
+        requests,
+    };
+    let inlets = Inlets { ways: [known, strangers], notes };
+    let queues = vec![
+        votes_out,
+        responses_out,
+        requests_out,
+        bulk_out,
+        gossip_out,
+        notes_out,
+        strange_votes_out,
+        strange_requests_out,
+        strange_bulk_out,
+        strange_gossip_out,
+    ];
+    (inlets, responses, Events { queues, connected: BTreeSet::new(), turn: 0 })
 }
 
 impl Events {
+    /// Events of peers that the operator named or validators' keys vouch for, with all that is of no peer; and those of
+    /// strangers. A peer's are all in one of them. To be called before anything is taken.
+    pub fn split(mut self) -> (Self, Self) {
+        let strangers = self.queues.split_off(KNOWN_QUEUES);
+        (self, Self { queues: strangers, connected: BTreeSet::new(), turn: 0 })
+    }
+
     /// The next event; `None` once the network is shut down and everything was taken. Safe to drop and call again.
     pub async fn recv(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_recv(cx)).await

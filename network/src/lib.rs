@@ -23,6 +23,7 @@ mod handshake;
 mod identity;
 pub mod limits;
 mod manager;
+mod meter;
 mod network;
 pub mod probe;
 mod queue;

@@ -59,6 +59,29 @@ const _: () = assert!(GOSSIP_EVENT_BYTES_MAX >= GOSSIP_BYTES_MAX);
 /// Refusals and failed dials that wait to be read. They inform people, so the excess is counted and dropped.
 pub(crate) const NOTE_QUEUE_LEN: usize = 256;
 
+/// What a stranger may send at once before his rate counts (`Limits::stranger_bytes_per_s`): handshakes and a large transaction.
+pub(crate) const STRANGER_BURST_BYTES: usize = 2 * 1024 * 1024;
+/// What a stranger's frame counts for at least, and what is added for a question of his or a stream that he opens: what they
+/// cost the replica, the disk and the swarm, in bytes that Noise could have opened meanwhile.
+pub(crate) const FRAME_COST_BYTES: usize = 1024;
+pub(crate) const STREAM_COST_BYTES: usize = 4 * 1024;
+pub(crate) const REQUEST_COST_BYTES: usize = 16 * 1024;
+const _: () = assert!(STRANGER_BURST_BYTES >= 64 * (FRAME_COST_BYTES + STREAM_COST_BYTES + REQUEST_COST_BYTES));
+/// Inbound connections that are begun in a second, and at once: each costs a Noise handshake. Beyond it the socket is closed before one
+/// byte is read. The largest network's validators all come at once.
+pub(crate) const INBOUND_PER_S: u64 = 32;
+pub(crate) const INBOUND_AT_ONCE: u64 = 256;
+
+/// Events of strangers of one class that wait for the node: a few of each, as many strangers as there may be.
+pub(crate) const STRANGER_EVENT_QUEUE_LEN: usize = 1024;
+/// Bytes of strangers' votes that wait for the node.
+pub(crate) const STRANGER_VOTES_EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of strangers' bulk frames that wait for the node.
+pub(crate) const STRANGER_BULK_EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of strangers' gossip that wait for the node.
+pub(crate) const STRANGER_GOSSIP_EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+const _: () = assert!(STRANGER_GOSSIP_EVENT_BYTES_MAX >= GOSSIP_BYTES_MAX);
+
 /// One published batch. Gossipsub buffers it several times over.
 pub const GOSSIP_BYTES_MAX: usize = 1024 * 1024;
 /// Batches waiting for the swarm to publish them.
@@ -116,6 +139,11 @@ pub struct Limits {
     pub loopback_exempt: bool,
     /// One published batch, in bytes; at most [`GOSSIP_BYTES_MAX`].
     pub gossip_bytes_max: usize,
+    /// Bytes a second that are read of a stranger: a peer that came to us, whom the operator did not name and no validator's
+    /// key vouches for.
+    pub stranger_bytes_per_s: u64,
+    /// Bytes a second that are read of all strangers together, in equal shares.
+    pub strangers_bytes_per_s: u64,
 }
 
 impl Default for Limits {
@@ -128,6 +156,10 @@ impl Default for Limits {
             per_ip_max: 8,
             loopback_exempt: true,
             gossip_bytes_max: 256 * 1024,
+            // Ten thousand transactions of 256 bytes a second, and as much again.
+            stranger_bytes_per_s: 5_000_000,
+            // A tenth of what a core opens and hands on.
+            strangers_bytes_per_s: 16_000_000,
         }
     }
 }

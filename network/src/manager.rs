@@ -28,7 +28,7 @@ use crate::handshake::{Hello, Refusal};
 use crate::identity::{NodeId, PeerAddr};
 use crate::limits::{CONNECTION_PANICS_MAX, REPORT_QUEUE_LEN};
 use crate::session::Report;
-use crate::shared::{Command, Link, PendingRequest, Shared, Stop, count};
+use crate::shared::{Command, Link, PendingRequest, Shared, Standing, Stop, count};
 use crate::swarm::{Behaviours, BehavioursEvent, ConnectionTasks};
 
 /// How often the tables are tidied.
@@ -45,11 +45,21 @@ enum Place {
     Own,
 }
 
+impl Place {
+    fn standing(self) -> Standing {
+        match self {
+            Self::Ordinary => Standing::Stranger,
+            Self::Validator | Self::Own => Standing::Known,
+        }
+    }
+}
+
 /// A connection past Noise.
 struct Connection {
     peer: PeerId,
     node: NodeId,
     direction: Direction,
+    remote: SocketAddr,
     stop: Arc<Stop>,
     /// With its hello: where it counts, and the peer's instance.
     admitted: Option<(Place, u64)>,
@@ -59,7 +69,7 @@ struct Connection {
 struct Guest {
     connection: ConnectionId,
     hello: Box<Hello>,
-    answer: oneshot::Sender<Result<(), Refusal>>,
+    answer: oneshot::Sender<Result<Standing, Refusal>>,
     until: Instant,
 }
 

@@ -21,9 +21,9 @@ use crate::door::LaneStream;
 use crate::events::{Direction, Inlets, Lane, PeerInfo, PeerNo, Reason};
 use crate::handshake::{ACCEPTED, Hello, Opening, Refusal};
 use crate::identity::NodeId;
-use crate::limits::{OPENING_BYTES_MAX, WRITE_BATCH_BYTES};
+use crate::limits::{FRAME_COST_BYTES, OPENING_BYTES_MAX, WRITE_BATCH_BYTES};
 use crate::score::POINTS_BAD_FRAME;
-use crate::shared::{Link, Shared, Stop, count};
+use crate::shared::{Link, Shared, Standing, Stop, count};
 use crate::wire::{Frame, FrameBuffer, HEARTBEAT};
 
 /// How long a refusal may take to reach the peer before the connection closes.
@@ -32,7 +32,7 @@ const REFUSAL_LINGER: Duration = Duration::from_millis(500);
 /// What a session tells the swarm.
 pub(crate) enum Report {
     /// The peer's handshake is good: is there a place for it? Answered at once.
-    Hello { connection: ConnectionId, hello: Box<Hello>, answer: oneshot::Sender<Result<(), Refusal>> },
+    Hello { connection: ConnectionId, hello: Box<Hello>, answer: oneshot::Sender<Result<Standing, Refusal>> },
     /// All lanes are confirmed. The answer is false if the connection must end after all.
     Ready { connection: ConnectionId, link: Arc<Link>, answer: oneshot::Sender<bool> },
     /// The node knows of the peer, so gossip and requests may follow.
@@ -68,6 +68,7 @@ struct Lanes {
     /// By lane.
     outbound: [Stream; 2],
     hello: Box<Hello>,
+    standing: Standing,
 }
 
 impl Session {
@@ -133,14 +134,14 @@ impl Session {
             // A refusal of ours still has to reach the peer, and one of its own us: both logs should know.
             tokio::select! {
                 accepted = &mut accept => match accepted {
-                    Ok((inbound, hello)) => Ok(Lanes { inbound, outbound: request.await?, hello }),
+                    Ok((inbound, hello, standing)) => Ok(Lanes { inbound, outbound: request.await?, hello, standing }),
                     Err(reason) => {
                         let _ = timeout(REFUSAL_LINGER, request).await;
                         Err(reason)
                     }
                 },
                 requested = &mut request => match requested {
-                    Ok(outbound) => accept.await.map(|(inbound, hello)| Lanes { inbound, outbound, hello }),
+                    Ok(outbound) => accept.await.map(|(inbound, hello, standing)| Lanes { inbound, outbound, hello, standing }),
                     Err(reason) => match timeout(REFUSAL_LINGER, accept).await {
                         Ok(Err(ours)) => Err(if matches!(ours, Reason::Refused(_)) { ours } else { reason }),
                         _ => Err(reason),
@@ -169,7 +170,8 @@ impl Session {
             connected_at: SystemTime::now(),
         };
         let peer = PeerNo(self.shared.next_peer.fetch_add(1, Ordering::Relaxed));
-        let link = Arc::new(Link::new(peer, Arc::new(info), Arc::clone(&self.stop)));
+        let meter = Some(self.remote).filter(|_| self.direction == Direction::Inbound).and_then(|remote| self.shared.meters.of(remote));
+        let link = Arc::new(Link::new(peer, lanes.standing, meter, Arc::new(info), Arc::clone(&self.stop)));
         let (answer, stays) = oneshot::channel();
         let ready = Report::Ready { connection: self.connection, link: Arc::clone(&link), answer };
         if self.reports.send(ready).await.is_err() {
@@ -283,7 +285,7 @@ async fn accept_lanes(
     public_key: &[u8; 32],
     connection: ConnectionId,
     reports: &mpsc::Sender<Report>,
-) -> Result<([Stream; 2], Box<Hello>), Reason> {
+) -> Result<([Stream; 2], Box<Hello>, Standing), Reason> {
     let mut votes = None;
     let mut bulk = None;
     while votes.is_none() || bulk.is_none() {
@@ -305,14 +307,15 @@ async fn accept_lanes(
     let (answer, place) = oneshot::channel();
     let report = Report::Hello { connection, hello: hello.clone(), answer };
     reports.send(report).await.map_err(|_| swarm_gone())?;
-    if let Err(refusal) = place.await.map_err(|_| swarm_gone())? {
-        return Err(refuse([Some(votes), Some(bulk)], refusal).await);
-    }
+    let standing = match place.await.map_err(|_| swarm_gone())? {
+        Ok(standing) => standing,
+        Err(refusal) => return Err(refuse([Some(votes), Some(bulk)], refusal).await),
+    };
     for stream in [&mut votes, &mut bulk] {
         stream.write_all(&[ACCEPTED]).await.map_err(broken)?;
         stream.flush().await.map_err(broken)?;
     }
-    Ok(([votes, bulk], hello))
+    Ok(([votes, bulk], hello, standing))
 }
 
 /// Says why on every stream there is. That the peer does not listen changes nothing.
@@ -398,7 +401,8 @@ async fn read_lane(mut stream: Stream, lane: Lane, shared: Arc<Shared>, link: Ar
                 Ok(Some(Frame::Payload(bytes))) => {
                     count(&counters.frames_in);
                     counters.bytes_in.fetch_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
-                    if inlets.received(link.peer, lane, bytes).await.is_err() {
+                    link.charge(FRAME_COST_BYTES.saturating_sub(bytes.len()));
+                    if inlets.received(&link, lane, bytes).await.is_err() {
                         return Some(Reason::Shutdown);
                     }
                 }

@@ -16,6 +16,7 @@ use crate::limits::{
     BULK_QUEUE_BYTES_MAX, BULK_QUEUE_FRAMES_MAX, Limits, PUBLISH_QUEUE_BYTES_MAX, PUBLISH_QUEUE_LEN, Pace, RESPONSES_OUT_BYTES_MAX,
     VOTES_QUEUE_BYTES_MAX, VOTES_QUEUE_FRAMES_MAX,
 };
+use crate::meter::{Meter, Meters};
 use crate::queue::SendQueue;
 use crate::score::Scores;
 
@@ -58,9 +59,30 @@ pub(crate) struct LaneCounters {
     pub(crate) dropped: AtomicU64,
 }
 
+/// Who a peer is to us, from the handshake to the end of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The operator named it, or a validator's key vouches for it.
+    Known,
+    /// Anybody else.
+    Stranger,
+}
+
+impl Standing {
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Known => 0,
+            Self::Stranger => 1,
+        }
+    }
+}
+
 /// A connected peer, as the handle, its session and the swarm see it.
 pub(crate) struct Link {
     pub(crate) peer: PeerNo,
+    pub(crate) standing: Standing,
+    /// Of a connection that came in.
+    pub(crate) meter: Option<Arc<Meter>>,
     pub(crate) info: Arc<PeerInfo>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) queues: [SendQueue; 2],
@@ -73,9 +95,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(peer: PeerNo, info: Arc<PeerInfo>, stop: Arc<Stop>) -> Self {
+    pub(crate) fn new(peer: PeerNo, standing: Standing, meter: Option<Arc<Meter>>, info: Arc<PeerInfo>, stop: Arc<Stop>) -> Self {
         Self {
             peer,
+            standing,
+            meter,
             info,
             stop,
             queues: [
@@ -92,6 +116,13 @@ impl Link {
 
     fn age_ms(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What the peer sent costs as much as so many bytes more than it had.
+    pub(crate) fn charge(&self, bytes: usize) {
+        if let Some(meter) = &self.meter {
+            meter.charge(bytes);
+        }
     }
 
     /// Bytes came, on whichever lane.
@@ -194,6 +225,7 @@ pub(crate) struct Shared {
     pub(crate) handshake: Handshake,
     pub(crate) verify: VerifyFn,
     pub(crate) limits: Limits,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) pace: Pace,
     /// Known once the first swarm listens.
     pub(crate) listening: OnceLock<SocketAddr>,
@@ -215,6 +247,7 @@ impl Shared {
             node_id,
             handshake,
             verify,
+            meters: Arc::new(Meters::new(&limits)),
             limits,
             pace,
             listening: OnceLock::new(),

@@ -19,6 +19,7 @@ use crate::door::{Door, multiaddr_of, socket_of};
 use crate::exchange::{self, ExchangeCodec};
 use crate::gossip::{self, Gossip};
 use crate::limits::WINDOW_GROWTH_BYTES_MAX;
+use crate::meter::{MeteredMuxer, MeteredStream, Meters};
 use crate::shared::Shared;
 
 /// Gossip and requests hold no connection open; the door does. So this is only a second line.
@@ -74,16 +75,23 @@ pub(crate) fn yamux_config() -> yamux::Config {
     config
 }
 
-fn transport(keys: &Keypair, dial_within: Duration) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+fn transport(keys: &Keypair, meters: &Arc<Meters>, dial_within: Duration) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let noise = noise::Config::new(keys).map_err(io::Error::other)?;
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-    let upgraded = tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux_config());
-    Ok(upgraded.timeout(dial_within).boxed())
+    let of_sockets = Arc::clone(meters);
+    let tcp = tcp.map(move |socket, point| MeteredStream::new(socket, of_sockets.begin(&point)));
+    let upgraded = tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux_config()).timeout(dial_within);
+    let of_streams = Arc::clone(meters);
+    let metered = upgraded.map(move |(peer, muxer), point| {
+        let meter = socket_of(point.get_remote_address()).filter(|_| !point.is_dialer()).and_then(|remote| of_streams.of(remote));
+        (peer, StreamMuxerBox::new(MeteredMuxer::new(muxer, meter)))
+    });
+    Ok(metered.boxed())
 }
 
 /// A swarm without a listener.
 pub(crate) fn build(shared: &Arc<Shared>, keys: &Keypair, tasks: &ConnectionTasks) -> io::Result<Swarm<Behaviours>> {
-    let transport = transport(keys, shared.pace.dial_within)?;
+    let transport = transport(keys, &shared.meters, shared.pace.dial_within)?;
     let local = keys.public().to_peer_id();
     let behaviours = Behaviours {
         door: Door::new(Arc::clone(shared), local),

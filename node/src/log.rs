@@ -8,6 +8,10 @@ use tracing_subscriber::fmt;
 use crate::config::{Config, LogFormat};
 use crate::error::{Exit, NodeError};
 
+/// What comes before the filter of the settings, which may name it again. These libraries warn of every message and stream that is not as they want it, and
+/// of those a peer can send millions: what we think of a peer, we say ourselves.
+const QUIET: &str = "libp2p_gossipsub=off,libp2p_request_response=off,libp2p_yamux=off";
+
 /// Starts logging as the configuration says. Once per process.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use crate::events::{Direction, Reason};
 use crate::handshake::{Hello, Refusal, keeps_outbound};
 use crate::identity::{NodeId, PeerAddr, public_key_of};
 use crate::session::{Report, Session};
-use crate::shared::{Stop, count};
+use crate::shared::{Standing, Stop, count};
 use crate::swarm::Behaviours;
 
 /// How long a peer that dialled us waits for the outcome of our own dial to it: several round trips around the world.
@@ -145,7 +145,7 @@ impl Manager {
         };
         let task = self.sessions.spawn(session.run());
         self.by_task.insert(task.id(), connection);
-        self.connections.insert(connection, Connection { peer, node, direction, stop, admitted: None });
+        self.connections.insert(connection, Connection { peer, node, direction, remote, stop, admitted: None });
     }
 
     pub(super) fn close(&mut self, connection: ConnectionId, swarm: &mut Swarm<Behaviours>) {
@@ -178,9 +178,14 @@ impl Manager {
         let place = self.admit(guest.connection, &guest.hello);
         if let (Ok(place), Some(connection)) = (place, self.connections.get_mut(&guest.connection)) {
             connection.admitted = Some((place, guest.hello.instance));
+            if place.standing() == Standing::Known
+                && let Some(meter) = self.shared.meters.of(connection.remote)
+            {
+                meter.trust();
+            }
         }
         // The session may have ended meanwhile.
-        let _ = guest.answer.send(place.map(|_| ()));
+        let _ = guest.answer.send(place.map(Place::standing));
     }
 
     /// Answers those whose crossing has been decided, and those who waited long enough: our dial may be one that nobody answers.

@@ -8,7 +8,7 @@ use libp2p::swarm::Swarm;
 
 use super::{Early, Manager, Reply};
 use crate::events::{GossipId, ReplyTo, RequestError, Verdict};
-use crate::limits::{EARLY_MAX, REQUESTS_PER_PEER_MAX};
+use crate::limits::{EARLY_MAX, FRAME_COST_BYTES, REQUEST_COST_BYTES, REQUESTS_PER_PEER_MAX};
 use crate::score::POINTS_GOSSIP_REJECTED;
 use crate::shared::count;
 use crate::swarm::Behaviours;
@@ -35,7 +35,8 @@ impl Manager {
             Some(active) => match <[u8; 32]>::try_from(id.0.as_slice()) {
                 Ok(message) => {
                     let peer = active.link.peer;
-                    self.inlets.try_gossip(peer, GossipId { message, source: peer }, bytes)
+                    active.link.charge(FRAME_COST_BYTES);
+                    self.inlets.try_gossip(&active.link, GossipId { message, source: peer }, bytes)
                 }
                 Err(_) => false,
             },
@@ -110,9 +111,10 @@ impl Manager {
 
     pub(super) fn on_request(&mut self, peer: PeerId, request: InboundRequestId, channel: ResponseChannel<Bytes>, bytes: Bytes) {
         let Some(active) = self.active.get(&peer) else { return };
+        active.link.charge(REQUEST_COST_BYTES);
         let open = self.replies.values().filter(|reply| reply.peer == peer).count();
         let reply_to = self.next_reply;
-        if open < REQUESTS_PER_PEER_MAX && self.inlets.try_request(active.link.peer, ReplyTo(reply_to), bytes) {
+        if open < REQUESTS_PER_PEER_MAX && self.inlets.try_request(&active.link, ReplyTo(reply_to), bytes) {
             self.next_reply += 1;
             self.replies.insert(reply_to, Reply { request, channel, peer });
         } else {

@@ -125,7 +125,7 @@ fn yamux_may_widen_windows_by_what_we_allow() {
 /// The other way round, by the count of turns: a flood of votes leaves every sixteenth turn to the rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_votes_does_not_silence_bulk() {
-    const FLOOD: u32 = 2000;
+    const FLOOD: u32 = 1000;
     let mut a = Node::seeded(1).await;
     let mut b = Node::seeded(2).await;
     a.dial(b.address());

@@ -58,6 +58,11 @@ pub(crate) fn bind(handshake: &Handshake, validator: u8, node_public_key: &[u8; 
     ValidatorBinding { public_key: validator.public().to_bytes(), signature }
 }
 
+/// Most tests are not about how fast a stranger is read, and send as fast as they can.
+pub(crate) fn unmetered() -> Limits {
+    Limits { stranger_bytes_per_s: u64::MAX, strangers_bytes_per_s: u64::MAX, ..Limits::default() }
+}
+
 pub(crate) fn config(seed: u8) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().expect("a socket"),
@@ -65,7 +70,7 @@ pub(crate) fn config(seed: u8) -> Config {
         persistent_peers: Vec::new(),
         handshake: handshake(),
         verify,
-        limits: Limits::default(),
+        limits: unmetered(),
         pace: Pace::default(),
     }
 }

@@ -254,7 +254,7 @@ mod tests {
 
     fn next(inputs: &Inputs) -> Input {
         match inputs.mail.recv_timeout(PATIENCE) {
-            Ok(Mail::Own(input)) => input,
+            Ok((Mail::Own(input), _)) => input,
             _ => panic!("no answer"),
         }
     }

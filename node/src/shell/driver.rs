@@ -86,7 +86,8 @@ impl Driver {
             self.answer(&mut at, started);
             let wait = at.timers.peek().map_or(IDLE, |Reverse((due, ..))| due.since(now(started).mono)).min(IDLE);
             match self.inputs.mail.recv_timeout(wait) {
-                Ok(mail) => {
+                Ok((mail, place)) => {
+                    drop(place);
                     if !self.take(&mut at, started, mail) {
                         return;
                     }
@@ -95,7 +96,8 @@ impl Driver {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             for _ in 0..BURST {
-                let Ok(mail) = self.inputs.mail.try_recv() else { break };
+                let Ok((mail, place)) = self.inputs.mail.try_recv() else { break };
+                drop(place);
                 if !self.take(&mut at, started, mail) {
                     return;
                 }
@@ -116,7 +118,6 @@ impl Driver {
             }
             Mail::Own(input) => input,
             Mail::External(input) => {
-                self.inputs.taken();
                 match &input {
                     Input::PeerUp { peer, .. } => drop(at.peers.insert(*peer)),
                     Input::PeerDown { peer } => drop(at.peers.remove(peer)),
@@ -125,7 +126,6 @@ impl Driver {
                 input
             }
             Mail::Asked { peer, reply_to, bytes } => {
-                self.inputs.taken();
                 at.ask_count += 1;
                 let ask = AskId(at.ask_count);
                 at.asks.insert(ask, reply_to);
@@ -136,7 +136,6 @@ impl Driver {
                 Input::Response { job, bytes }
             }
             Mail::Submit { tx, wait, reply } => {
-                self.inputs.taken();
                 at.request_count += 1;
                 let request = RequestId(at.request_count);
                 at.requests.insert(request, reply);
@@ -144,7 +143,6 @@ impl Driver {
                 Input::Submit { request, tx, wait }
             }
             Mail::Pool { limit, reply } => {
-                self.inputs.taken();
                 let first = self.replica.pool().mempool().iter().take(limit).map(|tx| tx.bytes.clone()).collect();
                 // A reader that went away wants no answer.
                 let _ = reply.send(first);

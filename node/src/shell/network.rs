@@ -15,7 +15,7 @@ use lockstep_replica::wire::{Message, SENT_BYTES_MAX, WIRE_VERSION};
 use lockstep_types::block::BLOCK_PROTOCOL;
 use lockstep_types::{PrivateKey, PublicKey, Signature, crypto};
 
-use super::inbox::{Inbox, Mail};
+use super::inbox::{Inbox, Mail, Origin};
 use crate::metrics::Metrics;
 
 const _: () = assert!(SENT_BYTES_MAX <= lockstep_network::RESPONSE_BYTES_MAX, "the network carries every answer that is sent");
@@ -70,8 +70,16 @@ pub(crate) async fn start(
     .await
 }
 
-/// Hands events to the replica for as long as they come.
-pub(crate) async fn receive(mut events: Events, network: Network, inbox: Inbox, metrics: Arc<Metrics>) {
+/// Hands events to the replica for as long as they come. Strangers' wait for places of their own, and keep nobody else waiting.
+pub(crate) async fn receive(events: Events, network: Network, inbox: Inbox, metrics: Arc<Metrics>) {
+    let (peers, strangers) = events.split();
+    tokio::join!(
+        hand_on(peers, Origin::Peer, network.clone(), inbox.clone(), metrics.clone()),
+        hand_on(strangers, Origin::Stranger, network, inbox, metrics)
+    );
+}
+
+async fn hand_on(mut events: Events, from: Origin, network: Network, inbox: Inbox, metrics: Arc<Metrics>) {
     let mut unreached = Unreached::default();
     while let Some(event) = events.recv().await {
         match event {
@@ -80,12 +88,12 @@ pub(crate) async fn receive(mut events: Events, network: Network, inbox: Inbox, 
                 metrics.peer_up();
                 tracing::info!(peer = peer.0, node = %info.node_id, remote = %info.remote, moniker = info.handshake.moniker, "peer connected");
                 let validator = info.handshake.validator.as_ref().map(|binding| PublicKey(binding.public_key));
-                inbox.external(Mail::External(Input::PeerUp { peer: Peer(peer.0), validator })).await;
+                inbox.external(from, Mail::External(Input::PeerUp { peer: Peer(peer.0), validator })).await;
             }
             Event::Disconnected { peer, node_id, reason } => {
                 metrics.peer_down();
                 tracing::info!(peer = peer.0, node = %node_id, %reason, "peer disconnected");
-                inbox.external(Mail::External(Input::PeerDown { peer: Peer(peer.0) })).await;
+                inbox.external(from, Mail::External(Input::PeerDown { peer: Peer(peer.0) })).await;
             }
             Event::Refused { node_id, remote, direction, reason } => {
                 metrics.refused_connection(direction, &reason);
@@ -99,16 +107,16 @@ pub(crate) async fn receive(mut events: Events, network: Network, inbox: Inbox, 
                     tracing::debug!(node, remote, %reason, "no connection");
                 }
             }
-            Event::Received { peer, bytes, .. } => inbox.external(Mail::External(Input::Received { peer: Peer(peer.0), bytes })).await,
+            Event::Received { peer, bytes, .. } => inbox.external(from, Mail::External(Input::Received { peer: Peer(peer.0), bytes })).await,
             Event::Gossip { peer, id, bytes } => {
                 // What is no batch of transactions ends here and costs its sender; what is one is passed on.
                 let is_batch = Message::decode_gossip(&bytes).is_ok();
                 let _ = network.report(id, if is_batch { Verdict::Accept } else { Verdict::Reject });
                 if is_batch {
-                    inbox.external(Mail::External(Input::Gossiped { peer: Peer(peer.0), bytes })).await;
+                    inbox.external(from, Mail::External(Input::Gossiped { peer: Peer(peer.0), bytes })).await;
                 }
             }
-            Event::Request { peer, reply_to, bytes } => inbox.external(Mail::Asked { peer: Peer(peer.0), reply_to, bytes }).await,
+            Event::Request { peer, reply_to, bytes } => inbox.external(from, Mail::Asked { peer: Peer(peer.0), reply_to, bytes }).await,
             Event::Response { id, result, .. } => inbox.put(Mail::Response { id, bytes: result.ok() }),
         }
     }

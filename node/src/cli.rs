@@ -536,6 +536,9 @@ pub(crate) struct SimArgs {
     /// nodes without power who lie to those who catch up (sync)
     #[arg(long, value_name = "BUDGET", num_args = 0..=1, default_missing_value = "safe", value_parser = ["safe", "over", "sync"])]
     pub(crate) byzantine: Option<String>,
+    /// Have each seed live for so many simulated minutes: four validators, a block a second, faults a minute apart
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["byzantine", "sweep", "schedule"], value_parser = clap::value_parser!(u64).range(1..=10_080))]
+    pub(crate) long: Option<u64>,
     /// Follow this file instead of seeds: a failure that was made small, or one of sim/regressions
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "byzantine", "without", "chaos_ms"])]
     pub(crate) schedule: Option<PathBuf>,

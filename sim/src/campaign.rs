@@ -1,13 +1,16 @@
 //! Many runs: seeds side by side, what is printed of them, and what is kept of a failure.
 
+use std::any::Any;
 use std::fmt;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::checks::Violation;
+use crate::coverage::Coverage;
 use crate::narrow::Narrow;
 use crate::plan::{MS, Plan};
 use crate::regression::Regression;
@@ -44,8 +47,17 @@ impl Run {
         let world = |seed, plan| World::of(&options.subject, seed, plan, options.planted, self.forced);
         match &self.schedule {
             Some(schedule) => world(schedule.seed, schedule.plan.clone()).following(schedule.faults.clone()),
-            None => world(self.seed, options.narrow.apply(Plan::draw_within(self.seed, options.byzantine))),
+            None => world(self.seed, self.plan(options)),
         }
+    }
+
+    /// What its seed draws, and what is left of that.
+    fn plan(&self, options: &Options) -> Plan {
+        let plan = match options.life {
+            Some(life) => Plan::draw_long(self.seed, u64::try_from(life.as_nanos()).unwrap_or(u64::MAX)),
+            None => Plan::draw_within(self.seed, options.byzantine),
+        };
+        options.narrow.apply(plan)
     }
 
     /// Runs it: twice where that is due, or with a trace where somebody wants one.
@@ -56,7 +68,8 @@ impl Run {
             let world = self.world(options);
             if repeat { world.digested() } else { world }
         };
-        let mut ran = if options.wants_trace() { world().traced().run() } else { world().run() };
+        let run = || if options.wants_trace() { world().traced().run() } else { world().run() };
+        let mut ran = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| self.broken(options, &*panic));
         ran.outcome = ran.outcome.and_then(|report| {
             if repeat && world().run().outcome.ok().as_ref() != Some(&report) {
                 let violation = Violation { invariant: "I20", what: "a second run went another way".into() };
@@ -65,6 +78,19 @@ impl Run {
             Ok(report)
         });
         ran
+    }
+
+    /// A run in which the world itself panicked, and no node of it: the simulator is wrong, and the other seeds go on.
+    fn broken(&self, options: &Options, panic: &(dyn Any + Send)) -> Ran {
+        let what = format!("the world itself panicked: {}", crate::panic_text(panic));
+        let violation = Violation { invariant: "simulator", what };
+        let schedule = self.schedule.clone().unwrap_or_else(|| Schedule {
+            seed: self.seed,
+            plan: self.plan(options),
+            faults: Vec::new(),
+        });
+        let outcome = Err(Failure { violation, at: 0, height: 0, node: None, round: None });
+        Ran { outcome, trace: Vec::new(), schedule, coverage: Coverage::default() }
     }
 }
 
@@ -174,6 +200,8 @@ impl Options {
                 summary.crashes += report.crashes;
                 summary.heals += report.heals;
                 summary.reads += report.reads;
+                summary.led.0 += report.led.0;
+                summary.led.1 += report.led.1;
                 summary.lies.add(&report.lies);
                 locked.print(|out| self.show(&ran.trace, &format!("seed {:#x}", run.seed), out));
                 return false;
@@ -233,7 +261,7 @@ impl Options {
         let mut small = ran.schedule.clone();
         let mut what = failure.violation.what.clone();
         // What only shows when a run is made twice is no matter of its faults.
-        if failure.violation.invariant != "I20" {
+        if !matches!(failure.violation.invariant, "I20" | "simulator") {
             let mut may_go_on = || Instant::now() < until && !self.stop.load(Ordering::Relaxed);
             small = shrink::shrink(&small, &mut |schedule| breaks(schedule).is_some(), &mut may_go_on).0;
             what = breaks(&small).map_or(what, |failure| failure.violation.what);
@@ -242,6 +270,7 @@ impl Options {
             invariant: failure.violation.invariant.to_owned(),
             what,
             about: String::new(),
+            planted: None,
             schedule: small,
         };
         let name = format!("{}-{:x}.json", failure.violation.invariant.replace(' ', "-"), run.seed);
@@ -278,11 +307,14 @@ impl Options {
 
 /// The command that repeats a run.
 fn replay(run: &Run, narrow: &Narrow, options: &Options) -> String {
-    let byzantine = options.byzantine.map_or_else(String::new, |budget| format!(" --byzantine {budget}"));
+    let mut kind = options.byzantine.map_or_else(String::new, |budget| format!(" --byzantine {budget}"));
+    if let Some(life) = options.life {
+        kind.push_str(&format!(" --long {}", life.as_secs() / 60));
+    }
     if run.forced.is_some() {
         return format!("cargo sim {} --seed {:#x}", run.flags, run.seed);
     }
-    format!("cargo sim --seed {:#x} --seeds 1{byzantine}{narrow}", run.seed)
+    format!("cargo sim --seed {:#x} --seeds 1{kind}{narrow}", run.seed)
 }
 
 impl Shared<'_> {
@@ -318,6 +350,10 @@ impl fmt::Display for Last<'_> {
             summary.heals,
             summary.repeated,
             summary.failures.len()
-        )
+        )?;
+        match summary.led {
+            (0, _) => Ok(()),
+            (led, decided) => write!(f, "; {:.2} % of honest rounds decide after the heal", 100.0 * decided as f64 / led as f64),
+        }
     }
 }

@@ -2,7 +2,9 @@
 //! and never in a panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
+use lockstep_app::Kv;
 use lockstep_genesis::Genesis;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::decided;
@@ -26,7 +28,7 @@ struct Home {
 
 fn start(home: &Home, disk: SimDisk) -> Result<Running, String> {
     let machine = home.machine.with_disk(disk);
-    let started = catch_unwind(AssertUnwindSafe(|| machine.start(&home.genesis, 3, Planted::default())));
+    let started = catch_unwind(AssertUnwindSafe(|| machine.start(Arc::new(Kv), &home.genesis, 3, Planted::default())));
     started.unwrap_or_else(|panic| panic!("a panic: {}", crate::panic_text(&*panic))).map(|started| started.running)
 }
 
@@ -70,7 +72,7 @@ impl Home {
         // What was healed is whole: the next start, after a power cut, has nothing to heal.
         disk.crash(Survival::None, 0);
         let machine = self.machine.with_disk(disk.clone());
-        let again = machine.start(&self.genesis, 3, Planted::default()).unwrap_or_else(|error| panic!("{what}, again: {error}"));
+        let again = machine.start(Arc::new(Kv), &self.genesis, 3, Planted::default()).unwrap_or_else(|error| panic!("{what}, again: {error}"));
         assert!(again.healed.is_empty() && again.height.get() == tip, "{what}: {:?} at the next start", again.healed);
         tip
     }

@@ -26,6 +26,10 @@ fn broken(what: String) -> Outcome {
     Err(Violation { invariant: "I12", what })
 }
 
+/// Blocks that a transaction waits for at most, where nothing goes wrong: it is checked, told to all, and whoever proposes next
+/// takes it. Twice that, and one for a proposer that does not answer.
+const WAITS_MAX: u64 = 6;
+
 /// A history.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -37,6 +41,8 @@ pub(crate) struct History {
     called: BTreeMap<Hash, u64>,
     /// By node: the least height that its next answer may name.
     least: BTreeMap<usize, u64>,
+    /// Transactions that a whole node of a whole network took in, with the height that it had told its readers of by then.
+    held: BTreeMap<Hash, u64>,
     /// Blocks so far.
     height: u64,
     reads: u64,
@@ -60,6 +66,27 @@ impl History {
         }
         self.acknowledged = self.acknowledged.max(height);
         Ok(())
+    }
+
+    /// A node of a network in which nothing goes wrong any more takes a transaction in.
+    pub(crate) fn held(&mut self, tx: Hash, height: u64) {
+        self.held.entry(tx).or_insert(height);
+    }
+
+    /// It is in a block, or was refused to the client's face.
+    pub(crate) fn let_go(&mut self, tx: &Hash) {
+        self.held.remove(tx);
+    }
+
+    /// I8: what a whole network took in long before its last block is in a block.
+    pub(crate) fn nobody_starves(&self, last: u64) -> Outcome {
+        match self.held.iter().find(|(_, at)| **at + WAITS_MAX <= last) {
+            None => Ok(()),
+            Some((tx, at)) => {
+                let what = format!("{tx:?}, taken in at height {at} when nothing went wrong any more, is in no block up to {last}");
+                Err(Violation { invariant: "I8", what })
+            }
+        }
     }
 
     /// Whether this height is the next that nobody told of yet.
@@ -145,6 +172,20 @@ mod tests {
         says(history.answered(0, b"a", 4, Some(b"1")), "after it had told of 5");
         history.rotted(0);
         history.answered(0, b"a", 4, Some(b"1")).expect("it lost files");
+    }
+
+    #[test]
+    fn what_was_taken_in_comes_into_a_block() {
+        let mut history = history();
+        let (first, second) = (Hash::of("first"), Hash::of("second"));
+        history.held(first, 3);
+        history.held(second, 3);
+        history.nobody_starves(8).expect("there is time");
+        history.let_go(&first);
+        let violation = history.nobody_starves(9).expect_err("one still waits");
+        assert!(violation.invariant == "I8" && violation.what.contains(&format!("{second:?}")), "{violation:?}");
+        history.let_go(&second);
+        history.nobody_starves(90).expect("nobody waits");
     }
 
     #[test]

@@ -11,8 +11,8 @@ use crate::plan::Plan;
 pub(crate) const START_UNIX_NS: i128 = 1_767_398_400_000_000_000;
 const GENESIS: &str = "2026-01-02T00:00:00Z";
 
-/// The genesis of a plan's chain, and its validators' keys by node.
-pub(crate) fn genesis(plan: &Plan) -> (Genesis, Vec<PrivateKey>) {
+/// The genesis of a plan's chain under this `app_state`, and its validators' keys by node.
+pub(crate) fn genesis(plan: &Plan, app_state: &str) -> (Genesis, Vec<PrivateKey>) {
     let member = |(node, power): (usize, &u64)| {
         let byte = u8::try_from(node + 1).expect("simulated networks are small");
         Member::new(format!("node{node}"), Power::new(*power).expect("plans have small powers"), &Zeroizing::new([byte; 64]))
@@ -20,6 +20,6 @@ pub(crate) fn genesis(plan: &Plan) -> (Genesis, Vec<PrivateKey>) {
     let members: Vec<Member> = plan.powers.iter().enumerate().map(member).collect();
     let chain_id = ChainId::new("simulated").expect("it follows the rule");
     let time: Time = GENESIS.parse().expect("it is a time");
-    let genesis = genesis_of(chain_id, time, plan.params(), &members, "{}").expect("plans follow the rules of genesis");
+    let genesis = genesis_of(chain_id, time, plan.params(), &members, app_state).expect("plans follow the rules of genesis, and `app_state` is JSON");
     (genesis, members.into_iter().map(|member| member.validator_key).collect())
 }

@@ -44,6 +44,8 @@ pub mod subject;
 mod trace;
 pub mod sweep;
 mod votes;
+#[cfg(test)]
+mod trouble_tests;
 mod world;
 
 use std::any::Any;
@@ -99,6 +101,8 @@ pub struct Options {
     pub shrink_to: Option<PathBuf>,
     /// Have somebody lie in every seed, within this budget.
     pub byzantine: Option<Budget>,
+    /// Have each seed live so long, in whole minutes: a small network with a block a second, and faults a minute apart.
+    pub life: Option<Duration>,
     /// The commit that is simulated, for failures; empty where nobody knows.
     pub commit: String,
     /// The command that repeats a failure, where it is not `cargo sim` with its seed.
@@ -127,6 +131,7 @@ impl Default for Options {
             narrow: Narrow::default(),
             shrink_to: None,
             byzantine: None,
+            life: None,
             commit: String::new(),
             replay: None,
             observe: Observer::default(),
@@ -203,6 +208,8 @@ pub struct Summary {
     pub acknowledged: u64,
     /// Answers to clients that were compared with the chain, over all runs.
     pub reads: u64,
+    /// Rounds that proposers of the core led after the faults had ended, but for the first two heights, and those that decided.
+    pub led: (u64, u64),
     /// Crashes, over all runs.
     pub crashes: u64,
     /// Damaged files that a restart healed, over all runs.

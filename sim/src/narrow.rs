@@ -39,6 +39,8 @@ pub enum Fault {
     Rot,
     /// Disks that fail.
     DiskTroubles,
+    /// Losses of what no copy gives back.
+    Losses,
     /// Clocks that are off.
     Clocks,
     /// Clocks that jump.
@@ -58,11 +60,12 @@ pub enum Fault {
 }
 
 /// The order in which kinds are taken away: those that change most of a run first.
-pub(crate) const ORDER: [(Fault, &str); 21] = [
+pub(crate) const ORDER: [(Fault, &str); 22] = [
     (Fault::Liar, "liar"),
     (Fault::Twins, "twins"),
     (Fault::Rot, "rot"),
     (Fault::DiskTroubles, "disk-troubles"),
+    (Fault::Losses, "losses"),
     (Fault::DiskStops, "disk-stops"),
     (Fault::CrashAll, "crash-all"),
     (Fault::Crashes, "crashes"),
@@ -177,6 +180,7 @@ pub(crate) fn take_away(fault: Fault, plan: &mut Plan) {
         Fault::Freezes => plan.freezes = false,
         Fault::Rot => plan.rots = false,
         Fault::DiskTroubles => plan.disk_troubles = false,
+        Fault::Losses => plan.losses = false,
         Fault::Clocks => plan.clock_offset = 0,
         Fault::ClockSteps => plan.clock_steps = false,
         Fault::SlowDisks => plan.disk_delay = MS,

@@ -15,6 +15,9 @@ pub struct Regression {
     /// What was wrong and is mended, in a person's words; empty until somebody knows.
     #[serde(default)]
     pub about: String,
+    /// The bug of the bank (`lockstep_sim::bank`) that it shows, where that is planted again; none for one that is not in the bank.
+    #[serde(default)]
+    pub planted: Option<String>,
     /// How to break it.
     pub schedule: Schedule,
 }

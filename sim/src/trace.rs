@@ -122,6 +122,7 @@ pub(crate) fn diagram(lines: &[Line]) -> String {
     let mut up = vec![false; nodes];
     let mut drawing = String::from("      t ms  ");
     (0..nodes).for_each(|node| drawing.push_str(&fitted(&format!("node {node}"), COLUMN)));
+    drawing.truncate(drawing.trim_end().len());
     drawing.push('\n');
     let mut last = None;
     for line in lines.iter().filter(|line| line.event != Told::Plan) {

@@ -1,9 +1,6 @@
 //! Seeds that once failed, and a few that never did. Each is run for ever.
 
-use lockstep_sim::{Sweep, Options, run};
-
-/// What each of them found is told in the commit that mended it.
-const REGRESSIONS: [u64; 10] = [0x94, 0x18b, 0x1df, 0x228, 0x28f, 0x292, 0x297, 0x2a9, 0x3da, 0xb3d];
+use lockstep_sim::{Options, Regression, Sweep, run};
 
 fn passes(options: &Options) {
     let summary = run(options, &mut std::io::sink()).expect("nothing is printed");
@@ -12,10 +9,21 @@ fn passes(options: &Options) {
     assert!(summary.blocks > 0 && summary.acknowledged > 0, "a world in which nothing happens proves nothing");
 }
 
+/// Failures that are mended, each as small as it was made: `sim/regressions`, of which `docs/simulator.md` tells.
 #[test]
 fn what_failed_once_holds() {
-    for seed in REGRESSIONS {
-        passes(&Options { seeds: 1, first: seed, ..Options::default() });
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/regressions");
+    let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    assert!(!files.is_empty(), "no file in {folder}");
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let regression = Regression::from_json(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(regression.to_json(), text, "{} is as a search writes it", path.display());
+        let options = Options { schedule: Some(regression.schedule), ..Options::default() };
+        let summary = run(&options, &mut std::io::sink()).expect("nothing is printed");
+        assert!(summary.failures.is_empty(), "{}: {}", path.display(), summary.failures[0].line);
     }
 }
 

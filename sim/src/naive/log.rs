@@ -21,6 +21,13 @@ pub struct Kept {
     pub commit: Vec<u8>,
 }
 
+impl Kept {
+    /// The round in which it was decided.
+    pub fn round(&self) -> Option<u32> {
+        super::bytes::commit(&self.commit).ok().map(|commit| commit.round)
+    }
+}
+
 /// The chain in a log's segments, given in the order of their names. A record that does not verify ends its segment: what
 /// that means is the log's business, and whoever wants the chain asks for heights without a gap.
 ///

@@ -18,6 +18,8 @@ mod hashes;
 mod log;
 mod model;
 mod rotation;
+#[cfg(test)]
+mod tests;
 
 use ed25519_dalek::{Signature, Verifier as _, VerifyingKey};
 
@@ -101,6 +103,7 @@ impl From<String> for Wrong {
 }
 
 /// A chain so far, and what its next block must say.
+#[derive(Debug, Clone)]
 pub struct Judge<M> {
     chain_id: String,
     params: (i64, i64),
@@ -142,6 +145,12 @@ impl<M: Model> Judge<M> {
     /// Blocks so far.
     pub fn height(&self) -> u64 {
         self.decided.len() as u64
+    }
+
+    /// Whose turn it was in a round of a height that was judged.
+    pub fn proposer_of(&self, height: u64, round: u32) -> Option<[u8; 20]> {
+        let place = usize::try_from(height.checked_sub(1)?).ok()?;
+        self.decided.get(place).map(|(_, set)| set.proposer(round))
     }
 
     /// The model after the last block.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_app::Query;
+use lockstep_replica::seam::Reply;
 use lockstep_replica::wire::Message;
 use lockstep_types::crypto::SignatureCheck;
-use lockstep_types::{Block, BlockId, PublicKey, Signature, Vote, VoteType};
+use lockstep_types::{Address, Block, BlockId, PublicKey, Signature, Vote, VoteType};
 
 use super::{Outcome, What, World, violation};
 use crate::naive::{AppModel, Beginning, Judge, Kept, KvModel, Model, Time, Wrong, read_log, signature_holds};
@@ -16,6 +17,8 @@ use crate::trace::{Line, State, Told};
 
 /// One seed in so many has every signature of its chain judged by another crate; the others ask the verdict of the run.
 const CURVE_EVERY: u64 = 4;
+/// Blocks after the faults ended in which rounds may still fail for what was before.
+const SETTLED_BLOCKS: u64 = 2;
 /// Keys that clients read, of those that they write.
 const KEYS: u64 = 44;
 
@@ -40,6 +43,7 @@ impl World {
     /// What a block wrote, where its application is modelled.
     pub(super) fn remember(&mut self, block: &Arc<Block>) {
         let height = block.header.height.get();
+        block.txs.iter().for_each(|tx| self.history.let_go(&tx.hash()));
         if !self.subject.is_kv || !self.history.is_next(height) {
             return;
         }
@@ -49,6 +53,34 @@ impl World {
                 self.history.wrote(height, &tx.0[..at], &tx.0[at + 1..]);
             }
         }
+    }
+
+    /// A client heard that its transaction will be in no block.
+    pub(super) fn refused_to_client(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Refused { hash, .. } => self.history.let_go(hash),
+            Reply::Checked { hash, verdict: Some(verdict) } if !verdict.is_ok() => self.history.let_go(hash),
+            _ => {}
+        }
+    }
+
+    /// I8, in the end: nobody starves; and of how many rounds after the faults ended honest proposers made a block.
+    fn count_led(&mut self, judge: &Judge<impl Model>, longest: &[Kept]) -> Outcome {
+        // The first blocks after the heal are those of rounds that began before it.
+        let first = self.goal.saturating_sub(self.plan.settle_blocks) + SETTLED_BLOCKS;
+        let addresses: Vec<Option<Address>> =
+            self.machines.iter().map(|machine| machine.key.as_ref().map(|key| key.public_key().address())).collect();
+        for kept in longest.iter().filter(|kept| (first + 1..=self.goal).contains(&kept.height)) {
+            let Some(round) = kept.round() else { continue };
+            for led in 0..=round {
+                let proposer = judge.proposer_of(kept.height, led).map(Address);
+                let is_whole = self.core.iter().any(|node| proposer.is_some() && addresses[*node] == proposer);
+                self.led.0 += u64::from(is_whole);
+                self.led.1 += u64::from(is_whole && led == round);
+            }
+        }
+        let seen_by_all = self.core.iter().map(|node| self.checks.told(*node)).min().unwrap_or(0);
+        self.history.nobody_starves(seen_by_all)
     }
 
     /// I1, I2, I3, I6: the chain in the files of each honest node, judged from genesis by the naive verifier.
@@ -113,6 +145,7 @@ impl World {
                 }
             }
         }
+        self.count_led(&judge, longest)?;
         let root = judge.model().root();
         for (node, _) in &chains {
             let state = self.machines[*node].running.as_ref().map(|running| running.executor.state());

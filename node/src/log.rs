@@ -8,8 +8,8 @@ use tracing_subscriber::fmt;
 use crate::config::{Config, LogFormat};
 use crate::error::{Exit, NodeError};
 
-/// What comes before the filter of the settings, which may name it again. These libraries warn of every message and stream that is not as they want it, and
-/// of those a peer can send millions: what we think of a peer, we say ourselves.
+/// What stands before what the operator wrote, who may name it again. These libraries warn of every message and stream that is not
+/// as they want it, and a peer can send millions of those: what we think of a peer, we say ourselves.
 const QUIET: &str = "libp2p_gossipsub=off,libp2p_request_response=off,libp2p_yamux=off";
 
 /// Starts logging as the configuration says. Once per process.
@@ -32,18 +32,28 @@ pub(crate) fn start(config: &Config) -> Result<(), NodeError> {
 /// What is let through: what the operator wrote. Where that is the plain default, a line of libp2p at the start is left out which
 /// names the node in libp2p's own way; ours names it as all else does.
 fn filter(written: &str) -> String {
-    if written.trim() == "info" { "info,libp2p_swarm=warn".to_owned() } else { written.to_owned() }
+    if written.trim() == "info" { format!("{QUIET},info,libp2p_swarm=warn") } else { format!("{QUIET},{written}") }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::filter;
+    use super::{QUIET, filter};
+    use tracing_subscriber::EnvFilter;
 
     #[test]
     fn the_default_hushes_the_swarm_and_nothing_else_does() {
-        assert_eq!(filter("info"), "info,libp2p_swarm=warn");
+        assert_eq!(filter("info"), format!("{QUIET},info,libp2p_swarm=warn"));
         for written in ["debug", "info,libp2p_swarm=info", "warn"] {
-            assert_eq!(filter(written), written);
+            assert_eq!(filter(written), format!("{QUIET},{written}"));
         }
+    }
+
+    /// What the operator names counts, also of what is quiet by itself.
+    #[test]
+    fn a_peer_cannot_fill_the_log_through_libraries_unless_the_operator_wants_to_see() {
+        let shown = |written: &str| EnvFilter::try_new(filter(written)).expect("a good filter").to_string();
+        assert!(shown("debug").contains("libp2p_gossipsub=off"));
+        let asked = shown("info,libp2p_gossipsub=debug");
+        assert!(asked.contains("libp2p_gossipsub=debug") && !asked.contains("libp2p_gossipsub=off"), "{asked}");
     }
 }

@@ -105,6 +105,8 @@ pub struct Metrics {
     healed: Counter<u64, AtomicU64>,
     /// Reads that met damage.
     damaged_reads: Counter<u64, AtomicU64>,
+    /// Times the network was started anew behind the replica's back.
+    swarm_restarts: Counter<u64, AtomicU64>,
     /// One for each of [`HeldBack::ALL`].
     held_back: [Gauge<i64, AtomicI64>; 4],
     /// Nothing is signed below this height.
@@ -147,6 +149,7 @@ impl Metrics {
         let equivocations = counter("equivocations", "Validators seen voting for two values in one step");
         let refused = counter("refused_messages", "Messages of peers that were refused");
         let healed = counter("healed_files", "Damages of its own files that this node healed when it started");
+        let swarm_restarts = counter("swarm_restarts", "Times the network's task failed and was started anew; peers reconnect");
         let damaged_reads = counter("damaged_reads", "Reads of its own files that met damage: a restart heals them");
         let refused_connections = Family::<[(&str, &str); 2], Counter<u64, AtomicU64>>::default();
         registry.register(
@@ -176,6 +179,7 @@ impl Metrics {
             refused_connections,
             healed,
             damaged_reads,
+            swarm_restarts,
             held_back,
             signs_from: AtomicU64::new(0),
         }
@@ -289,6 +293,11 @@ impl Metrics {
         self.refused_connections.get_or_create(&[("direction", direction), ("reason", reason_label(reason))]).inc();
     }
 
+    /// So many in all.
+    pub(crate) fn swarm_restarts(&self, total: u64) {
+        self.swarm_restarts.inc_by(total.saturating_sub(self.swarm_restarts.get()));
+    }
+
     /// So many in all came too fast to be told one by one.
     pub(crate) fn refused_untold(&self, total: u64) {
         let untold = self.refused_connections.get_or_create(&[("direction", "inbound"), ("reason", "untold")]);
@@ -342,8 +351,11 @@ mod tests {
         metrics.refused_connection(Direction::Outbound, &Reason::RefusedByPeer(Refusal::Genesis));
         metrics.refused_untold(5);
         metrics.refused_untold(7);
+        metrics.swarm_restarts(2);
+        metrics.swarm_restarts(3);
         let text = metrics.text();
         for line in [
+            "lockstep_swarm_restarts_total 3",
             r#"lockstep_refused_connections_total{direction="inbound",reason="untold"} 7"#,
             r#"lockstep_refused_connections_total{direction="inbound",reason="genesis"} 2"#,
             r#"lockstep_refused_connections_total{direction="outbound",reason="refused_by_peer"} 1"#,

@@ -92,6 +92,7 @@ async fn hand_on(mut events: Events, from: Origin, network: Network, inbox: Inbo
             }
             Event::Disconnected { peer, node_id, reason } => {
                 metrics.peer_down();
+                metrics.swarm_restarts(network.totals().swarm_restarts);
                 tracing::info!(peer = peer.0, node = %node_id, %reason, "peer disconnected");
                 inbox.external(from, Mail::External(Input::PeerDown { peer: Peer(peer.0) })).await;
             }

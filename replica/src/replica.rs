@@ -380,6 +380,11 @@ impl Replica {
         self.signing.stopped()
     }
 
+    /// Whether it has just started, and signs nothing before its peers said what they know of its key.
+    pub fn waits_for_own(&self) -> bool {
+        self.own_wait
+    }
+
     /// The consensus core, to read.
     pub fn consensus(&self) -> &Consensus {
         &self.consensus

@@ -51,8 +51,10 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(powers: BTreeMap<Address, u64>, subject: &Subject) -> Self {
-        Self { powers, is_kv: subject.is_kv, adds_transactions: subject.adds_transactions, ..Self::default() }
+    /// Where somebody lies, what it says to others is what it sent to itself: any transaction may come into a block.
+    pub(crate) fn new(powers: BTreeMap<Address, u64>, subject: &Subject, somebody_lies: bool) -> Self {
+        let adds_transactions = subject.adds_transactions || somebody_lies;
+        Self { powers, is_kv: subject.is_kv, adds_transactions, ..Self::default() }
     }
 
     pub(crate) fn submitted(&mut self, tx: &[u8]) {
@@ -165,7 +167,7 @@ impl Checks {
             return Ok(());
         }
         for (tx, result) in block.txs.iter().zip(outcome.results.iter()) {
-            let split: Vec<&[u8]> = tx.0.splitn(2, |byte| *byte == b'=').collect();
+            let split: Vec<&[u8]> = tx.0.splitn(2, |byte| matches!(byte, b'=' | b':')).collect();
             match split[..] {
                 [key, value] if result.code == 0 => drop(self.model.insert(key.to_vec(), value.to_vec())),
                 _ => return Err(format!("{:?} has code {}", String::from_utf8_lossy(&tx.0), result.code)),

@@ -190,6 +190,9 @@ impl Step {
     pub(crate) fn of(machine: &Machine) -> Option<Self> {
         let replica = &machine.running.as_ref()?.replica;
         let consensus = replica.consensus();
+        if replica.waits_for_own() {
+            return Some(Self::Starting);
+        }
         if machine.is_catching_up {
             return Some(Self::CatchingUp);
         }

@@ -269,7 +269,7 @@ impl Plan {
     /// nothing else goes wrong.
     fn for_liars(self, budget: Option<Budget>, dice: &mut Stream) -> Self {
         match budget {
-            Some(Budget::Sync) => Self { leave_rest_broken: false, ..self },
+            Some(Budget::Sync) => Self { leave_rest_broken: false, losses: false, chaos: self.chaos.min(10_000 * MS), ..self },
             Some(Budget::Over) if dice.chance(700) => Self {
                 powers: self.powers,
                 byzantine: self.byzantine,

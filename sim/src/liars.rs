@@ -399,6 +399,16 @@ fn acts(lies: &[Lie], dice: &mut Stream) -> Vec<Act> {
     (0..dice.between(1, 3)).map(|_| Act { lie: *dice.pick(lies), when: Trigger::draw(dice) }).collect()
 }
 
+/// Lies of many shapes, of which one run shows few: of bad blocks alone there are two dozen.
+const MANIFOLD: [Lie; 6] = [Lie::BadBlock, Lie::BadBlock, Lie::BadBlock, Lie::ForgeCertificates, Lie::ForgeParts, Lie::WrongAnswers];
+
+/// Has one of those who lie tell one of these, too, in two runs of five.
+pub(crate) fn more(byzantine: &mut Byzantine, dice: &mut Stream) {
+    if let Some(liar) = byzantine.liars.first_mut().filter(|_| dice.chance(400)) {
+        liar.acts.insert(0, Act { lie: *dice.pick(&MANIFOLD), when: Trigger::Always });
+    }
+}
+
 /// A cabal with more than a third of the power and less than two thirds, and honest validators in two sides, each of which
 /// makes a quorum with the cabal wherever the powers allow that. None where no validators have such power.
 pub(crate) fn over(powers: &[u64], dice: &mut Stream) -> Byzantine {

@@ -194,12 +194,15 @@ impl Plan {
             _ => None,
         };
         let budget = budget.or(drawn);
-        let (byzantine, followers) = match budget {
+        let (mut byzantine, followers) = match budget {
             Some(Budget::Safe) => (liars::safe(&powers, &mut dice), followers),
             Some(Budget::Over) => (liars::over(&powers, &mut dice), followers),
             Some(Budget::Sync) => liars::sync(powers.len(), &mut dice),
             None => (Byzantine::default(), followers),
         };
+        if budget == Some(Budget::Safe) {
+            liars::more(&mut byzantine, &mut Stream::new(seed, "liars, more"));
+        }
         let weak: Vec<usize> = weak(&powers);
         let twins = (byzantine.is_empty() && !weak.is_empty() && dice.chance(200))
             .then(|| Twins { node: *dice.pick(&weak), apart: dice.chance(600) });

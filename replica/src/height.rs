@@ -46,6 +46,7 @@ impl Replica {
         self.waiting_build = None;
         self.certificate = None;
         self.held_casts.clear();
+        self.kept_lock = None;
         self.timers.clear();
         self.gossip.progressed(now);
         let me = self.signing.me().and_then(|me| self.chain.validators.index_of(&me.address));
@@ -96,6 +97,8 @@ impl Replica {
                 self.on_verified_polka(now, polka);
             }
         }
+        // The log may have lost it with what was not synced.
+        self.kept_lock = newest.lock.as_ref().map(|polka| (polka.round, self.log_polka(polka)));
         if self.signing.stopped().is_some() {
             return;
         }
@@ -356,6 +359,7 @@ impl Replica {
         if !self.signing.may_sign(cast.message.height()) {
             return;
         }
+        let superseded = self.superseded_lock(&cast);
         let kept = self.keep_polka(&cast);
         let mut earlier = self.signing.earlier_at(cast.message.height());
         if self.planted.has(Bug::EarlierForgotten) {
@@ -373,11 +377,12 @@ impl Replica {
             valid: cast.valid,
         });
         let decision: Vec<Ticket> = self.last.as_ref().and_then(|last| last.ticket).into_iter().collect();
-        let decision_first = if self.planted.has(Bug::VoteBeforeDecision) || self.planted.has(Bug::GuardBesideDecision) {
+        let mut decision_first = if self.planted.has(Bug::VoteBeforeDecision) || self.planted.has(Bug::GuardBesideDecision) {
             Vec::new()
         } else {
             decision.clone()
         };
+        decision_first.extend(superseded);
         let recorded = self.fx.persist(decision_first, Write::Guard(Box::new(record)));
         let mut after: Vec<Ticket> = [recorded].into_iter().chain(kept).collect();
         if self.planted.has(Bug::SendBeforeSync) {
@@ -391,10 +396,17 @@ impl Replica {
         self.fx.push(Effect::Sign { job, after, bytes: sign_bytes });
     }
 
+    /// The write of the polka of our last lock, where this message is cast under another one. The guard forgets the last one
+    /// then, and until the log has its polka nothing else shows why we precommitted there.
+    fn superseded_lock(&self, cast: &Cast) -> Option<Ticket> {
+        let (round, ticket) = self.kept_lock?;
+        cast.lock.as_ref().is_none_or(|lock| lock.round != round).then_some(ticket)
+    }
+
     /// The polka that justifies a precommit, and the one that justifies a prevote with a valid round, go to the log too: they
-    /// make a fork accountable. A precommit's is its lock, which the guard holds as well; its next height waits for a
-    /// decision that is behind it in the log. A prevote's may be none that the guard holds, so the vote waits for the
-    /// write that is returned.
+    /// make a fork accountable. A precommit's is its lock, which the guard holds as well until there is another lock, which
+    /// waits for this write ([`Self::superseded_lock`]); its next height waits for a decision that is behind it in the log. A
+    /// prevote's may be none that the guard holds, so the vote waits for the write that is returned.
     fn keep_polka(&mut self, cast: &Cast) -> Option<Ticket> {
         let OwnMessage::Vote(vote) = &cast.message else { return None };
         let (polka, only_here) = match vote.kind {
@@ -402,15 +414,22 @@ impl Replica {
             VoteType::Prevote => (vote.valid_round.and_then(|round| self.consensus.polka(round)), true),
         };
         let polka = polka?;
+        let ticket = self.log_polka(&polka);
+        if !only_here {
+            self.kept_lock = Some((polka.round, ticket));
+        }
+        only_here.then_some(ticket)
+    }
+
+    fn log_polka(&mut self, polka: &Polka) -> Ticket {
         let record = LogRecord {
             kind: Kind::Polka,
             height: polka.height,
             round: polka.round,
             block_hash: polka.block_id.hash,
-            payload: Bytes::from(codec::encode(WIRE_VERSION, &polka)),
+            payload: Bytes::from(codec::encode(WIRE_VERSION, polka)),
         };
-        let ticket = self.fx.persist(Vec::new(), Write::Log(vec![record]));
-        only_here.then_some(ticket)
+        self.fx.persist(Vec::new(), Write::Log(vec![record]))
     }
 
     pub(crate) fn on_signed(&mut self, now: Now, id: JobId, signature: Option<lockstep_types::Signature>) {

@@ -194,6 +194,8 @@ pub struct Replica {
     pub(crate) own_wait: bool,
     /// Casts that wait for it.
     pub(crate) held_casts: Vec<crate::height::Cast>,
+    /// The round of our lock, and the write of its polka to the log.
+    pub(crate) kept_lock: Option<(Round, Ticket)>,
     pub(crate) gossip: crate::gossip::GossipState,
     pub(crate) tx_timer: bool,
     pub(crate) flushed: Height,
@@ -256,6 +258,7 @@ impl Replica {
             missed: BTreeSet::new(),
             own_wait: false,
             held_casts: Vec::new(),
+            kept_lock: None,
             gossip: crate::gossip::GossipState::default(),
             tx_timer: false,
             flushed: restored.flushed,

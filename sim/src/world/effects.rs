@@ -186,6 +186,8 @@ impl World {
                         self.votes.timed(node, &signed);
                     }
                     self.orders(node, &signed, &bytes)?;
+                } else if self.machines[node].ailing.is_restored() {
+                    self.doubts += u64::from(self.checks.signed(node, &bytes).is_err());
                 }
                 let signature = self.machines[node].key.as_ref().map(|key| self.crypto.sign(key, &bytes));
                 if let Some(signature) = &signature {
@@ -364,7 +366,7 @@ impl World {
                     _ => Ok(()),
                 }
             }
-            Report::Note(note) if self.is_honest(node) && note.contains("Nothing is signed any more") => {
+            Report::Note(note) if (self.is_honest(node) || self.machines[node].ailing.is_restored()) && note.contains("Nothing is signed any more") => {
                 self.stops_signing(node, note)
             }
             _ => Ok(()),
@@ -390,6 +392,8 @@ impl World {
         {
             return violation("order 2", format!("node {node} records height {}, the decision before it is not durable", record.height));
         }
+        self.keeps_polka(node)?;
+        let Some(running) = self.alive(node, life) else { return Ok(()) };
         match running.write_guard() {
             Ok(Some(ticket)) => self.input(node, life, Input::Durable { ticket }),
             Ok(None) => Ok(()),

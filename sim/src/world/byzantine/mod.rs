@@ -20,10 +20,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstep_replica::seam::Write;
 use lockstep_replica::signing::guard_owner;
 use lockstep_replica::wire::Message;
 use lockstep_storage::guard::{Guard, GuardRecord};
-use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader};
+use lockstep_storage::log::{BlockLog, Entry, Kind, LogOptions, LogReader};
 use lockstep_types::block::Part;
 use lockstep_types::codec;
 use lockstep_types::{BlockId, Commit, Polka, Proposal, PublicKey, Signature, Vote};
@@ -397,6 +398,31 @@ impl World {
         }
         let statements = signatures.iter().filter_map(|signature| self.liars.accountability.statement(signature));
         statements.filter(|(_, signed)| signed.height == height).collect()
+    }
+
+    /// I9: a lock that the guard is about to forget has its polka in the log. Else, after a fork, nothing in an honest
+    /// validator's files would show why it precommitted there.
+    pub(super) fn keeps_polka(&self, node: usize) -> Outcome {
+        let machine = &self.machines[node];
+        let Some(running) = machine.running.as_ref().filter(|_| machine.rot.times == 0) else { return Ok(()) };
+        let (Some((_, Write::Guard(next))), Some(guard)) = (running.guard_queue.front(), &running.guard) else { return Ok(()) };
+        let lock = |record: &GuardRecord| {
+            let polka = codec::decode::<Polka>(1, record.lock.as_ref()?, 1 << 20).ok()?;
+            Some((polka.round.get(), polka.block_id.hash.0))
+        };
+        // The older of two slots is written over.
+        let records = guard.records();
+        let [older, newer] = records[..] else { return Ok(()) };
+        let Some(forgotten) = lock(older).filter(|_| older.height == next.height) else { return Ok(()) };
+        if [lock(newer), lock(next)].contains(&Some(forgotten)) {
+            return Ok(());
+        }
+        let durable = running.reader.durable_sequence();
+        let is_it = |entry: &Entry| entry.kind == Kind::Polka && (entry.round, entry.block_hash) == forgotten && entry.sequence <= durable;
+        if running.reader.entries(next.height).iter().any(is_it) {
+            return Ok(());
+        }
+        violation("I9", format!("node {node} forgets its lock of height {}, round {}, whose polka is not in its log", next.height, forgotten.0))
     }
 
     /// A validator's log, and what its guard holds; of a machine that is down, as its next start will find them.

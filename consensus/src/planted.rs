@@ -39,8 +39,6 @@ pub enum Bug {
     ProposeTimerStopped,
     /// One validator ahead of us is enough to skip (L55).
     SkipOnOne,
-    /// Nobody skips (L55).
-    NeverSkips,
     /// L34 waits for two thirds of one value.
     PrevotesMustAgree,
     /// L47 waits for two thirds of one value.
@@ -51,8 +49,6 @@ pub enum Bug {
     DecidesInOwnRoundOnly,
     /// A restart in the propose step sets no timer.
     NoTimerAfterRestart,
-    /// A round is left in silence, as the paper has it.
-    LeavesInSilence,
     /// Every proposal is timely.
     AlwaysTimely,
 }

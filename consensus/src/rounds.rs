@@ -150,8 +150,8 @@ impl Sightings {
         }
         ahead.sort_unstable_by(|a, b| b.cmp(a));
         let total = validators.total_power();
-        if self.planted.has(Bug::SkipOnOne) || self.planted.has(Bug::NeverSkips) {
-            return ahead.first().map(|(round, _)| *round).filter(|_| self.planted.has(Bug::SkipOnOne));
+        if self.planted.has(Bug::SkipOnOne) {
+            return ahead.first().map(|(round, _)| *round);
         }
         let mut power = 0;
         ahead.into_iter().find_map(|(round, more)| {

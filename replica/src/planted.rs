@@ -43,8 +43,6 @@ pub enum Bug {
     VotesNotReconciled,
     /// A peer that lacks a polka is not sent it.
     PolkaNotSent,
-    /// A peer that missed the last decision is not sent its certificate.
-    CertificateNotSent,
     /// A proposal for a new value may be of a block that another validator built.
     ForeignBlockProposed,
     /// A proposal may say another time than its block.

@@ -76,37 +76,35 @@ pub fn bank() -> Vec<Entry> {
 fn voting() -> Vec<Entry> {
     const CLASS: &str = "counting and locking";
     vec![
-        core(CLASS, Core::QuorumAtTwoThirds, "quorum ≥ two thirds", 0),
-        core(CLASS, Core::NilCounted, "a vote for nil counts for a block (L36)", 0),
-        core(CLASS, Core::FirstVoteOnly, "only a validator's first vote counted", 0),
-        core(CLASS, Core::DuplicateCountedTwice, "a vote that comes again counts again", 0),
-        core(CLASS, Core::HeadsCounted, "validators counted, not their power", 0),
-        core(CLASS, Core::PolkaBlindToValidRound, "polkas blind to the valid round", 0),
-        core(CLASS, Core::NoPolkaCheck, "an old value proposed without its polka (L28)", 0),
-        core(CLASS, Core::ValidRoundUnsaid, "a prevote for an old value without its valid round (L30)", 0),
-        core(CLASS, Core::LockIgnored, "the lock ignored (L22)", 0),
+        core(CLASS, Core::QuorumAtTwoThirds, "quorum ≥ two thirds", 3),
+        core(CLASS, Core::NilCounted, "a vote for nil counts for a block (L36)", 1),
+        core(CLASS, Core::FirstVoteOnly, "only a validator's first vote counted", 166),
+        core(CLASS, Core::DuplicateCountedTwice, "a vote that comes again counts again", 28),
+        core(CLASS, Core::HeadsCounted, "validators counted, not their power", 3),
+        core(CLASS, Core::PolkaBlindToValidRound, "polkas blind to the valid round", 75),
+        core(CLASS, Core::NoPolkaCheck, "an old value proposed without its polka (L28)", 25),
+        core(CLASS, Core::ValidRoundUnsaid, "a prevote for an old value without its valid round (L30)", 143),
+        core(CLASS, Core::LockIgnored, "the lock ignored (L22)", 18),
         core(CLASS, Core::OlderPolkaReleases, "a polka older than the lock releases it (L29)", 0),
-        core(CLASS, Core::NilPolkaReleases, "a polka for nil releases the lock", 0),
-        core(CLASS, Core::EarlyPolkaForgotten, "a polka before its body forgotten (L36)", 0),
-        core(CLASS, Core::LateValidIgnored, "a polka after the prevote step not remembered as valid (L42)", 0),
+        core(CLASS, Core::NilPolkaReleases, "a polka for nil releases the lock", 18),
+        core(CLASS, Core::EarlyPolkaForgotten, "a polka before its body forgotten (L36)", 2),
+        core(CLASS, Core::LateValidIgnored, "a polka after the prevote step not remembered as valid (L42)", 2),
     ]
 }
 
 fn rounds() -> Vec<Entry> {
     const CLASS: &str = "rounds, timers, time";
     vec![
-        core(CLASS, Core::StaleTimer, "a stale timer obeyed", 0),
-        core(CLASS, Core::ProposeTimerStopped, "a value proposed again stops the propose timer (L28 may wait for ever)", 0),
-        core(CLASS, Core::PrevotesMustAgree, "the prevote timer waits for two thirds of one value (L34)", 0),
-        core(CLASS, Core::PrecommitsMustAgree, "the precommit timer waits for two thirds of one value (L47)", 0),
-        core(CLASS, Core::SkipPerStep, "skip counted for each kind of message (L55)", 0),
-        core(CLASS, Core::SkipOnOne, "one validator is enough to skip (L55)", 0),
-        core(CLASS, Core::NeverSkips, "no skip (L55)", 0),
-        core(CLASS, Core::LeavesInSilence, "a round left in silence", 0),
-        core(CLASS, Core::DecidesInOwnRoundOnly, "a decision of another round not taken (L49)", 0),
-        core(CLASS, Core::NoTimerAfterRestart, "a restart in the propose step sets no timer", 0),
-        core(CLASS, Core::TimelinessInValid, "timeliness made part of valid(v)", 0),
-        core(CLASS, Core::AlwaysTimely, "every proposal timely", 0),
+        core(CLASS, Core::StaleTimer, "a stale timer obeyed", 18),
+        core(CLASS, Core::ProposeTimerStopped, "a value proposed again stops the propose timer (L28 may wait for ever)", 25),
+        core(CLASS, Core::PrevotesMustAgree, "the prevote timer waits for two thirds of one value (L34)", 1),
+        core(CLASS, Core::PrecommitsMustAgree, "the precommit timer waits for two thirds of one value (L47)", 18),
+        core(CLASS, Core::SkipPerStep, "skip counted for each kind of message (L55)", 239),
+        core(CLASS, Core::SkipOnOne, "one validator is enough to skip (L55)", 43),
+        core(CLASS, Core::DecidesInOwnRoundOnly, "a decision of another round not taken (L49)", 2),
+        core(CLASS, Core::NoTimerAfterRestart, "a restart in the propose step sets no timer", 25),
+        core(CLASS, Core::TimelinessInValid, "timeliness made part of valid(v)", 3),
+        core(CLASS, Core::AlwaysTimely, "every proposal timely", 4),
         step(CLASS, Step::ProposalTimeUnchecked, "a proposal says another time than its block", 0),
     ]
 }
@@ -114,43 +112,41 @@ fn rounds() -> Vec<Entry> {
 fn persistence() -> Vec<Entry> {
     const CLASS: &str = "persistence";
     vec![
-        step(CLASS, Step::SendBeforeSync, "a message leaves before its guard record is durable", 0),
-        step(CLASS, Step::BodyNotDurable, "a body counts as durable when it is only asked to be", 0),
-        step(CLASS, Step::VoteBeforeDecision, "a vote of H + 1 before the decision of H is durable", 0),
-        step(CLASS, Step::GuardBesideDecision, "the guard record of H + 1 written beside the decision of H", 0),
-        step(CLASS, Step::ToldBeforeDurable, "readers told of a block that is not durable", 0),
-        step(CLASS, Step::AnsweredBeforeDurable, "clients told of a block that is not durable", 0),
-        step(CLASS, Step::FlushBeforeDecision, "the state written before its decision is durable", 0),
+        step(CLASS, Step::SendBeforeSync, "a message leaves before its guard record is durable", 1),
+        step(CLASS, Step::BodyNotDurable, "a body counts as durable when it is only asked to be", 4),
+        step(CLASS, Step::VoteBeforeDecision, "a vote of H + 1 before the decision of H is durable", 2),
+        step(CLASS, Step::GuardBesideDecision, "the guard record of H + 1 written beside the decision of H", 2),
+        step(CLASS, Step::ToldBeforeDurable, "readers told of a block that is not durable", 1),
+        step(CLASS, Step::AnsweredBeforeDurable, "clients told of a block that is not durable", 1),
+        step(CLASS, Step::FlushBeforeDecision, "the state written before its decision is durable", 9),
         step(CLASS, Step::DecisionWithoutBody, "a decision written without its body", 0),
-        step(CLASS, Step::FirstBodyOnly, "of a round's bodies only the first written", 0),
-        beneath(CLASS, Beneath::FirstTicketReleases, "an effect that waits for two writes released by the first", 0),
-        beneath(CLASS, Beneath::WaitingWriteIsDurable, "a write that itself waits holds nobody back", 0),
-        stored(CLASS, Stored::GuardUnsynced, "the guard not synced", 0),
-        stored(CLASS, Stored::LogUnsynced, "the log not synced", 0),
-        stored(CLASS, Stored::SegmentNameUnsynced, "a new segment's name not synced", 0),
-        stored(CLASS, Stored::RollUnsynced, "a segment begun before the one before it is durable", 0),
-        stored(CLASS, Stored::StateUnsynced, "the state's commit not synced", 0),
-        stored(CLASS, Stored::ResultsUnsynced, "results not synced before the state", 0),
+        step(CLASS, Step::FirstBodyOnly, "of a round's bodies only the first written", 7),
+        beneath(CLASS, Beneath::FirstTicketReleases, "an effect that waits for two writes released by the first", 3),
+        beneath(CLASS, Beneath::WaitingWriteIsDurable, "a write that itself waits holds nobody back", 1),
+        stored(CLASS, Stored::GuardUnsynced, "the guard not synced", 3),
+        stored(CLASS, Stored::LogUnsynced, "the log not synced", 3),
+        stored(CLASS, Stored::SegmentNameUnsynced, "a new segment's name not synced", 4),
+        stored(CLASS, Stored::RollUnsynced, "a segment begun before the one before it is durable", 3),
+        stored(CLASS, Stored::StateUnsynced, "the state's commit not synced", 3),
+        stored(CLASS, Stored::ResultsUnsynced, "results not synced before the state", 3),
     ]
 }
 
 fn restarts() -> Vec<Entry> {
     const CLASS: &str = "guard and recovery";
     vec![
-        step(CLASS, Step::LockLost, "the lock lost at a restart", 0),
-        step(CLASS, Step::OlderRecord, "the older guard record believed at a restart", 0),
-        step(CLASS, Step::OnlyNewestResent, "only the newest guard message said again after a restart", 0),
-        step(CLASS, Step::EarlierForgotten, "a guard record does not repeat what was said before", 0),
-        step(CLASS, Step::BodiesForgotten, "undecided bodies not looked for in the log", 0),
-        beneath(CLASS, Beneath::SignsBelowGuard, "a validator whose log was cut signs below its guard", 0),
-        stored(CLASS, Stored::GuardOneSlot, "every guard record in one slot", 0),
-        stored(CLASS, Stored::GuardOneCopy, "one copy of a guard record", 0),
-        stored(CLASS, Stored::GuardGoesBack, "the guard goes back", 0),
-        stored(CLASS, Stored::GuardBelievesCache, "the newest guard record believed while in a cache alone", 0),
-        stored(CLASS, Stored::LogBelievesCache, "the log's end believed while in a cache alone", 0),
-        stored(CLASS, Stored::TornTailStays, "a torn tail not cut off", 0),
-        stored(CLASS, Stored::LastRecordCut, "a record that ends with its file taken for torn", 0),
-        stored(CLASS, Stored::SaltIgnored, "a client's bytes taken for a record of the log", 0),
+        step(CLASS, Step::LockLost, "the lock lost at a restart", 18),
+        step(CLASS, Step::OlderRecord, "the older guard record believed at a restart", 1),
+        step(CLASS, Step::OnlyNewestResent, "only the newest guard message said again after a restart", 3),
+        step(CLASS, Step::EarlierForgotten, "a guard record does not repeat what was said before", 3),
+        step(CLASS, Step::BodiesForgotten, "undecided bodies not looked for in the log", 184),
+        beneath(CLASS, Beneath::SignsBelowGuard, "a validator whose log was cut signs below its guard", 19),
+        stored(CLASS, Stored::GuardOneSlot, "every guard record in one slot", 5),
+        stored(CLASS, Stored::GuardOneCopy, "one copy of a guard record", 10),
+        stored(CLASS, Stored::GuardBelievesCache, "the newest guard record believed while in a cache alone", 238),
+        stored(CLASS, Stored::LogBelievesCache, "the log's end believed while in a cache alone", 239),
+        stored(CLASS, Stored::LastRecordCut, "a record that ends with its file taken for torn", 3),
+        stored(CLASS, Stored::SaltIgnored, "a client's bytes taken for a record of the log", 3),
     ]
 }
 
@@ -196,10 +192,9 @@ fn proposers() -> Vec<Entry> {
 fn gossip() -> Vec<Entry> {
     const CLASS: &str = "gossip";
     vec![
-        step(CLASS, Step::VotesNotResent, "votes not sent again", 0),
-        step(CLASS, Step::VotesNotReconciled, "nobody says what it holds", 0),
-        step(CLASS, Step::PolkaNotSent, "a polka not sent to who lacks it", 0),
-        step(CLASS, Step::CertificateNotSent, "the last certificate not sent to who lacks it", 0),
+        step(CLASS, Step::VotesNotResent, "votes not sent again", 2),
+        step(CLASS, Step::VotesNotReconciled, "nobody says what it holds", 5),
+        step(CLASS, Step::PolkaNotSent, "a polka not sent to who lacks it", 23),
         step(CLASS, Step::BodyAskedOnce, "a body asked for once", 0),
     ]
 }
@@ -207,7 +202,7 @@ fn gossip() -> Vec<Entry> {
 fn catching_up() -> Vec<Entry> {
     const CLASS: &str = "block sync";
     vec![
-        beneath(CLASS, Beneath::SilentPeerAwaited, "a silent peer waited for without end", 0),
+        beneath(CLASS, Beneath::SilentPeerAwaited, "a silent peer waited for without end", 368),
         beneath(CLASS, Beneath::ClaimBelieved, "an advertised height believed", 0),
         beneath(CLASS, Beneath::AnyHeightAnswers, "the block of another height taken", 0),
         beneath(CLASS, Beneath::RefutedNotAskedAgain, "a block that did not hold not asked for again", 0),
@@ -229,10 +224,10 @@ fn transactions() -> Vec<Entry> {
 fn execution() -> Vec<Entry> {
     const CLASS: &str = "execution";
     vec![
-        beneath(CLASS, Beneath::FirstChangeCounts, "of two changes of a key the first counts", 0),
-        beneath(CLASS, Beneath::RootOfStateBefore, "the root of the height before", 0),
-        beneath(CLASS, Beneath::FlushTakesLast, "a flush of several heights takes the last one's changes", 0),
-        beneath(CLASS, Beneath::FlushStopsShort, "a flush forgets the changes of its own height", 0),
+        beneath(CLASS, Beneath::FirstChangeCounts, "of two changes of a key the first counts", 1),
+        beneath(CLASS, Beneath::RootOfStateBefore, "the root of the height before", 4),
+        beneath(CLASS, Beneath::FlushTakesLast, "a flush of several heights takes the last one's changes", 4),
+        beneath(CLASS, Beneath::FlushStopsShort, "a flush forgets the changes of its own height", 4),
     ]
 }
 
@@ -240,8 +235,8 @@ fn healing() -> Vec<Entry> {
     const CLASS: &str = "healing";
     vec![
         beneath(CLASS, Beneath::MissingSegmentFatal, "a missing segment is fatal", 0),
-        beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 0),
-        beneath(CLASS, Beneath::DamagedStateStays, "a damaged state copied, not taken away", 0),
+        beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 124),
+        beneath(CLASS, Beneath::DamagedStateStays, "a damaged state copied, not taken away", 28),
         beneath(CLASS, Beneath::ResultsHoleAtState, "results missing at the state's height not made again", 0),
     ]
 }

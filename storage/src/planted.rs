@@ -15,16 +15,12 @@ pub enum Bug {
     GuardUnsynced,
     /// Opening does not write the newest guard record again.
     GuardBelievesCache,
-    /// The guard takes a record of an earlier step, or other bytes for the same one.
-    GuardGoesBack,
     /// A sync of the log does nothing.
     LogUnsynced,
     /// A new segment's name is not synced.
     SegmentNameUnsynced,
     /// A segment is begun before the one before it is durable.
     RollUnsynced,
-    /// What a crash left behind the last sound record is not cut off.
-    TornTailStays,
     /// A record that ends where its file ends is taken for torn.
     LastRecordCut,
     /// Opening does not write again what no record says to be durable.

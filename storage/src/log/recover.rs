@@ -142,9 +142,7 @@ impl Walk {
             }
             // Cut off durably, before anything is written over it: a record that survived behind the torn one would
             // otherwise fit in behind a new one some day.
-            if !planted::has(Bug::TornTailStays) {
-                segment.file.set_len(offset).on("cut", &segment.path)?;
-            }
+            segment.file.set_len(offset).on("cut", &segment.path)?;
             self.recovery.truncated_bytes = file_bytes - offset;
         }
         let unsure = starts.iter().find(|(sequence, _)| *sequence > self.known_durable).map_or(offset, |(_, start)| *start);

@@ -23,6 +23,7 @@ use lockstep_types::block::PartSetHeader;
 use lockstep_types::{Address, BlockId, Hash, Height, PrivateKey, PublicKey, ValidatorIndex};
 use sha2::{Digest as _, Sha256};
 
+use crate::Look;
 use crate::checks::{Checks, Violation};
 use crate::coverage::Coverage;
 use crate::crypto::Crypto;
@@ -252,6 +253,8 @@ pub(crate) struct Report1 {
     pub(crate) losses: u64,
     /// Nodes that found that their memory is older than what they said, and sign nothing any more.
     pub(crate) clones: u64,
+    /// What they signed before they found it that contradicts what they had signed.
+    pub(crate) doubts: u64,
     /// It stopped because every good copy of a block was gone.
     pub(crate) justified: bool,
     /// What happened to all disks.
@@ -290,6 +293,8 @@ pub(crate) struct World {
     /// What all nodes saw of their application.
     watch: Watch,
     history: History,
+    /// Who looks on from outside.
+    look: Look,
     /// Rounds that honest proposers led after the faults had ended, and those of them that decided.
     led: (u64, u64),
     /// Who did something last.
@@ -337,6 +342,8 @@ pub(crate) struct World {
     losses: u64,
     /// Nodes that found that their memory is older than what they said.
     clones: u64,
+    /// What validators signed that were put back to an older copy, against what they had signed.
+    doubts: u64,
     /// Runs that stop because every good copy of a block is gone.
     justified: bool,
     /// Every copy of something may be gone.
@@ -356,6 +363,8 @@ pub(crate) struct World {
     /// The end of faults has a time.
     heal_is_due: bool,
     healed: bool,
+    /// When the faults ended; later than anything before.
+    healed_at: u64,
     core: BTreeSet<usize>,
     deadline: u64,
     goal: u64,
@@ -413,6 +422,7 @@ impl World {
             subject: subject.clone(),
             watch: Watch::default(),
             history: History::default(),
+            look: Look::default(),
             led: (0, 0),
             acting: None,
             flights: BTreeMap::new(),
@@ -428,6 +438,7 @@ impl World {
             copies: Vec::new(),
             losses: 0,
             clones: 0,
+            doubts: 0,
             justified: false,
             is_beyond: false,
             trace: None,
@@ -447,7 +458,7 @@ impl World {
             eclipses: Vec::new(),
             outages: BTreeMap::new(),
             indices,
-            checks: Checks::new(powers, subject),
+            checks: Checks::new(powers, subject, !plan.byzantine.is_empty()),
             digest: None,
             crypto: Crypto::new(plan.real_keys),
             processed: 0,
@@ -459,6 +470,7 @@ impl World {
             coverage: Coverage::default(),
             heal_is_due: false,
             healed: false,
+            healed_at: u64::MAX,
             core: BTreeSet::new(),
             deadline: u64::MAX,
             goal: u64::MAX,
@@ -496,6 +508,11 @@ impl World {
         self.watched = node;
         self.first_operation = self.machines[node].disk.operations();
         self
+    }
+
+    /// Has somebody look on from outside.
+    pub(crate) fn looked_at(self, look: Look) -> Self {
+        Self { look, ..self }
     }
 
     /// Sums up every input, to be compared with another run.
@@ -550,6 +567,7 @@ impl World {
             refused_starts: self.refused_starts,
             losses: self.losses,
             clones: self.clones,
+            doubts: self.doubts,
             justified: self.justified,
             disks: self.machines.iter().fold(disk::Tally::default(), |all, machine| all.and(machine.disk.tally())),
             disk_operations: self.machines.iter().map(|machine| machine.disk.operations()).sum(),
@@ -573,7 +591,12 @@ impl World {
             if self.processed > self.plan.events_max() {
                 return violation("I19", format!("{} events in {} ms", self.processed, self.now / MS));
             }
-            self.happen(event.what)?;
+            let happened = self.happen(event.what);
+            // What is wrong with the application is the reason of whatever else is.
+            self.watch.verdict().and(happened)?;
+            if let Some(Err(what)) = self.look.0.as_ref().map(|look| look(self.machines.len())) {
+                return violation("I11", what);
+            }
             if self.is_over() && (self.healed || self.liars.tally.fork.is_some()) {
                 return self.nobody_honest_is_accused();
             }
@@ -613,17 +636,19 @@ impl World {
         violation(invariant, format!("goal {} not reached within the bound; {}", self.goal, core.join(", ")))
     }
 
-    fn finish(&self) -> Outcome {
+    fn finish(&mut self) -> Outcome {
         self.checks.settled()?;
         self.nobody_honest_is_accused()?;
-        for node in &self.core {
-            if let Some(running) = &self.machines[*node].running {
-                let state = running.executor.state();
-                let get = |key: &[u8]| state.tree().get(&lockstep_app::kv::data_key(key)).map(|value| value.to_vec());
-                self.checks.model(state.height().get(), get)?;
+        if self.subject.is_kv {
+            for node in &self.core {
+                if let Some(running) = &self.machines[*node].running {
+                    let state = running.executor.state();
+                    let get = |key: &[u8]| state.tree().get(&lockstep_app::kv::data_key(key)).map(|value| value.to_vec());
+                    self.checks.model(state.height().get(), get)?;
+                }
             }
         }
-        Ok(())
+        self.judge_chains()
     }
 
     fn has_settled(&self) -> bool {
@@ -693,8 +718,14 @@ impl World {
         }
     }
 
+    /// A validator whose folder was put back to an older copy does not know what it said, and counts among the dishonest.
     fn is_honest(&self, node: usize) -> bool {
-        is_honest(&self.plan, node)
+        is_honest(&self.plan, node) && !self.machines[node].ailing.is_restored()
+    }
+
+    /// Clients of a chain that waits for its clocks, after the faults, ask less and less: nothing is learnt from hours of them.
+    fn patience(&self) -> u64 {
+        1 + self.now.saturating_sub(self.healed_at) / (10_000 * MS)
     }
 
     fn submit(&mut self) -> Outcome {
@@ -716,7 +747,7 @@ impl World {
             let request = RequestId(self.requests);
             self.input(node, life, Input::Submit { request, tx: Arc::from(tx), wait: Wait::Commit })?;
         }
-        let delay = self.work.between(MS, 2 * self.plan.tx_interval);
+        let delay = self.work.between(MS, 2 * self.plan.tx_interval) * self.patience();
         self.after(delay, What::Submit);
         Ok(())
     }

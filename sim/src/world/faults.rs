@@ -557,6 +557,7 @@ impl World {
             core = self.choose_core(&mut dice).into_iter().map(|node| (node, 0)).collect();
         }
         self.healed = true;
+        self.healed_at = self.now;
         self.cuts.clear();
         self.clogs.clear();
         self.eclipses.clear();

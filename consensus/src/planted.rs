@@ -49,6 +49,8 @@ pub enum Bug {
     DecidesInOwnRoundOnly,
     /// A restart in the propose step sets no timer.
     NoTimerAfterRestart,
+    /// A round is left in silence, as the paper has it.
+    LeavesInSilence,
     /// Every proposal is timely.
     AlwaysTimely,
 }

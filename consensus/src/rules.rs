@@ -40,6 +40,9 @@ impl Instance {
     /// Deviation: the paper leaves in silence ([where we leave the paper](crate#where-we-leave-the-paper)).
     fn give_up_before(&mut self, round: Round, fx: &mut Effects) {
         let Some(before) = round.get().checked_sub(1).and_then(Round::new) else { return };
+        if self.planted.has(Bug::LeavesInSilence) {
+            return;
+        }
         for kind in [VoteType::Prevote, VoteType::Precommit] {
             if self.signed < Some((before, kind.into())) {
                 self.round = before;

@@ -101,6 +101,7 @@ fn rounds() -> Vec<Entry> {
         core(CLASS, Core::PrecommitsMustAgree, "the precommit timer waits for two thirds of one value (L47)", 18),
         core(CLASS, Core::SkipPerStep, "skip counted for each kind of message (L55)", 239),
         core(CLASS, Core::SkipOnOne, "one validator is enough to skip (L55)", 43),
+        core(CLASS, Core::LeavesInSilence, "a round left in silence", 73),
         core(CLASS, Core::DecidesInOwnRoundOnly, "a decision of another round not taken (L49)", 2),
         core(CLASS, Core::NoTimerAfterRestart, "a restart in the propose step sets no timer", 25),
         core(CLASS, Core::TimelinessInValid, "timeliness made part of valid(v)", 3),

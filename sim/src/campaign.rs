@@ -44,7 +44,7 @@ struct Run {
 
 impl Run {
     fn world(&self, options: &Options) -> World {
-        let world = |seed, plan| World::of(&options.subject, seed, plan, options.planted, self.forced);
+        let world = |seed, plan| World::of(&options.subject, seed, plan, options.planted, self.forced).looked_at(options.look.clone());
         match &self.schedule {
             Some(schedule) => world(schedule.seed, schedule.plan.clone()).following(schedule.faults.clone()),
             None => world(self.seed, self.plan(options)),

@@ -38,9 +38,10 @@ pub(crate) struct Checks {
     signed: BTreeMap<(usize, u64, u64, u64), Vec<u8>>,
     /// Round and block of the last precommit for a block, by (key, height).
     locks: BTreeMap<(usize, u64), (u64, Vec<u8>)>,
-    submitted: BTreeSet<Hash>,
+    /// How often clients sent each transaction.
+    submitted: BTreeMap<Hash, u64>,
     /// Transactions reported committed, with their height.
-    acknowledged: BTreeMap<Hash, Height>,
+    acknowledged: BTreeMap<Hash, BTreeSet<Height>>,
     /// Highest height that each node told its readers of.
     told: BTreeMap<usize, u64>,
     /// The key-value application again, in the simplest way.
@@ -58,7 +59,7 @@ impl Checks {
     }
 
     pub(crate) fn submitted(&mut self, tx: &[u8]) {
-        self.submitted.insert(Hash::of(tx));
+        *self.submitted.entry(Hash::of(tx)).or_default() += 1;
     }
 
     /// I4: an honest key signs one thing for a height, round and type, however often its node restarts, and keeps its lock:
@@ -113,7 +114,7 @@ impl Checks {
         }
         self.check_links(node, block_id, block, commit)?;
         for tx in &block.txs {
-            if !self.adds_transactions && !self.submitted.contains(&tx.hash()) {
+            if !self.adds_transactions && !self.submitted.contains_key(&tx.hash()) {
                 return fail("I3", format!("transaction {:?} was never submitted", tx.hash()));
             }
         }
@@ -178,9 +179,11 @@ impl Checks {
 
     /// I5: what was reported committed is in the chain where it was said to be.
     pub(crate) fn acknowledged(&mut self, hash: Hash, height: Height) -> Result<(), Violation> {
-        let before = self.acknowledged.insert(hash, height);
-        if before.is_some_and(|before| before != height) {
-            return Err(Violation { invariant: "I5", what: format!("{hash:?} was acknowledged at {before:?} and at {height}") });
+        let heights = self.acknowledged.entry(hash).or_default();
+        heights.insert(height);
+        // What a client sends again may be executed again, where the application has no nonces.
+        if heights.len() > 1 && self.submitted.get(&hash).is_none_or(|times| *times == 1) {
+            return Err(Violation { invariant: "I5", what: format!("{hash:?} was acknowledged at heights {heights:?}") });
         }
         Ok(())
     }
@@ -211,7 +214,7 @@ impl Checks {
 
     /// At the end: every acknowledgement is kept, and a node's state is the model's.
     pub(crate) fn settled(&self) -> Result<(), Violation> {
-        for (hash, height) in &self.acknowledged {
+        for (hash, height) in self.acknowledged.iter().flat_map(|(hash, heights)| heights.iter().map(move |height| (hash, height))) {
             let block = self.chain.get(&height.get()).map(|decided| &decided.block);
             if !block.is_some_and(|block| block.txs.iter().any(|tx| tx.hash() == *hash)) {
                 return Err(Violation { invariant: "I5", what: format!("{hash:?}, acknowledged at height {height}, is not there") });

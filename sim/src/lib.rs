@@ -109,6 +109,9 @@ pub struct Options {
     pub replay: Option<String>,
     /// Told after each run.
     pub observe: Observer,
+    /// Asked after each event of each run, with the number of nodes: for a test that counts what is allocated. What it says
+    /// is wrong breaks I11.
+    pub look: Look,
     /// Once true, no further run is begun, and what was begun is summed up.
     pub stop: Arc<AtomicBool>,
 }
@@ -135,6 +138,7 @@ impl Default for Options {
             commit: String::new(),
             replay: None,
             observe: Observer::default(),
+            look: Look::default(),
             stop: Arc::default(),
         }
     }
@@ -190,6 +194,19 @@ impl Default for Observer {
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Observer")
+    }
+}
+
+/// Who looks at a run from outside, after each event.
+#[derive(Clone, Default)]
+pub struct Look(pub Option<Arc<Looker>>);
+
+/// Given the number of nodes; what is wrong, if something is.
+pub type Looker = dyn Fn(usize) -> Result<(), String> + Send + Sync;
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Look")
     }
 }
 

@@ -48,7 +48,9 @@ impl World {
         }
         // What was executed again is what it was, also below what this node told before.
         started.replayed.iter().try_for_each(|block| self.checks.replayed(node, &block.outcome))?;
-        let has_rotted = self.begin_life(node);
+        // What rotted long ago, and no start had need of, may be found by any start.
+        let rots_unseen = self.machines[node].rot.until == u64::MAX;
+        let has_rotted = self.begin_life(node) || rots_unseen;
         let is_new = std::mem::take(&mut self.machines[node].is_new);
         self.checks.restarted(node, started.height, has_rotted || is_new)?;
         if has_rotted || is_new {
@@ -252,7 +254,7 @@ impl World {
                 self.at(at.max(self.now), What::Input { node, life, input: Box::new(Input::TimedOut(timer)) });
             }
             Effect::Reply { reply, .. } => {
-                self.refused_to_client(&reply);
+                self.answered(&reply);
                 if let Reply::Committed { hash, height, .. } = reply {
                     self.order_3(node, height.get(), "a client")?;
                     self.checks.acknowledged(hash, height)?;

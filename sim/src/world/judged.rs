@@ -55,10 +55,11 @@ impl World {
         }
     }
 
-    /// A client heard that its transaction will be in no block.
-    pub(super) fn refused_to_client(&mut self, reply: &Reply) {
+    /// A client heard what became of its transaction, or that it will be in no block.
+    pub(super) fn answered(&mut self, reply: &Reply) {
         match reply {
-            Reply::Refused { hash, .. } => self.history.let_go(hash),
+            // What was executed before is answered with where that was.
+            Reply::Refused { hash, .. } | Reply::Committed { hash, .. } => self.history.let_go(hash),
             Reply::Checked { hash, verdict: Some(verdict) } if !verdict.is_ok() => self.history.let_go(hash),
             _ => {}
         }

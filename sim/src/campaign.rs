@@ -16,8 +16,8 @@ use crate::plan::{MS, Plan};
 use crate::regression::Regression;
 use crate::schedule::Schedule;
 use crate::shrink::{self, SECONDS_MAX};
-use crate::trace::{self, Line};
 use crate::sweep::{Crashes, Crashing};
+use crate::trace::{self, Line};
 use crate::world::{self, Failure, ForcedCrash, Ran, World};
 use crate::{Diagram, FailedRun, Form, Options, Progress, Summary};
 
@@ -84,11 +84,7 @@ impl Run {
     fn broken(&self, options: &Options, panic: &(dyn Any + Send)) -> Ran {
         let what = format!("the world itself panicked: {}", crate::panic_text(panic));
         let violation = Violation { invariant: "simulator", what };
-        let schedule = self.schedule.clone().unwrap_or_else(|| Schedule {
-            seed: self.seed,
-            plan: self.plan(options),
-            faults: Vec::new(),
-        });
+        let schedule = self.schedule.clone().unwrap_or_else(|| Schedule { seed: self.seed, plan: self.plan(options), faults: Vec::new() });
         let outcome = Err(Failure { violation, at: 0, height: 0, node: None, round: None });
         Ran { outcome, trace: Vec::new(), schedule, coverage: Coverage::default() }
     }
@@ -215,11 +211,7 @@ impl Options {
         let shrunk = self.shrink_to.as_ref().filter(|_| is_first).map(|folder| self.made_small(run, ran, failure, folder));
         let line = self.line(run, failure, shrunk.as_ref());
         // Of a failure somebody always wants to know what led to it.
-        let lines = if self.wants_trace() || !self.last_lines {
-            Vec::new()
-        } else {
-            run.world(self).traced().run().trace
-        };
+        let lines = if self.wants_trace() || !self.last_lines { Vec::new() } else { run.world(self).traced().run().trace };
         let mut locked = shared.lock().expect("no holder panics");
         locked.print(|out| {
             self.show(&ran.trace, &line, out)?;
@@ -266,13 +258,8 @@ impl Options {
             small = shrink::shrink(&small, &mut |schedule| breaks(schedule).is_some(), &mut may_go_on).0;
             what = breaks(&small).map_or(what, |failure| failure.violation.what);
         }
-        let regression = Regression {
-            invariant: failure.violation.invariant.to_owned(),
-            what,
-            about: String::new(),
-            planted: None,
-            schedule: small,
-        };
+        let regression =
+            Regression { invariant: failure.violation.invariant.to_owned(), what, about: String::new(), planted: None, schedule: small };
         let name = format!("{}-{:x}.json", failure.violation.invariant.replace(' ', "-"), run.seed);
         let path = folder.join(name);
         let kept = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, regression.to_json()));

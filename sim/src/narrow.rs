@@ -1,4 +1,4 @@
-//! Making a failing seed small.
+//! Less of what a seed draws.
 //!
 //! A seed draws many kinds of faults at once, and most have nothing to do with what failed. Each kind is drawn from a stream of
 //! its own or is a number of the plan, so one can be taken away and the rest stays much as it was. What is left when nothing
@@ -130,39 +130,6 @@ impl Narrow {
         plan.chaos = self.chaos_ms.map_or(plan.chaos, |ms| plan.chaos.min(ms.saturating_mul(MS)));
         plan
     }
-
-    /// The least with which a seed still fails. `fails` runs it.
-    pub(crate) fn least(&self, whole: &Plan, mut fails: impl FnMut(&Self) -> bool) -> Self {
-        let mut least = self.clone();
-        // A second time, since what one kind was needed for may be gone with another.
-        for _ in 0..2 {
-            for (fault, _) in ORDER {
-                let changes = !least.without.contains(&fault) && {
-                    let now = least.apply(whole.clone());
-                    let mut less = now.clone();
-                    take_away(fault, &mut less);
-                    less != now
-                };
-                let mut less = least.clone();
-                less.without.push(fault);
-                if changes && fails(&less) {
-                    least = less;
-                }
-            }
-        }
-        // Not every shorter time fails where a longer one does, so this finds a short one, and not surely the shortest.
-        let (mut low, mut high) = (0, least.apply(whole.clone()).chaos / MS);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let less = Self { chaos_ms: Some(middle), ..least.clone() };
-            if fails(&less) {
-                (least, high) = (less, middle);
-            } else {
-                low = middle + 1;
-            }
-        }
-        least
-    }
 }
 
 pub(crate) fn take_away(fault: Fault, plan: &mut Plan) {
@@ -195,21 +162,6 @@ pub(crate) fn take_away(fault: Fault, plan: &mut Plan) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_least_keeps_what_the_failure_needs_and_nothing_else() {
-        let whole = (1..).map(Plan::draw).find(|plan| plan.crashes && plan.partitions && plan.rots && plan.loss > 0).expect("some seed");
-        // It fails where there are crashes and loss for 1,234 ms.
-        let fails = |narrow: &Narrow| {
-            let plan = narrow.apply(whole.clone());
-            plan.crashes && plan.loss > 0 && plan.chaos >= 1_234 * MS
-        };
-        let least = Narrow::default().least(&whole, fails);
-        let plan = least.apply(whole.clone());
-        assert!(plan.crashes && plan.loss > 0);
-        assert_eq!(plan.chaos, 1_234 * MS);
-        assert!(!plan.partitions && !plan.rots && !plan.resets && !plan.freezes && plan.byzantine.is_empty() && plan.twins.is_none());
-    }
 
     #[test]
     fn flags_say_what_is_left() {

@@ -25,11 +25,7 @@ pub(crate) struct Shrinker<'a> {
 }
 
 /// The smallest that was found, and how many runs that took.
-pub(crate) fn shrink(
-    whole: &Schedule,
-    fails: &mut dyn FnMut(&Schedule) -> bool,
-    may_go_on: &mut dyn FnMut() -> bool,
-) -> (Schedule, u32) {
+pub(crate) fn shrink(whole: &Schedule, fails: &mut dyn FnMut(&Schedule) -> bool, may_go_on: &mut dyn FnMut() -> bool) -> (Schedule, u32) {
     let mut shrinker = Shrinker { fails, may_go_on, best: whole.clone(), replays: 0 };
     loop {
         let before = shrinker.best.clone();

@@ -12,7 +12,7 @@ use crate::plan::MS;
 /// What kind of thing happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Told {
+pub(crate) enum Told {
     /// The plan of the run.
     Plan,
     /// A node starts from its disk.
@@ -37,46 +37,46 @@ pub enum Told {
 
 /// What a node was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct State {
+pub(crate) struct State {
     /// The height that it decides.
-    pub height: u64,
+    pub(crate) height: u64,
     /// Its round there.
-    pub round: u32,
+    pub(crate) round: u32,
     /// Its step there.
-    pub step: String,
+    pub(crate) step: String,
     /// Round of its lock.
-    pub locked_round: Option<u32>,
+    pub(crate) locked_round: Option<u32>,
     /// Round of its valid value.
-    pub valid_round: Option<u32>,
+    pub(crate) valid_round: Option<u32>,
     /// The last height that it executed.
-    pub committed: u64,
+    pub(crate) committed: u64,
     /// The first bytes of the root after it.
-    pub app_hash: String,
+    pub(crate) app_hash: String,
     /// Writes to its log that are not durable.
-    pub unsynced: usize,
+    pub(crate) unsynced: usize,
     /// Operations of its disk so far.
-    pub disk_operations: u64,
+    pub(crate) disk_operations: u64,
     /// Who it is connected with.
-    pub peers: Vec<usize>,
+    pub(crate) peers: Vec<usize>,
 }
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Line {
+pub(crate) struct Line {
     /// Nanoseconds from the beginning of the run.
-    pub t_ns: u64,
+    pub(crate) t_ns: u64,
     /// To which node; to none in particular.
-    pub node: Option<usize>,
+    pub(crate) node: Option<usize>,
     /// What kind of thing.
-    pub event: Told,
+    pub(crate) event: Told,
     /// In words.
-    pub text: String,
+    pub(crate) text: String,
     /// Who sent the frame.
-    pub from: Option<usize>,
+    pub(crate) from: Option<usize>,
     /// When it was sent.
-    pub sent_ns: Option<u64>,
+    pub(crate) sent_ns: Option<u64>,
     /// What the node then was; none where it is down.
-    pub state: Option<State>,
+    pub(crate) state: Option<State>,
 }
 
 impl fmt::Display for Line {
@@ -92,7 +92,7 @@ impl fmt::Display for Line {
 
 impl Line {
     /// As one line of JSON.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("it has no map")
     }
 
@@ -147,7 +147,13 @@ pub(crate) fn diagram(lines: &[Line]) -> String {
                 let from = line.from.map_or_else(String::new, |from| format!(" <{from}"));
                 let words = format!("{} {}{from}", line.sign(), line.text);
                 for (place, up) in up.iter().enumerate() {
-                    let cell = if place == node { &words[..] } else if *up { "│" } else { "" };
+                    let cell = if place == node {
+                        &words[..]
+                    } else if *up {
+                        "│"
+                    } else {
+                        ""
+                    };
                     // The last word of a line may be as long as it is.
                     let is_last = place == node && node + 1 == nodes;
                     drawing.push_str(&if is_last { cell.to_owned() } else { fitted(cell, COLUMN) });
@@ -164,11 +170,8 @@ pub(crate) fn diagram(lines: &[Line]) -> String {
 
 /// A text in a column, cut where it is too long, and one blank at least behind it.
 fn fitted(text: &str, width: usize) -> String {
-    let mut cell: String = if text.chars().count() < width {
-        text.to_owned()
-    } else {
-        text.chars().take(width - 2).chain(['…']).collect()
-    };
+    let mut cell: String =
+        if text.chars().count() < width { text.to_owned() } else { text.chars().take(width - 2).chain(['…']).collect() };
     while cell.chars().count() < width {
         cell.push(' ');
     }
@@ -217,9 +220,15 @@ pub(crate) fn picture(title: &str, lines: &[Line]) -> String {
          <defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"6\" markerHeight=\"6\" orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" fill=\"#7a9cc6\"/></marker></defs>\n",
         escaped(title)
     );
-    lives(lines, nodes, at, |node, from, to| {
-        let _ = writeln!(page, "<line class=\"life\" x1=\"{0}\" x2=\"{0}\" y1=\"{from:.1}\" y2=\"{to:.1}\"/>", x(node));
-    }, y);
+    lives(
+        lines,
+        nodes,
+        at,
+        |node, from, to| {
+            let _ = writeln!(page, "<line class=\"life\" x1=\"{0}\" x2=\"{0}\" y1=\"{from:.1}\" y2=\"{to:.1}\"/>", x(node));
+        },
+        y,
+    );
     for node in 0..nodes {
         let _ = writeln!(page, "<text x=\"{}\" y=\"20\" font-weight=\"bold\">node {node}</text>", x(node));
     }
@@ -253,7 +262,8 @@ pub(crate) fn picture(title: &str, lines: &[Line]) -> String {
                     _ => "",
                 };
                 let left = node.map_or(LEFT, |node| x(node) + 4);
-                let _ = writeln!(page, "<text class=\"{class}\" x=\"{left}\" y=\"{:.1}\">{} {words}{tip}</text>", bottom + 3.0, line.sign());
+                let _ =
+                    writeln!(page, "<text class=\"{class}\" x=\"{left}\" y=\"{:.1}\">{} {words}{tip}</text>", bottom + 3.0, line.sign());
                 let _ = writeln!(page, "<text class=\"time\" x=\"4\" y=\"{:.1}\">{:.3}</text>", bottom + 3.0, line.t_ns as f64 / MS as f64);
             }
         }

@@ -20,7 +20,6 @@ fn what_failed_once_holds() {
     for path in files {
         let text = std::fs::read_to_string(&path).expect("a file");
         let regression = Regression::from_json(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert_eq!(regression.to_json(), text, "{} is as a search writes it", path.display());
         let options = Options { schedule: Some(regression.schedule), ..Options::default() };
         let summary = run(&options, &mut std::io::sink()).expect("nothing is printed");
         assert!(summary.failures.is_empty(), "{}: {}", path.display(), summary.failures[0].line);

@@ -151,7 +151,8 @@ impl Bar {
             }
             *shown = progress.elapsed;
             let line = in_words(progress);
-            let _ = if self.is_terminal { write!(io::stderr(), "\r\x1b[K{} {line}", bar(progress)) } else { writeln!(io::stderr(), "{line}") };
+            let _ =
+                if self.is_terminal { write!(io::stderr(), "\r\x1b[K{} {line}", bar(progress)) } else { writeln!(io::stderr(), "{line}") };
         }
     }
 }
@@ -181,8 +182,7 @@ mod tests {
 
     #[test]
     fn progress_is_one_short_line() {
-        let progress =
-            Progress { runs: 250, of: 1_000, failures: 2, simulated_ns: 3_600_000_000_000, elapsed: Duration::from_secs(10) };
+        let progress = Progress { runs: 250, of: 1_000, failures: 2, simulated_ns: 3_600_000_000_000, elapsed: Duration::from_secs(10) };
         assert_eq!(in_words(&progress), "250 of 1000 seeds, 25.0/s, 1.00 simulated hours, 2 failed, 30 s left");
         assert_eq!(bar(&progress), "█████░░░░░░░░░░░░░░░");
         assert_eq!(bar(&Progress { runs: 0, of: 0, ..progress }).chars().filter(|sign| *sign == '█').count(), 0);

@@ -30,7 +30,8 @@ impl Chain {
         plan.real_keys = true;
         let (_, keys) = crate::keys::genesis(&plan, "{}");
         let (genesis, machine) = World::new(7, plan, Planted::default(), None).home_of(0);
-        let mut paths: Vec<String> = machine.disk.paths().into_iter().filter(|path| path.starts_with(LOG) && path.ends_with(".seg")).collect();
+        let mut paths: Vec<String> =
+            machine.disk.paths().into_iter().filter(|path| path.starts_with(LOG) && path.ends_with(".seg")).collect();
         paths.sort_unstable();
         let segments: Vec<Vec<u8>> = paths.iter().filter_map(|path| machine.disk.bytes(path)).collect();
         let kept = read_log(&segments).expect("a sound log");
@@ -134,10 +135,7 @@ fn a_block_with_one_wrong_field_is_refused_whoever_signed_it() {
         ("its proposer has no turn", Box::new(move |block| block.header.proposer_address = other)),
         ("the proposer is no validator", Box::new(|block| block.header.proposer_address = Address([7; 20]))),
         ("no last block, or none where", Box::new(|block| block.last_commit = None)),
-        (
-            "last_commit_hash",
-            Box::new(|block| block.last_commit.as_mut().expect("a last commit").signatures[0] = CommitSig::Absent),
-        ),
+        ("last_commit_hash", Box::new(|block| block.last_commit.as_mut().expect("a last commit").signatures[0] = CommitSig::Absent)),
         (
             "last commit: ",
             Box::new(|block| {
@@ -170,7 +168,11 @@ fn a_certificate_counts_each_validator_once_and_the_block_alone() {
         let time = chain.block().header.time;
         let set: Vec<Address> = chain.genesis.validator_set().iter().map(|validator| validator.address).collect();
         for (slot, address) in commit.signatures.iter_mut().zip(set) {
-            *slot = CommitSig::Commit(lockstep_types::commit::SlotSignature { address, timestamp: time, signature: lockstep_types::Signature([0; 64]) });
+            *slot = CommitSig::Commit(lockstep_types::commit::SlotSignature {
+                address,
+                timestamp: time,
+                signature: lockstep_types::Signature([0; 64]),
+            });
         }
         chain.signed(commit)
     };

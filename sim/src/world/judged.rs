@@ -209,7 +209,8 @@ impl World {
         }
         let sent_ns = self.flights.remove(&(from, to, bytes.clone()));
         let Some(text) = Message::decode(bytes).ok().and_then(|message| in_words(&message)) else { return };
-        let line = Line { t_ns: self.now, node: Some(to), event: Told::Frame, text, from: Some(from), sent_ns, state: self.state_of(Some(to)) };
+        let line =
+            Line { t_ns: self.now, node: Some(to), event: Told::Frame, text, from: Some(from), sent_ns, state: self.state_of(Some(to)) };
         self.trace.as_mut().expect("just seen").push(line);
     }
 }
@@ -235,7 +236,9 @@ fn in_words(message: &Message) -> Option<String> {
             let first = batch.0.first()?;
             Some(format!("{} and {} more", vote(first), batch.0.len() - 1))
         }
-        Message::Proposal { proposal, .. } => Some(format!("proposal {}/{} {}", proposal.height, proposal.round, short(&proposal.block_id))),
+        Message::Proposal { proposal, .. } => {
+            Some(format!("proposal {}/{} {}", proposal.height, proposal.round, short(&proposal.block_id)))
+        }
         Message::Part { height, .. } => Some(format!("part {height}")),
         Message::Polka(polka) => Some(format!("polka {}/{} {}", polka.height, polka.round, short(&polka.block_id))),
         Message::Commit(commit) => Some(format!("commit {}/{} {}", commit.height, commit.round, short(&commit.block_id))),

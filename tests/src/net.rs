@@ -1,9 +1,9 @@
 //! Networks of processes.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -32,6 +32,11 @@ pub struct Net {
 
 /// Validators of a network. One may fail, and three have more than two thirds.
 pub const VALIDATORS: usize = 4;
+/// Validators that may fail.
+const FAULTY: u64 = 1;
+/// How long a connection is dialled before it is given up, and how long until the next try at most (`docs/format-network.md`). A
+/// dial that began before the heal may have to end first.
+pub const RECONNECT: Duration = Duration::from_millis(5_000 + 2_000);
 
 impl Net {
     /// Makes the homes. Nothing runs.
@@ -79,10 +84,16 @@ impl Net {
 
     /// Starts a validator that does not run.
     pub fn start(&mut self, index: usize) {
+        self.start_with(index, &[]);
+    }
+
+    /// The same with further settings, each as `key=value`.
+    pub fn start_with(&mut self, index: usize, settings: &[&str]) {
         assert!(self.nodes[index].is_none(), "node{index} runs");
         let home = self.home(index);
         let (rpc, p2p) = (format!("rpc.laddr={}", self.rpc(index)), format!("p2p.laddr={}", self.p2p(index)));
-        let start = command(["start", "--home", text(&home), "--set", &rpc, "--set", &p2p]);
+        let mut start = command(["start", "--home", text(&home), "--set", &rpc, "--set", &p2p]);
+        start.args(settings.iter().flat_map(|setting| ["--set", setting]));
         self.nodes[index] = Some(Process::start(start, home.join("node.log")));
     }
 
@@ -183,6 +194,28 @@ impl Net {
         let mut tries = 0..;
         wait_until(&format!("node{index} commits {tx}"), || client.commit_tx(&format!("{tx}-{}", tries.next()?)).ok())
     }
+}
+
+/// How long after a heal the first commit may take: connections are back within [`RECONNECT`], and then rounds fail at most while
+/// validators find into one round, each of them lasting as long as its timeouts: twice the sum over k = 0..f+1 of propose,
+/// prevote and precommit at round r* + k, with r* the highest round at the heal. `home` is any validator's.
+pub fn heal_bound(home: &Path, highest_round: u64) -> Duration {
+    let genesis: Value = serde_json::from_slice(&std::fs::read(home.join("config/genesis.json")).expect("a genesis")).expect("JSON");
+    let ms = |name: &str| {
+        let value = find(&genesis, name).unwrap_or_else(|| panic!("genesis has no {name}: {genesis}"));
+        value.as_u64().or_else(|| value.as_str()?.parse().ok()).expect("milliseconds")
+    };
+    let cap = ms("timeout_cap_ms");
+    let step = |name: &str, round: u64| (ms(&format!("timeout_{name}_ms")) + ms(&format!("timeout_{name}_delta_ms")) * round).min(cap);
+    let rounds = highest_round..=highest_round + FAULTY + 1;
+    let sum: u64 = rounds.map(|round| step("propose", round) + 2 * step("vote", round)).sum();
+    RECONNECT + Duration::from_millis(2 * sum)
+}
+
+/// A field by its name, wherever it is.
+fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    let fields = value.as_object()?;
+    fields.get(name).or_else(|| fields.values().find_map(|inner| find(inner, name)))
 }
 
 impl Default for Net {

@@ -23,10 +23,17 @@ const PORTS: std::ops::Range<u16> = 10_000..19_800;
 /// and cargo says where it lies. `LOCKSTEP_BIN` names another one.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| std::env::var_os("LOCKSTEP_BIN").map_or_else(build, PathBuf::from))
+    BINARY.get_or_init(|| std::env::var_os("LOCKSTEP_BIN").map_or_else(|| build("lockstep", "--bin", "lockstep"), PathBuf::from))
 }
 
-fn build() -> PathBuf {
+/// The program that floods a node (`tests/examples/flood`), built as [`binary`] is; `LOCKSTEP_FLOOD_BIN` names another one.
+pub fn flooder() -> &'static Path {
+    static FLOODER: OnceLock<PathBuf> = OnceLock::new();
+    FLOODER
+        .get_or_init(|| std::env::var_os("LOCKSTEP_FLOOD_BIN").map_or_else(|| build("lockstep-tests", "--example", "flood"), PathBuf::from))
+}
+
+fn build(package: &str, kind: &str, target: &str) -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // Build scripts ask to run again when these change, and what cargo tells a test about its package is not for them.
@@ -36,7 +43,7 @@ fn build() -> PathBuf {
         build.env_remove(name);
     }
     let built = build
-        .args(["build", "--release", "--package", "lockstep", "--bin", "lockstep", "--message-format=json", "--manifest-path"])
+        .args(["build", "--release", "--package", package, kind, target, "--message-format=json", "--manifest-path"])
         .arg(workspace)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -45,7 +52,7 @@ fn build() -> PathBuf {
     assert!(built.status.success(), "the program does not build");
     let messages = String::from_utf8(built.stdout).expect("cargo writes text");
     let executable = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
-        let is_ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == "lockstep";
+        let is_ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == target;
         message["executable"].as_str().filter(|_| is_ours).map(PathBuf::from)
     });
     executable.expect("cargo names what it built")
@@ -122,6 +129,25 @@ impl Process {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The processor time that it has used so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        // The name, in parentheses, may hold anything; user and system time are the 12th and 13th field after it.
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
+    }
+
+    /// Memory that it holds, and the most that it ever held, in bytes.
+    pub fn resident(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        (kib("VmRSS:").unwrap_or(0) * 1024, kib("VmHWM:").unwrap_or(0) * 1024)
     }
 
     /// Sends a signal, to a process that still runs.

@@ -15,20 +15,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lockstep_tests::load::{Load, Via};
-use lockstep_tests::net::VALIDATORS;
+use lockstep_tests::net::{RECONNECT, VALIDATORS, heal_bound};
 use lockstep_tests::program::{Process, command_in, run, text, wait_until};
 use lockstep_tests::rpc::{Client, Endpoint};
-use serde_json::Value;
 use tempfile::TempDir;
 
-/// Validators that may fail.
-const FAULTY: u64 = 1;
 /// How far the others go on without one that is cut off.
 const GAP: u64 = 500;
-/// How long a connection is dialled before it is given up, and how long until the next try at most (`docs/format-network.md`). A
-/// dial that began before the heal may have to end first.
-const RECONNECT: Duration = Duration::from_millis(5_000 + 2_000);
-
 /// Namespaces and the cables between them. They go when this is dropped.
 struct Cables {
     names: Vec<String>,
@@ -154,30 +147,11 @@ impl Machines {
         }
     }
 
-    /// How long after the heal the first commit may take: connections are back within [`RECONNECT`], and then rounds fail at
-    /// most while validators find into one round, each of them lasting as long as its timeouts:
-    /// twice the sum over k = 0..f+1 of propose, prevote and precommit at round r* + k, with r* the highest round at the heal.
+    /// How long after the heal the first commit may take.
     fn bound(&self) -> Duration {
-        let genesis: Value =
-            serde_json::from_slice(&std::fs::read(self.home(0).join("config/genesis.json")).expect("a genesis")).expect("JSON");
-        let ms = |name: &str| {
-            let value = find(&genesis, name).unwrap_or_else(|| panic!("genesis has no {name}: {genesis}"));
-            value.as_u64().or_else(|| value.as_str()?.parse().ok()).expect("milliseconds")
-        };
         let highest = (0..VALIDATORS).map(|index| self.client(index).metric("lockstep_consensus_round").expect("a round")).max();
-        let highest = highest.expect("four validators");
-        let cap = ms("timeout_cap_ms");
-        let step = |name: &str, round: u64| (ms(&format!("timeout_{name}_ms")) + ms(&format!("timeout_{name}_delta_ms")) * round).min(cap);
-        let rounds = highest..=highest + FAULTY + 1;
-        let sum: u64 = rounds.map(|round| step("propose", round) + 2 * step("vote", round)).sum();
-        RECONNECT + Duration::from_millis(2 * sum)
+        heal_bound(&self.home(0), highest.expect("four validators"))
     }
-}
-
-/// A field by its name, wherever it is.
-fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    let fields = value.as_object()?;
-    fields.get(name).or_else(|| fields.values().find_map(|inner| find(inner, name)))
 }
 
 /// The cables, or why there are none.

@@ -11,6 +11,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 mod allocation;
 mod certificates;
 mod clients;
+mod corpus;
 mod files;
 mod peers;
 mod replica;
@@ -18,6 +19,15 @@ mod room;
 mod seeds;
 mod table;
 
+// The targets of the fuzzer, which is a workspace of its own.
+#[path = "../../../fuzz/src/targets/mod.rs"]
+#[allow(unreachable_pub, reason = "public in the fuzzer's library")]
+mod targets;
+
+// A peer whose bytes are written by hand, as the program that floods has it.
+#[path = "../../examples/flood/peer.rs"]
+#[allow(dead_code, reason = "shared with the program")]
+mod hand;
 // The desks of the crates' own tests: a replica between peers that a test plays, and a node that serves a small chain. What
 // of them is not used here changes with those tests.
 #[path = "../../../rpc/tests/rpc/chain.rs"]

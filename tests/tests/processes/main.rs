@@ -1,7 +1,9 @@
-//! Whole networks of real processes: killed, stopped, frozen, damaged and attacked.
+//! Whole networks of real processes: killed, stopped, frozen, damaged, flooded, lied to and attacked.
 
 mod damage;
+mod flood;
 mod freeze;
 mod hostile;
 mod kill;
+mod proxy;
 mod stop;

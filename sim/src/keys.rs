@@ -20,6 +20,7 @@ pub(crate) fn genesis(plan: &Plan, app_state: &str) -> (Genesis, Vec<PrivateKey>
     let members: Vec<Member> = plan.powers.iter().enumerate().map(member).collect();
     let chain_id = ChainId::new("simulated").expect("it follows the rule");
     let time: Time = GENESIS.parse().expect("it is a time");
-    let genesis = genesis_of(chain_id, time, plan.params(), &members, app_state).expect("plans follow the rules of genesis, and `app_state` is JSON");
+    let genesis =
+        genesis_of(chain_id, time, plan.params(), &members, app_state).expect("plans follow the rules of genesis, and `app_state` is JSON");
     (genesis, members.into_iter().map(|member| member.validator_key).collect())
 }

@@ -9,13 +9,13 @@ use lockstep_genesis::Genesis;
 use lockstep_replica::execution::Executor;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, Told, decided};
-use lockstep_replica::seam::{AskId, LogRecord, Outcome, ReadAnswer, ReadQuestion, Peer, Ticket, Write};
-use lockstep_replica::source::BlockSource;
+use lockstep_replica::seam::{AskId, LogRecord, Outcome, Peer, ReadAnswer, ReadQuestion, Ticket, Write};
 use lockstep_replica::signing::{Me, guard_owner};
+use lockstep_replica::source::BlockSource;
 use lockstep_replica::{ChainState, Config, Fence, Input, Replica};
 use lockstep_storage::guard::{Guard, GuardRecord};
+use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader};
 use lockstep_storage::quarantine::Quarantine;
-use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader, Record};
 use lockstep_storage::results::Results;
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::state_tree::Path;
@@ -327,7 +327,8 @@ impl Running {
         let polka = consensus.votes(consensus.round(), VoteType::Prevote)?.quorum_block()?;
         let is_here = self.bodies.valid.contains(&polka.hash) && self.bodies.durable.contains(&polka.hash);
         let is_remembered = consensus.valid().is_some_and(|valid| valid.round == consensus.round() && valid.block_id == polka);
-        (is_here && (consensus.current_step() == Step::Prevote || !is_remembered)).then(|| format!("a polka of height {}, round {} is not acted on", consensus.height(), consensus.round()))
+        (is_here && (consensus.current_step() == Step::Prevote || !is_remembered))
+            .then(|| format!("a polka of height {}, round {} is not acted on", consensus.height(), consensus.round()))
     }
 
     /// A block was executed.

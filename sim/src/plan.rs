@@ -148,6 +148,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// What this seed does.
+    #[cfg(test)]
     pub(crate) fn draw(seed: u64) -> Self {
         Self::draw_within(seed, None)
     }
@@ -184,7 +185,8 @@ impl Plan {
     fn draw_on(seed: u64, validators: Option<usize>, budget: Option<Budget>) -> Self {
         let mut topology = Stream::new(seed, "topology");
         // Fewer than four have nobody with less than a third of the power, or few.
-        let n = *topology.pick(if budget.is_some() { &[4, 4, 4, 4, 5, 6, 7, 10] } else { &[1, 2, 3, 4, 4, 4, 4, 4, 4, 5, 6, 7, 7, 10, 13] });
+        let n =
+            *topology.pick(if budget.is_some() { &[4, 4, 4, 4, 5, 6, 7, 10] } else { &[1, 2, 3, 4, 4, 4, 4, 4, 4, 5, 6, 7, 7, 10, 13] });
         let powers = validators.map_or_else(|| powers(n, &mut topology), |n| vec![10; n]);
         let followers = if topology.chance(750) { 0 } else { usize::try_from(topology.between(1, 3)).expect("few") };
         let mut dice = Stream::new(seed, "liars");

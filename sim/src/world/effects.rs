@@ -5,8 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use lockstep_app::CheckKind;
 use lockstep_replica::check::{build, check_with};
-use lockstep_replica::seam::{Lane, Mono, ReadAnswer, ReadQuestion, Reply, Report, Write};
-use lockstep_replica::source::BlockSource;
+use lockstep_replica::seam::{Lane, Mono, ReadQuestion, Reply, Report, Write};
 use lockstep_replica::wire::Message;
 use lockstep_replica::{Effect, Input, Now};
 use lockstep_storage::guard::GuardRecord;
@@ -60,7 +59,10 @@ impl World {
         // A state that was damaged is made again from the beginning.
         let machine = &mut self.machines[node];
         if started.flushed < machine.flushed && machine.rot.times == 0 {
-            return violation("I5", format!("node {node} wrote the state of height {} and finds that of {}", machine.flushed, started.flushed));
+            return violation(
+                "I5",
+                format!("node {node} wrote the state of height {} and finds that of {}", machine.flushed, started.flushed),
+            );
         }
         machine.flushed = started.flushed;
         for healed in &started.healed {
@@ -368,7 +370,9 @@ impl World {
                     _ => Ok(()),
                 }
             }
-            Report::Note(note) if (self.is_honest(node) || self.machines[node].ailing.is_restored()) && note.contains("Nothing is signed any more") => {
+            Report::Note(note)
+                if (self.is_honest(node) || self.machines[node].ailing.is_restored()) && note.contains("Nothing is signed any more") =>
+            {
                 self.stops_signing(node, note)
             }
             _ => Ok(()),

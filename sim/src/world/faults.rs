@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use lockstep_types::Round;
 
-use super::{Boundary, ForcedCrash, Clogging, Cutting, Deafness, Eclipse, Outcome, What, World, violation};
+use super::{Boundary, Clogging, Cutting, Deafness, Eclipse, ForcedCrash, Outcome, What, World};
 use crate::coverage::{Kind, Step};
 use crate::disk::{self, Survival, When};
 use crate::plan::{Hushed, MS};
@@ -416,7 +416,8 @@ impl World {
 
     fn draw_cut(&self, lasts_ns: u64, dice: &mut Stream) -> Option<Fault> {
         let n = self.machines.len();
-        let alone = |node: usize| (0..n).filter(move |other| *other != node).flat_map(move |other| [(node, other), (other, node)]).collect();
+        let alone =
+            |node: usize| (0..n).filter(move |other| *other != node).flat_map(move |other| [(node, other), (other, node)]).collect();
         let (shape, links): (Shape, Vec<(usize, usize)>) = match dice.below(10) {
             0 => return None,
             1 => (Shape::Alone, alone(dice.place(n))),
@@ -553,7 +554,11 @@ impl World {
     fn heal(&mut self, mut core: Vec<(usize, i64)>, seed: u64) -> Outcome {
         let mut dice = Stream::new(seed, "heal");
         // In a list that lost some of its faults others may have rotted by now than when it was drawn.
-        if core.iter().any(|(node, _)| *node >= self.machines.len() || self.machines[*node].ailing.is_for_good || (self.plan.leave_rest_broken && !self.is_beyond && self.is_rotten(*node))) {
+        if core.iter().any(|(node, _)| {
+            *node >= self.machines.len()
+                || self.machines[*node].ailing.is_for_good
+                || (self.plan.leave_rest_broken && !self.is_beyond && self.is_rotten(*node))
+        }) {
             core = self.choose_core(&mut dice).into_iter().map(|node| (node, 0)).collect();
         }
         self.healed = true;

@@ -9,8 +9,8 @@ use lockstep_genesis::{GenesisDraft, GenesisValidator};
 use lockstep_replica::recovery::genesis_state;
 use lockstep_rpc::json;
 use lockstep_rpc::server::probe;
-use lockstep_types::state_tree::ics23::CommitmentProof;
 use lockstep_types::state_tree::Proof;
+use lockstep_types::state_tree::ics23::CommitmentProof;
 use lockstep_types::{AppHash, ChainId, ConsensusParams, Hash, Power, PrivateKey, Time, block, commit, merkle};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -122,8 +122,11 @@ pub(super) fn transaction(bytes: &[u8], meter: Meter) {
     static HOST: OnceLock<(Host, State)> = OnceLock::new();
     let (host, state) = HOST.get_or_init(|| {
         let host = Host::new(Arc::new(Kv));
-        let validator =
-            GenesisValidator { public_key: PrivateKey::from_seed(&[1; 32]).public_key(), power: Power::new(10).expect("small"), name: String::new() };
+        let validator = GenesisValidator {
+            public_key: PrivateKey::from_seed(&[1; 32]).public_key(),
+            power: Power::new(10).expect("small"),
+            name: String::new(),
+        };
         let draft = GenesisDraft {
             genesis_time: Time::new(1_767_323_045, 0).expect("a time"),
             chain_id: ChainId::new("test-chain").expect("a name"),
@@ -136,8 +139,7 @@ pub(super) fn transaction(bytes: &[u8], meter: Meter) {
         let (_, state, _) = genesis_state(&host, &genesis).expect("a state");
         (host, state)
     });
-    let verdicts = [CheckKind::New, CheckKind::Recheck].map(|kind| {
-        bounded(bytes.len(), PER_BYTE, OVERHEAD, meter, || host.check_tx(state, bytes, kind))
-    });
+    let verdicts = [CheckKind::New, CheckKind::Recheck]
+        .map(|kind| bounded(bytes.len(), PER_BYTE, OVERHEAD, meter, || host.check_tx(state, bytes, kind)));
     assert_eq!(verdicts[0].code == 0, verdicts[1].code == 0, "nothing changed between the two");
 }

@@ -336,7 +336,8 @@ pub(super) fn disk_results(bytes: &[u8], _: Meter) {
             match Results::open(disk.disk(), "log", &SEGMENTS, Some(u64::MAX)) {
                 Ok(results) => {
                     check_results(&results, &mut model, promised);
-                    segment = results.reader().open_segment().map_or(0, |open| SEGMENTS.iter().position(|first| *first == open).unwrap_or(0));
+                    segment =
+                        results.reader().open_segment().map_or(0, |open| SEGMENTS.iter().position(|first| *first == open).unwrap_or(0));
                     open = Some(results);
                 }
                 Err(_) => disk = cut(&disk, &mut choices),

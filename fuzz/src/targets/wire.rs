@@ -9,9 +9,7 @@ use lockstep_types::block::{Block, Header, Part, cut};
 use lockstep_types::evidence::Evidence;
 use lockstep_types::merkle;
 use lockstep_types::quorum::Quorum;
-use lockstep_types::{
-    ChainId, Commit, Polka, Power, PrivateKey, Proposal, Round, TxResult, ValidatorSet, ValidatorUpdate, Vote, codec,
-};
+use lockstep_types::{ChainId, Commit, Polka, Power, PrivateKey, Proposal, Round, TxResult, ValidatorSet, ValidatorUpdate, Vote, codec};
 
 use super::{BORSH_BYTES, Meter, OVERHEAD, PER_BYTE, bounded, canonical};
 

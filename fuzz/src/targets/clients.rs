@@ -56,9 +56,14 @@ pub(super) fn rpc_query(bytes: &[u8], meter: Meter) {
 }
 
 fn answered<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8], meter: Meter) -> Option<T> {
-    same_meaning(bytes, PER_BYTE_JSON, OVERHEAD, meter, serde_json::from_slice::<T>, |value| {
-        serde_json::to_vec(value).expect("what was read is written")
-    })
+    same_meaning(
+        bytes,
+        PER_BYTE_JSON,
+        OVERHEAD,
+        meter,
+        |bytes| serde_json::from_slice::<T>(bytes),
+        |value| serde_json::to_vec(value).expect("what was read is written"),
+    )
 }
 
 /// Answers of a node, as the client reads them; the first byte says which. What they convert to is never more than they say.
@@ -70,7 +75,7 @@ pub(super) fn rpc_answer(bytes: &[u8], meter: Meter) {
         2 => drop(answered::<json::BlockAnswer>(bytes, meter)),
         3 => {
             if let Some(answer) = answered::<json::HeaderAnswer>(bytes, meter) {
-                let _ = block::Header::try_from(&answer.header).map(|header| header.hash());
+                let _ = answer.header.as_ref().map(|header| block::Header::try_from(header).map(|header| header.hash()));
             }
         }
         4 => {

@@ -35,7 +35,7 @@ pub(super) fn genesis(bytes: &[u8], meter: Meter) {
     };
     let minified = Genesis::parse(genesis.to_minified_json().as_bytes()).expect("what is written is accepted");
     assert_eq!(minified.hash(), genesis.hash(), "white space means nothing");
-    assert!(!genesis.validator_set().is_empty(), "a chain has a validator");
+    assert!(genesis.validator_set().len() > 0, "a chain has a validator");
 }
 
 /// `config.toml`.

@@ -97,7 +97,7 @@ fn same_meaning<T: PartialEq + Debug, E: Debug>(
 /// Choices, drawn from the input until it is used up.
 struct Choices<'a>(&'a [u8]);
 
-impl<'a> Choices<'a> {
+impl Choices<'_> {
     fn next(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
@@ -107,13 +107,5 @@ impl<'a> Choices<'a> {
     /// A small number; zero when the input is used up.
     fn below(&mut self, bound: u8) -> u8 {
         self.next().unwrap_or(0) % bound
-    }
-
-    /// Bytes behind a length of two bytes, as many as there are.
-    fn piece(&mut self) -> &'a [u8] {
-        let len = usize::from(self.next().unwrap_or(0)) | usize::from(self.next().unwrap_or(0)) << 8;
-        let (piece, rest) = self.0.split_at(len.min(self.0.len()));
-        self.0 = rest;
-        piece
     }
 }

@@ -37,8 +37,8 @@ use crate::support::*;
 const PER_BYTE: usize = 32;
 /// And beside that: the first places of nested lists, and the text of an error.
 const OVERHEAD: usize = 32 << 10;
-/// What borsh reserves for a byte string or a text, whatever its length field says. What peers send in numbers is read without it
-/// ([`codec::read_bytes`]); left are the texts of a handshake, which a connection sends once, and what our own disk holds.
+/// What borsh reserves for a byte string or a text, whatever its length field says. What strangers send is read without it
+/// ([`codec::read_bytes`]); left is what our own disk holds.
 const BORSH_BYTES: usize = 1 << 20;
 /// What going through a damaged log takes, a piece at a time.
 const SCAN_BYTES: usize = 1 << 20;
@@ -72,7 +72,7 @@ const CLAIMS: [u32; 22] = [
     u32::MAX,
 ];
 /// Up to this length every byte takes every value; beyond it, those at which formats change their mind.
-const EVERY_VALUE_BYTES: usize = 700;
+pub(crate) const EVERY_VALUE_BYTES: usize = 700;
 const SOME_VALUES: [u8; 8] = [0, 1, 2, 0x22, 0x7b, 0x7f, 0x80, 0xff];
 
 /// Bytes allocated by this, in all.
@@ -83,12 +83,17 @@ fn allocated<T>(run: impl FnOnce() -> T) -> (usize, T) {
     (stats.bytes_allocated + usize::try_from(stats.bytes_reallocated.max(0)).expect("not negative"), done)
 }
 
+/// Whether every byte takes every value however long the bytes are: nightly, since it takes an hour.
+pub(crate) fn is_thorough() -> bool {
+    std::env::var_os("LOCKSTEP_EVERY_BYTE").is_some()
+}
+
 /// Every change, cut and claim of good bytes, in turn.
-fn changed(good: &[u8], mut with: impl FnMut(&[u8], &str)) {
+pub(crate) fn changed(good: &[u8], mut with: impl FnMut(&[u8], &str)) {
     let mut bytes = good.to_vec();
     for at in 0..good.len() {
         let all = 0..=u8::MAX;
-        let values: Vec<u8> = if good.len() <= EVERY_VALUE_BYTES { all.collect() } else { SOME_VALUES.to_vec() };
+        let values: Vec<u8> = if good.len() <= EVERY_VALUE_BYTES || is_thorough() { all.collect() } else { SOME_VALUES.to_vec() };
         for value in values {
             bytes[at] = value;
             with(&bytes, "a changed byte");
@@ -125,7 +130,7 @@ fn attack<T, E: std::fmt::Debug>(name: &str, good: &[u8], overhead: usize, decod
 }
 
 /// Runs a test in a process of its own, where nothing beside it allocates.
-fn alone(name: &str, run: impl FnOnce()) {
+pub(crate) fn alone(module: &str, name: &str, run: impl FnOnce()) {
     const ALONE: &str = "LOCKSTEP_ATTACKS_ALONE";
     if std::env::var_os(ALONE).is_some() {
         run();
@@ -133,7 +138,7 @@ fn alone(name: &str, run: impl FnOnce()) {
     }
     let program = std::env::current_exe().expect("this program");
     let mut again = Command::new(program);
-    again.args(["--exact", &format!("allocation::{name}"), "--nocapture", "--test-threads=1"]).env(ALONE, "1");
+    again.args(["--exact", &format!("{module}::{name}"), "--nocapture", "--test-threads=1"]).env(ALONE, "1");
     let ended = again.output().expect("it starts");
     let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success() && out.contains("1 passed"), "{out}{err}");
@@ -141,7 +146,7 @@ fn alone(name: &str, run: impl FnOnce()) {
 
 #[test]
 fn attack_08_bytes_of_peers_allocate_what_they_are() {
-    alone("attack_08_bytes_of_peers_allocate_what_they_are", || {
+    alone("allocation", "attack_08_bytes_of_peers_allocate_what_they_are", || {
         for (name, value, _) in examples::messages() {
             attack(name, &value.encode(), OVERHEAD, Message::decode);
         }
@@ -166,7 +171,10 @@ fn attack_08_bytes_of_peers_allocate_what_they_are() {
             validator: Some(ValidatorBinding { public_key: [1; 32], signature: [2; 64] }),
         };
         let bytes = borsh::to_vec(&handshake).expect("encodes");
-        attack("handshake", &bytes, OVERHEAD + BORSH_BYTES, Handshake::try_from_slice);
+        attack("handshake", &bytes, OVERHEAD, Handshake::try_from_slice);
+        // The first message of a stream: layout, lane of votes, handshake, instance. Less than this no peer has to prove.
+        let opening = [&[1, 0][..], &bytes, &8u64.to_le_bytes()].concat();
+        attack("opening", &opening, 4 << 10, lockstep_network::probe::opening);
 
         let made = Made::of(2);
         let (_, body, commit) = made.block(2);
@@ -181,10 +189,36 @@ fn attack_08_bytes_of_peers_allocate_what_they_are() {
     });
 }
 
+/// A lane has one buffer of two frames for its life. Whatever a stream claims, it gets no more than that and what it really sent.
+#[test]
+fn attack_07_a_stream_of_frames_allocates_one_buffer_and_what_it_sends() {
+    const BUFFER_BYTES: usize = 2 * (5 + lockstep_network::FRAME_PAYLOAD_BYTES_MAX);
+    alone("allocation", "attack_07_a_stream_of_frames_allocates_one_buffer_and_what_it_sends", || {
+        let read = |bytes: &[u8]| lockstep_network::probe::Stream::default().take(bytes, drop);
+        for (_, value, _) in examples::messages() {
+            let bytes = value.encode();
+            let length = u32::try_from(bytes.len() + 1).expect("short").to_le_bytes();
+            let stream = [&length[..], &[1], &bytes, &[1, 0, 0, 0, 0], &length, &[1], &bytes].concat();
+            attack("frames", &stream, BUFFER_BYTES + 1024, read);
+        }
+        let largest = lockstep_network::FRAME_PAYLOAD_BYTES_MAX + 1;
+        for claim in [0, largest - 1, largest, largest + 1, i32::MAX as usize, u32::MAX as usize] {
+            let claim = u32::try_from(claim).expect("a length field").to_le_bytes();
+            let (taken, answer) = allocated(|| read(&[&claim[..], &[1; 100]].concat()).is_ok());
+            assert!(taken <= BUFFER_BYTES + 1024, "{claim:?}: {taken} bytes");
+            assert_eq!(
+                answer,
+                (1..=largest).contains(&(u32::from_le_bytes(claim) as usize)),
+                "{claim:?} is refused exactly when it is too long"
+            );
+        }
+    });
+}
+
 /// The densest inputs there are: empty transactions, four bytes each, as many as fit.
 #[test]
 fn attack_08_the_densest_inputs_allocate_what_they_are() {
-    alone("attack_08_the_densest_inputs_allocate_what_they_are", || {
+    alone("allocation", "attack_08_the_densest_inputs_allocate_what_they_are", || {
         let made = Made::of(1);
         let mut block = Block::decode(&made.block(1).1).expect("a block");
         block.txs = vec![Tx(Vec::new()); lockstep_types::block::TXS_MAX];
@@ -201,7 +235,7 @@ fn attack_08_the_densest_inputs_allocate_what_they_are() {
 
 #[test]
 fn attack_08_files_of_the_operator_allocate_what_they_are() {
-    alone("attack_08_files_of_the_operator_allocate_what_they_are", || {
+    alone("allocation", "attack_08_files_of_the_operator_allocate_what_they_are", || {
         let good = genesis(4).to_json();
         attack("genesis", good.as_bytes(), OVERHEAD, Genesis::parse);
         attack("validator key", keys::validator_key_json(&key(1)).as_bytes(), OVERHEAD, keys::parse_validator_key);
@@ -219,7 +253,7 @@ fn attack_08_files_of_the_operator_allocate_what_they_are() {
 
 #[test]
 fn attack_08_records_of_the_disk_allocate_what_they_are() {
-    alone("attack_08_records_of_the_disk_allocate_what_they_are", || {
+    alone("allocation", "attack_08_records_of_the_disk_allocate_what_they_are", || {
         let disk = OVERHEAD + BORSH_BYTES;
         let mine = OwnMessage::Vote(vote());
         let record = guard_record(&mine, &[], Some(&polka()), Some(&polka()), &chain_id(), &lockstep_types::Hash([7; 32]));
@@ -256,7 +290,7 @@ fn attack_08_records_of_the_disk_allocate_what_they_are() {
 /// all that fits under checksums that hold.
 #[test]
 fn attack_08_opening_damaged_files_allocates_what_they_are() {
-    alone("attack_08_opening_damaged_files_allocates_what_they_are", || {
+    alone("allocation", "attack_08_opening_damaged_files_allocates_what_they_are", || {
         let options = LogOptions { salt: SALT, segment_bytes: 1 << 20 };
         let memory = Memory::shared();
         logged(&memory);
@@ -370,7 +404,7 @@ fn attack_08_opening_damaged_files_allocates_what_they_are() {
 /// Proofs that a client reads from a node it does not trust.
 #[test]
 fn attack_08_proofs_allocate_what_they_are() {
-    alone("attack_08_proofs_allocate_what_they_are", || {
+    alone("allocation", "attack_08_proofs_allocate_what_they_are", || {
         let state =
             crate::chain::State::from([(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), b"2".to_vec()), (b"c".to_vec(), b"3".to_vec())]);
         for key in [b"a".as_slice(), b"nothing"] {
@@ -389,7 +423,7 @@ fn attack_45_requests_allocate_what_they_are() {
     const PER_BYTE: usize = 96;
     /// Both ends of the connection, header and answer.
     const OVERHEAD: usize = 1 << 20;
-    alone("attack_45_requests_allocate_what_they_are", || {
+    alone("allocation", "attack_45_requests_allocate_what_they_are", || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let (_node, _server, addr) = crate::node::Node::new(crate::chain::Chain::story()).serve().await;
@@ -428,7 +462,7 @@ fn attack_45_requests_allocate_what_they_are() {
 /// The text of a transaction of the bundled application.
 #[test]
 fn attack_08_transactions_allocate_what_they_are() {
-    alone("attack_08_transactions_allocate_what_they_are", || {
+    alone("allocation", "attack_08_transactions_allocate_what_they_are", || {
         let host = lockstep_app::Host::new(Arc::new(Kv));
         let (_, state, _) = start(&genesis(4));
         for good in ["key=value", "a:b"] {

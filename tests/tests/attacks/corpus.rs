@@ -1,5 +1,5 @@
 //! The targets of the fuzzer without the fuzzer: the inputs that are kept in `fuzz/corpus`, and the good bytes of every format
-//! that fuzzing began with, with every single byte inverted and every cut.
+//! that fuzzing began with, changed in every way that is near.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,10 @@ use lockstep_genesis::keys;
 use lockstep_network::{Handshake, ValidatorBinding};
 use lockstep_replica::results::{KeptBlock, kept_tx};
 use lockstep_replica::signing::{OwnMessage, guard_owner, guard_record};
+use lockstep_sim::disk::Dice;
 use lockstep_types::{TxResult, codec};
 
-use crate::allocation::alone;
+use crate::allocation::{EVERY_VALUE_BYTES, alone, changed, is_thorough};
 use crate::desk::Made;
 use crate::files::{INDEX, Memory, RESULTS, SEGMENT, guarded, logged, resulted};
 use crate::support::*;
@@ -181,24 +182,29 @@ fn rpc_answers() -> Vec<(&'static str, Vec<u8>)> {
         let mut seeds = Vec::new();
         for (which, question) in questions {
             let reply = http.post(question.as_bytes()).await;
-            let reply: serde_json::Value = serde_json::from_slice(reply.body.as_ref()).expect("JSON");
+            let reply: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
             let result = reply.get("result").unwrap_or_else(|| panic!("{question} is answered by {reply}"));
-            seeds.push(("rpc_answer", [&[which], result.to_string().as_bytes()].concat()));
+            seeds.push(("rpc_answer", [&[which][..], result.to_string().as_bytes()].concat()));
         }
         seeds
     })
 }
 
-/// With `LOCKSTEP_WRITE_SEEDS` set the seeds are written beside the corpus, for the fuzzer to begin with.
+/// Targets of which one run takes long: files and whole stores on a simulated disk.
+const SLOW: [&str; 8] = ["guard_file", "log_file", "results_file", "settings", "disk_log", "disk_guard", "disk_state", "disk_results"];
+
+/// Every byte with every value, every cut, every claim of a length; longer and slower ones at some of their places, unless
+/// `LOCKSTEP_EVERY_BYTE` is set. With `LOCKSTEP_WRITE_SEEDS` set the good bytes are written beside the corpus, for the fuzzer
+/// to begin with.
 #[test]
-fn good_bytes_and_what_is_near_them_keep_the_promises_of_every_target() {
-    alone("corpus", "good_bytes_and_what_is_near_them_keep_the_promises_of_every_target", || {
+fn attack_76_every_bad_byte_is_refused_or_means_what_it_says() {
+    alone("corpus", "attack_76_every_bad_byte_is_refused_or_means_what_it_says", || {
+        /// Longer or slower ones are changed at so many places.
+        const PLACES: usize = 100;
         let seeds = seeds();
         for target in targets::TARGETS {
-            assert!(seeds.iter().any(|(name, _)| *name == target.name), "{} has a seed", target.name);
+            assert!(seeds.iter().any(|(name, _)| *name == target.name), "{} has good bytes", target.name);
         }
-        /// Longer seeds are changed at fewer places.
-        const PLACES_MAX: usize = 300;
         for (at, (name, good)) in seeds.iter().enumerate() {
             if std::env::var_os("LOCKSTEP_WRITE_SEEDS").is_some() {
                 let folder = folder().join(name);
@@ -206,10 +212,16 @@ fn good_bytes_and_what_is_near_them_keep_the_promises_of_every_target() {
                 fs::write(folder.join(format!("seed-{at}")), good).expect("written");
             }
             targets::run(name, good, meter);
+            if is_thorough() || (good.len() <= EVERY_VALUE_BYTES && !SLOW.contains(name)) {
+                changed(good, |bytes, _| targets::run(name, bytes, meter));
+                continue;
+            }
             let mut bytes = good.clone();
-            for place in (0..good.len()).step_by(good.len().div_ceil(PLACES_MAX).max(1)) {
-                bytes[place] ^= 0xff;
-                targets::run(name, &bytes, meter);
+            for place in (0..good.len()).step_by(good.len().div_ceil(PLACES).max(1)) {
+                for value in [0, !good[place], good[place] ^ 1] {
+                    bytes[place] = value;
+                    targets::run(name, &bytes, meter);
+                }
                 bytes[place] = good[place];
                 targets::run(name, &good[..place], meter);
             }
@@ -221,15 +233,81 @@ fn good_bytes_and_what_is_near_them_keep_the_promises_of_every_target() {
 fn the_kept_corpus_keeps_the_promises_of_every_target() {
     alone("corpus", "the_kept_corpus_keeps_the_promises_of_every_target", || {
         for target in targets::TARGETS {
-            let folder = folder().join(target.name);
-            let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-            let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-            paths.sort();
-            assert!(!paths.is_empty(), "{} has a corpus", target.name);
-            for path in paths {
+            for path in kept(target.name) {
                 println!("{}", path.display());
                 (target.run)(&fs::read(&path).expect("it is read"), meter);
             }
         }
     });
+}
+
+/// Several changes at once, drawn: what a fuzzer does, without its sight. `LOCKSTEP_DRAWN` says how many inputs for each target.
+#[test]
+fn drawn_changes_keep_the_promises_of_every_target() {
+    const DRAWN: u64 = 3_000;
+    const SLOW_DRAWN: u64 = 60;
+    const INPUT_BYTES_MAX: usize = 8 << 10;
+    alone("corpus", "drawn_changes_keep_the_promises_of_every_target", || {
+        let asked: Option<u64> = std::env::var("LOCKSTEP_DRAWN").ok().map(|count| count.parse().expect("a count"));
+        let seeds = seeds();
+        for target in targets::TARGETS {
+            let mut pool: Vec<Vec<u8>> = seeds.iter().filter(|(name, _)| *name == target.name).map(|(_, good)| good.clone()).collect();
+            pool.extend(kept(target.name).into_iter().map(|path| fs::read(path).expect("it is read")));
+            let count = asked.unwrap_or(if SLOW.contains(&target.name) { SLOW_DRAWN } else { DRAWN });
+            let mut dice = Dice::new(u64::from_le_bytes(*b"a corpus"));
+            for _ in 0..count {
+                let mut bytes = pick(&mut dice, &pool).clone();
+                for _ in 0..=dice.below(4) {
+                    change(&mut dice, &mut bytes, &pool);
+                }
+                bytes.truncate(INPUT_BYTES_MAX);
+                let done = std::panic::catch_unwind(|| (target.run)(&bytes, meter));
+                assert!(done.is_ok(), "{} does not keep its promise for {}", target.name, hex::encode(&bytes));
+            }
+        }
+    });
+}
+
+fn pick<'a, T>(dice: &mut Dice, of: &'a [T]) -> &'a T {
+    &of[usize::try_from(dice.below(of.len() as u64)).expect("a place")]
+}
+
+/// One change of the kinds that fuzzers make.
+fn change(dice: &mut Dice, bytes: &mut Vec<u8>, pool: &[Vec<u8>]) {
+    let below = |dice: &mut Dice, bound: usize| usize::try_from(dice.below(bound.max(1) as u64)).expect("a place");
+    let at = below(dice, bytes.len());
+    let end = (at + 1 + below(dice, 16)).min(bytes.len());
+    match dice.below(8) {
+        0 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
+        1 if at < bytes.len() => bytes[at] = *pick(dice, &[0, 1, 2, 0x22, 0x2d, 0x39, 0x5c, 0x7b, 0x7f, 0x80, 0xff]),
+        2 => drop(bytes.drain(at.min(end)..end)),
+        3 => {
+            let again = bytes[at.min(end)..end].to_vec();
+            bytes.splice(at..at, again);
+        }
+        4 => {
+            let new: Vec<u8> = (0..=below(dice, 8)).map(|_| dice.roll().to_le_bytes()[0]).collect();
+            bytes.splice(at..at, new);
+        }
+        5 => {
+            let claim = *pick(dice, &[0u32, 1, 64, 65, 256, 4_096, 65_536, 1 << 20, i32::MAX as u32, u32::MAX]);
+            let end = (at + 4).min(bytes.len());
+            bytes[at..end].copy_from_slice(&claim.to_le_bytes()[..end - at]);
+        }
+        6 => {
+            let other = pick(dice, pool);
+            let from = below(dice, other.len());
+            bytes.truncate(at);
+            bytes.extend_from_slice(&other[from..]);
+        }
+        _ => bytes.truncate(at),
+    }
+}
+
+/// The inputs of a target that are kept: none where fuzzing found nothing that the good bytes do not reach.
+fn kept(target: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder().join(target)) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths
 }

@@ -15,6 +15,7 @@
 //! | [`membership`] | JOIN, APPROVE, QUIT and CHECKPOINT: who validates, as rules of the chain |
 //! | [`record`] | what a replica must know beside the application's state to go on from a snapshot |
 //! | [`kv`] | the bundled key-value application |
+//! | [`token`] | the bundled token: accounts, signed transfers, fees |
 //!
 //! `docs/format-state.md` holds every byte of it.
 
@@ -25,6 +26,7 @@ pub mod kv;
 pub mod membership;
 pub mod node_tx;
 pub mod record;
+pub mod token;
 pub mod tree;
 
 pub use application::{
@@ -36,4 +38,5 @@ pub use host::{AppError, ExecutedBlock, Host, InitializedChain, State};
 pub use kv::Kv;
 pub use membership::{ChainFacts, Standing};
 pub use record::ReplicaRecord;
+pub use token::Token;
 pub use tree::Tree;

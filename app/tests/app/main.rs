@@ -8,4 +8,7 @@ mod members;
 mod membership;
 mod proofs;
 mod record;
+mod token;
+mod token_bank;
+mod token_model;
 mod tree;

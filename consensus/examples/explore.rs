@@ -7,6 +7,13 @@
 //! Prints what was explored and ends with an error when something does not hold. `states=N` ends the search when so many were
 //! seen, and says that it was not exhaustive.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a program that is run by hand: it takes words, measures and prints"
+)]
+
 #[path = "../tests/consensus/model.rs"]
 mod model;
 #[path = "../tests/consensus/world.rs"]

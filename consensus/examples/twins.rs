@@ -8,6 +8,13 @@
 //! `whole` cuts once in a round and not in each of its phases. Prints what was counted and ends with an error when something does
 //! not hold.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a program that is run by hand: it takes words, measures and prints"
+)]
+
 #[path = "../tests/consensus/twins.rs"]
 mod twins;
 #[path = "../tests/consensus/world.rs"]

@@ -134,7 +134,9 @@ pub(crate) fn culprits(powers: &[u64], statements: &[Statement], is_complete: bo
     };
     for ((height, round, kind), by_node) in &said {
         for (node, values) in by_node {
-            let mut blame = |what: String| drop(culprits.entry(*node).or_insert(what));
+            let mut blame = |what: String| {
+                culprits.entry(*node).or_insert(what);
+            };
             if values.len() > 1 {
                 blame(format!("{} messages of type {kind} in height {height}, round {round}", values.len()));
             }

@@ -61,7 +61,7 @@ impl FromStr for Budget {
 /// What a liar does. "Half" are the peers at odd places of its list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Lie {
+pub(crate) enum Lie {
     /// Two votes for one place, one to each half.
     Equivocate,
     /// Two proposals for one round, the second of a block that does not exist.
@@ -212,7 +212,7 @@ impl Lie {
 /// When a liar does it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Trigger {
+pub(crate) enum Trigger {
     /// Not at all: what a shorter schedule puts in place of another one.
     Never,
     /// Whenever it can.
@@ -309,6 +309,7 @@ pub(crate) struct Byzantine {
 
 impl Byzantine {
     /// One liar with one lie, told whenever it can.
+    #[cfg(test)]
     pub(crate) fn one(node: usize, lie: Lie) -> Self {
         Self { liars: vec![Liar { node, acts: vec![Act { lie, when: Trigger::Always }] }], ..Self::default() }
     }

@@ -18,6 +18,9 @@ type Place = (u64, u64, u64);
 /// Hash of the block, none for nil; and the valid round.
 type Value = (Option<Vec<u8>>, Option<u64>);
 
+/// Who prevoted, in which round, and when by its clock.
+type Answered = (usize, u64, i128);
+
 /// Every message of the honest validators.
 #[derive(Debug, Default)]
 pub(crate) struct Votes {
@@ -27,7 +30,7 @@ pub(crate) struct Votes {
     nodes: BTreeMap<Address, usize>,
     said: BTreeMap<Place, BTreeMap<usize, Value>>,
     /// Prevotes for new values, by height and block: who, in which round, and when by its clock.
-    answered: BTreeMap<(u64, Vec<u8>), Vec<(usize, u64, i128)>>,
+    answered: BTreeMap<(u64, Vec<u8>), Vec<Answered>>,
 }
 
 fn fail(what: String) -> Result<(), Violation> {
@@ -39,6 +42,13 @@ impl Votes {
     pub(crate) fn new(addresses: &[Address], powers: &[u64], honest: Vec<bool>) -> Self {
         let nodes = addresses.iter().enumerate().map(|(node, address)| (*address, node)).collect();
         Self { powers: powers.to_vec(), honest, nodes, ..Self::default() }
+    }
+
+    /// This validator's memory is older than what it said: what it says from now on may be anything.
+    pub(crate) fn is_in_doubt(&mut self, node: usize) {
+        if let Some(honest) = self.honest.get_mut(node) {
+            *honest = false;
+        }
     }
 
     fn total(&self) -> u64 {

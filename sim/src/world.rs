@@ -150,7 +150,7 @@ struct Cutting {
 
 impl Cutting {
     fn holds(&self, now: u64) -> bool {
-        now < self.until && (self.flap == 0 || (now - self.since) / self.flap % 2 == 0)
+        now < self.until && (self.flap == 0 || ((now - self.since) / self.flap).is_multiple_of(2))
     }
 }
 
@@ -387,6 +387,7 @@ type Outcome = Result<(), Violation>;
 
 impl World {
     /// Of the bundled application.
+    #[cfg(test)]
     pub(crate) fn new(seed: u64, plan: Plan, planted: Planted, forced: Option<ForcedCrash>) -> Self {
         Self::of(&Subject::default(), seed, plan, planted, forced)
     }
@@ -398,8 +399,11 @@ impl World {
         let mut offset = |node: usize| clocks.of(node).around_zero(plan.clock_offset.max(plan.honest_offset()));
         let hash = genesis.hash();
         let powers = keys.iter().zip(&plan.powers).map(|(key, power)| (key.public_key().address(), *power)).collect();
-        let mut machines: Vec<Machine> =
-            keys.into_iter().enumerate().map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.rots || plan.disk_troubles || plan.losses)).collect();
+        let mut machines: Vec<Machine> = keys
+            .into_iter()
+            .enumerate()
+            .map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.rots || plan.disk_troubles || plan.losses))
+            .collect();
         machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash, plan.rots || plan.disk_troubles || plan.losses)));
         if let Some(twins) = plan.twins {
             let key = machines[twins.node].key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
@@ -712,7 +716,11 @@ impl World {
                 Ok(())
             }
             What::News { node, life } => {
-                if self.alive(node, life).is_some() { self.publish(node) } else { Ok(()) }
+                if self.alive(node, life).is_some() {
+                    self.publish(node)
+                } else {
+                    Ok(())
+                }
             }
             What::LieEnds { node, life, outage } => self.lie_ends(node, life, outage),
             What::Submit => self.submit(),

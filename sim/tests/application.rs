@@ -74,7 +74,7 @@ impl Ledger {
         let Some(less) = left.checked_sub(1) else { return 2 };
         draft.set(from.as_bytes(), less.to_le_bytes());
         let more = coins(draft.get(to.as_bytes()).as_deref()) + 1;
-        if self.fault != Fault::LosesCoins || height % 5 != 0 {
+        if self.fault != Fault::LosesCoins || !height.is_multiple_of(5) {
             draft.set(to.as_bytes(), more.to_le_bytes());
         }
         0

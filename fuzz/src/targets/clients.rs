@@ -93,10 +93,10 @@ pub(super) fn rpc_answer(bytes: &[u8], meter: Meter) {
         }
         8 => drop(answered::<json::ConsensusParamsAnswer>(bytes, meter)),
         9 => {
-            if let Some(answer) = answered::<json::TxAnswer>(bytes, meter) {
-                if let Some(proof) = &answer.proof {
-                    let _ = merkle::Proof::try_from(&proof.proof).map(|proof| proof.verify(&Hash([7; 32]), b"leaf"));
-                }
+            if let Some(answer) = answered::<json::TxAnswer>(bytes, meter)
+                && let Some(proof) = &answer.proof
+            {
+                let _ = merkle::Proof::try_from(&proof.proof).map(|proof| proof.verify(&Hash([7; 32]), b"leaf"));
             }
         }
         10 => drop(answered::<json::Response<json::AbciQuery>>(bytes, meter)),

@@ -155,7 +155,7 @@ pub(super) fn disk_log(bytes: &[u8], _: Meter) {
         };
         match done {
             Ok(()) => {}
-            Err(error) if matches!(error, LogError::NoSpace(_)) => {}
+            Err(LogError::NoSpace(_)) => {}
             // The node stops, and the machine may lose power with it.
             Err(_) => {
                 open = None;

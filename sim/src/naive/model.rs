@@ -15,6 +15,9 @@ use super::{Model, Next};
 /// All entries of a state.
 pub type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// Keys and powers.
+pub(super) type Powers = Vec<([u8; 32], u64)>;
+
 /// What executing a block gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Modelled {
@@ -114,11 +117,7 @@ impl AppModel {
     ///
     /// # Errors
     /// When the application refuses genesis.
-    pub fn new(
-        app: Arc<dyn Application>,
-        invariant: Option<Arc<Invariant>>,
-        genesis: &Genesis,
-    ) -> Result<(Self, Vec<([u8; 32], u64)>), String> {
+    pub fn new(app: Arc<dyn Application>, invariant: Option<Arc<Invariant>>, genesis: &Genesis) -> Result<(Self, Powers), String> {
         let told: Vec<ValidatorUpdate> =
             genesis.validators.iter().map(|one| ValidatorUpdate { public_key: one.public_key, power: one.power }).collect();
         let initialized = app

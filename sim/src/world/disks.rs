@@ -15,8 +15,8 @@ use lockstep_replica::{Effect, Input};
 use super::faults::Outage;
 use super::{Outcome, What, World, violation};
 use crate::coverage::Kind;
-use crate::disk::{self, Survival, Tally, Trouble};
-use crate::node::{DAMAGED, GUARD, Machine};
+use crate::disk::{self, Loss, Survival, Tally, Trouble};
+use crate::node::{DAMAGED, GUARD, LOG, Machine};
 use crate::plan::MS;
 use crate::random::Stream;
 use crate::schedule::Fault;
@@ -26,7 +26,9 @@ use crate::trace::Told;
 pub(super) const LOOK_NS: u64 = 1_000 * MS;
 /// Until whoever looks after a machine starts it again.
 const STARTED_AGAIN_NS: u64 = 250 * MS;
-/// Operations that set something aside are counted, and a run must not reach the bound.
+/// Between two copies of all disks.
+const COPIES_NS: u64 = 200 * MS;
+/// Starts that set something aside are counted, and a run must not reach the bound.
 const HARMS_MAX: u64 = 6;
 
 /// What is wrong with a machine's disk.
@@ -43,6 +45,17 @@ pub(crate) struct Ailing {
     has_failed: bool,
     /// Draws how a halted machine comes back.
     seed: u64,
+    /// What it cannot get back.
+    lost: Option<Loss>,
+    /// It may never vote again: it lost what it said.
+    pub(super) is_for_good: bool,
+}
+
+impl Ailing {
+    /// Whether it was put back to an older copy.
+    pub(super) fn is_restored(&self) -> bool {
+        matches!(self.lost, Some(Loss::Restored { .. }))
+    }
 }
 
 impl World {
@@ -135,23 +148,135 @@ impl World {
         Ok(true)
     }
 
-    /// Takes something that was durable from a machine, if the atlas allows it. What it was.
+    /// Takes something that was durable from a machine, if the atlas allows it.
     pub(super) fn harms(&mut self, node: usize, harm: impl FnOnce(&Machine) -> Option<String>) -> bool {
-        let machine = &self.machines[node];
-        if !self.is_honest(node) || machine.rot.is_fresh || machine.rot.times >= HARMS_MAX {
+        if !self.may_lose(node) {
             return false;
         }
-        let is_faulty = |other: usize| other == node || !self.is_honest(other) || self.is_rotten(other);
-        let faulty: u64 = (0..self.plan.powers.len()).filter(|other| is_faulty(*other)).map(|other| self.plan.powers[other]).sum();
-        if node < self.plan.powers.len() && 3 * faulty >= self.plan.powers.iter().sum::<u64>() {
-            return false;
-        }
-        let Some(what) = harm(machine) else { return false };
+        let Some(what) = harm(&self.machines[node]) else { return false };
         self.tell(Some(node), Told::Fault, || format!("loses {what}"));
         let rot = &mut self.machines[node].rot;
         rot.times += 1;
         rot.is_fresh = true;
         true
+    }
+
+    /// The atlas: whether those who are sound without this machine are enough to give back what it loses.
+    fn may_lose(&self, node: usize) -> bool {
+        let machine = &self.machines[node];
+        if !self.is_honest(node) || self.is_beyond || machine.rot.is_fresh || machine.rot.times >= HARMS_MAX {
+            return false;
+        }
+        let is_faulty = |other: usize| other == node || !self.is_honest(other) || self.is_rotten(other);
+        let faulty: u64 = (0..self.plan.powers.len()).filter(|other| is_faulty(*other)).map(|other| self.plan.powers[other]).sum();
+        node >= self.plan.powers.len() || 3 * faulty < self.plan.powers.iter().sum::<u64>()
+    }
+
+    /// Draws a loss for some validator; now and then the logs of all of them, which nothing gives back.
+    pub(super) fn draw_loss(&self, dice: &mut Stream) -> Vec<Fault> {
+        let n = self.plan.powers.len();
+        let age_ns = dice.between(50, 2_000) * MS;
+        let loss = match dice.below(12) {
+            0 => return (0..self.machines.len()).map(|node| Fault::Loss { node, loss: Loss::Log, seed: dice.bits() }).collect(),
+            1..=2 => Loss::Guard,
+            3..=6 => Loss::GuardCopies,
+            _ => Loss::Restored { age_ns },
+        };
+        vec![Fault::Loss { node: dice.place(n), loss, seed: dice.bits() }]
+    }
+
+    /// Takes from a machine what no other copy on it gives back; false where it has none, or others would lack it.
+    pub(super) fn lose(&mut self, node: usize, loss: Loss, seed: u64) -> Result<bool, crate::checks::Violation> {
+        let machine = &self.machines[node];
+        let copy = match loss {
+            Loss::Restored { age_ns } => {
+                let is_old = |(made, _): &&(u64, Vec<disk::SimDisk>)| made.saturating_add(age_ns) <= self.now;
+                let copy = self.copies.iter().rev().find(is_old).and_then(|(_, disks)| disks.get(node)).cloned();
+                let Some(copy) = copy else { return Ok(false) };
+                Some(copy)
+            }
+            _ => None,
+        };
+        let is_there = machine.life > 0 && !machine.retired && self.is_honest(node);
+        // The logs of all may go; of what a validator said, only what the others can do without.
+        let may_go = loss == Loss::Log || (machine.key.is_some() && self.may_lose(node));
+        if !is_there || !may_go || machine.ailing.lost.is_some() {
+            return Ok(false);
+        }
+        let mut dice = Stream::new(seed, "loss");
+        self.cover(Kind::LostCopies, node);
+        self.losses += 1;
+        let outage = Outage { survival: *dice.pick(&Survival::EACH), seed: dice.bits(), down: dice.between(10 * MS, 900 * MS) };
+        if self.machines[node].running.is_some() {
+            self.crash(node, outage)?;
+        }
+        let machine = &mut self.machines[node];
+        let disk = &machine.disk;
+        match (loss, copy) {
+            (Loss::Guard, _) => disk.lose(GUARD),
+            (Loss::GuardCopies, _) => (0..4).for_each(|copy| disk.ruin(GUARD, copy * (4 << 20) / disk::PAGE_BYTES, dice.bits())),
+            (Loss::Log, _) => {
+                let mut segments = disk.paths();
+                segments.retain(|path| path.starts_with(LOG) && path.ends_with(".seg"));
+                let first = dice.place(segments.len().max(1));
+                segments.iter().skip(first + 1).for_each(|path| disk.lose(path));
+                if let Some(path) = segments.get(first) {
+                    disk.cut(path, 80 + dice.below(2_000));
+                }
+                self.is_beyond = true;
+            }
+            (_, Some(copy)) => {
+                disk.roll_back(&copy);
+                disk.crash(Survival::All, 0);
+            }
+            (_, None) => {}
+        }
+        machine.rot.times += 1;
+        machine.rot.is_fresh = true;
+        machine.ailing.lost = Some(loss);
+        if machine.ailing.is_restored() {
+            self.votes.is_in_doubt(node);
+        }
+        let machine = &mut self.machines[node];
+        if loss != Loss::Log {
+            machine.ailing.is_for_good = true;
+            machine.rot.until = u64::MAX;
+        }
+        self.plan_forced();
+        Ok(true)
+    }
+
+    /// A node finds that somebody, with its key, said more than it knows of: rightly, where an old copy was restored.
+    pub(super) fn stops_signing(&mut self, node: usize, note: &str) -> Outcome {
+        if !self.machines[node].ailing.is_restored() {
+            return violation("I4", format!("node {node} takes itself for a clone: {note}"));
+        }
+        self.clones += 1;
+        Ok(())
+    }
+
+    /// Copies are made now and then, where some may be restored.
+    pub(super) fn begin_copies(&mut self) {
+        if self.plan.losses {
+            self.first_at(COPIES_NS, What::Copy);
+        }
+    }
+
+    pub(super) fn copy_disks(&mut self) {
+        if self.healed {
+            return;
+        }
+        let disks = self.machines.iter().map(|machine| machine.disk.fork()).collect();
+        self.copies.push((self.now, disks));
+        self.first_at(self.now + COPIES_NS, What::Copy);
+    }
+
+    /// Whether the chain stands still because it must: a block that was committed is on no disk any more, and every validator of
+    /// the core knows that it may not vote, and why.
+    pub(super) fn has_reason_to_stand_still(&self) -> bool {
+        let is_gone = self.machines.iter().filter_map(|machine| machine.running.as_ref());
+        let is_gone = is_gone.map(|running| running.reader.tip().unwrap_or(0)).max().unwrap_or(0) < self.checks.height();
+        self.is_beyond && is_gone
     }
 
     /// A start begins: what happened to the disk before it is no excuse in it.
@@ -237,6 +362,13 @@ impl World {
         }
         let (now, before) = (self.machines[node].disk.tally(), self.machines[node].ailing.before);
         let failures = |tally: Tally| tally.failed_writes + tally.failed_syncs + tally.failed_reads + tally.refused;
+        if self.machines[node].ailing.lost == Some(Loss::Guard) && reason.contains("guard") && reason.contains("missing") {
+            // Rightly: who does not know what it signed signs nothing, and says so.
+            self.tell(Some(node), Told::Note, || format!("does not start: {reason}"));
+            self.refused_starts += 1;
+            self.machines[node].retired = true;
+            return Ok(());
+        }
         if failures(now) == failures(before) {
             return violation("I5", format!("node {node} does not start from its disk: {reason}"));
         }
@@ -260,7 +392,8 @@ impl World {
     pub(super) fn perform(&mut self, node: usize, effect: Effect) -> Outcome {
         let Some(running) = self.machines[node].running.as_mut() else { return Ok(()) };
         match effect {
-            Effect::Sign { .. } if running.room.is_lacking() => {
+            // Behind what waits already.
+            Effect::Sign { .. } if running.room.is_lacking() || !running.room.unsigned.is_empty() => {
                 running.room.unsigned.push_back(effect);
                 Ok(())
             }
@@ -268,6 +401,16 @@ impl World {
                 running.room.news.push_back(effect);
                 // Those who wait are looked at when their time comes.
                 if running.room.news.len() > 1 { Ok(()) } else { self.publish(node) }
+            }
+            // The shell tells its readers of a block before it answers who waited for it.
+            Effect::Reply { .. } if !running.room.news.is_empty() => {
+                running.room.news.push_back(effect);
+                Ok(())
+            }
+            // The thread that tells the world does so in order.
+            Effect::Reply { .. } if !running.room.news.is_empty() => {
+                running.room.news.push_back(effect);
+                Ok(())
             }
             effect => self.perform_now(node, effect),
         }
@@ -317,7 +460,6 @@ impl World {
             }
         }
         let Some(running) = self.alive(node, life) else { return Ok(()) };
-        let was_lacking = running.room.is_lacking();
         if let Err(reason) = running.preallocate() {
             return self.disk_failed(node, reason);
         }
@@ -325,7 +467,7 @@ impl World {
             self.after(LOOK_NS, What::LogSync { node, life });
             return Ok(());
         }
-        if was_lacking { self.sign_what_waited(node) } else { Ok(()) }
+        self.sign_what_waited(node)
     }
 
     /// There is room again on a disk.

@@ -452,7 +452,7 @@ impl World {
             _ => (Shape::OneWay, vec![(dice.place(n), dice.place(n))]),
         };
         // From 50 ms to 10 s, each order of magnitude as likely as another.
-        let flap_ns = if dice.chance(250) { (50 * MS << dice.below(8)) + dice.below(50 * MS) } else { 0 };
+        let flap_ns = if dice.chance(250) { ((50 * MS) << dice.below(8)) + dice.below(50 * MS) } else { 0 };
         Some(Fault::Cut { shape, links, lasts_ns, flap_ns })
     }
 
@@ -519,7 +519,9 @@ impl World {
         let Outage { survival, seed, down } = outage;
         self.crashes += 1;
         self.tell(Some(node), Told::Crash, || format!("crashes, unsynced writes: {survival:?}"));
-        self.goes_down(node, down, |disk| drop(disk.crash(survival, seed)))
+        self.goes_down(node, down, |disk| {
+            disk.crash(survival, seed);
+        })
     }
 
     /// A life ends: `end` is what becomes of the disk.

@@ -170,9 +170,9 @@ impl World {
 
     /// Keeps a line of the trace, where there is one.
     pub(super) fn tell(&mut self, node: Option<usize>, event: Told, words: impl FnOnce() -> String) {
-        if self.trace.is_some() {
-            let line = Line { t_ns: self.now, node, event, text: words(), from: None, sent_ns: None, state: self.state_of(node) };
-            self.trace.as_mut().expect("just seen").push(line);
+        let state = if self.trace.is_some() { self.state_of(node) } else { None };
+        if let Some(trace) = &mut self.trace {
+            trace.push(Line { t_ns: self.now, node, event, text: words(), from: None, sent_ns: None, state });
         }
     }
 

@@ -160,7 +160,7 @@ impl World {
             }
             for _ in 0..copies {
                 if let Some(delay) = self.hop(from, to, bytes.len(), true) {
-                    self.sent(from, to, &bytes);
+                    self.sent(from, to, bytes);
                     self.after(delay, What::Frame { from, to, connection, bytes: bytes.clone(), gossip });
                 }
             }

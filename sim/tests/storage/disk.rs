@@ -32,8 +32,8 @@ fn what_is_synced_stays_and_what_is_not_may_go() {
         let reordered = |outcome: &Vec<u8>| outcome.len() == 8292 && outcome[..8192] == [0; 8192] && outcome[8192..] == [3; 100];
         match survival {
             Survival::All | Survival::None => assert_eq!(outcomes.len(), 1),
-            Survival::Random => assert!(outcomes.len() == 4 && outcomes.iter().any(reordered)),
-            Survival::TornSectors | Survival::TornPages => assert!(outcomes.iter().any(torn)),
+            Survival::Random | Survival::Shuffled => assert!(outcomes.len() == 4 && outcomes.iter().any(reordered)),
+            Survival::TornSectors | Survival::TornPages | Survival::Bytes => assert!(outcomes.iter().any(torn)),
             Survival::Prefix => assert!(outcomes.len() > 50 && !outcomes.iter().any(reordered)),
         }
     }

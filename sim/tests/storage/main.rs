@@ -2,6 +2,6 @@
 
 mod crash;
 mod disk;
+mod redb_crashes;
 mod rot;
 mod scenario;
-mod redb_crashes;

@@ -220,9 +220,8 @@ impl World {
             self.conspire(&mut mind, from, to, say)
         } else {
             let acts = self.plan.byzantine.liars.iter().find(|liar| liar.node == from).map(|liar| liar.acts.clone()).unwrap_or_default();
-            acts.into_iter().fold(vec![say], |said, act| {
-                said.into_iter().flat_map(|say| self.twist(&mut mind, act, (from, to, place), say)).collect()
-            })
+            acts.into_iter()
+                .fold(vec![say], |said, act| said.into_iter().flat_map(|say| self.twist(&mut mind, act, (from, to, place), say)).collect())
         };
         self.liars.minds.insert(from, mind);
         said
@@ -241,7 +240,13 @@ impl World {
         if let Some(vote) = own.filter(|_| self.is_honest(from)) {
             if self.plan.byzantine.cabal.is_some() {
                 self.echo_to_side(&mut mind, liar, from, &vote);
-            } else if self.plan.byzantine.liars.iter().any(|known| known.node == liar && known.acts.iter().any(|act| act.lie == crate::liars::Lie::Echo)) {
+            } else if self
+                .plan
+                .byzantine
+                .liars
+                .iter()
+                .any(|known| known.node == liar && known.acts.iter().any(|act| act.lie == crate::liars::Lie::Echo))
+            {
                 self.echo(&mut mind, liar, from, &vote);
             }
         }
@@ -386,7 +391,8 @@ impl World {
                 match entry.kind {
                     Kind::Polka => signatures.extend(polka(&stored.payload).into_iter().map(|sig| sig.signature)),
                     Kind::Decision => {
-                        let commit = codec::decode::<Commit>(1, &stored.payload, 1 << 20).map_or_else(|_| Vec::new(), |commit| commit.signatures);
+                        let commit =
+                            codec::decode::<Commit>(1, &stored.payload, 1 << 20).map_or_else(|_| Vec::new(), |commit| commit.signatures);
                         signatures.extend(commit.iter().filter_map(lockstep_types::CommitSig::slot).map(|slot| slot.signature));
                     }
                     _ => {}
@@ -422,7 +428,10 @@ impl World {
         if running.reader.entries(next.height).iter().any(is_it) {
             return Ok(());
         }
-        violation("I9", format!("node {node} forgets its lock of height {}, round {}, whose polka is not in its log", next.height, forgotten.0))
+        violation(
+            "I9",
+            format!("node {node} forgets its lock of height {}, round {}, whose polka is not in its log", next.height, forgotten.0),
+        )
     }
 
     /// A validator's log, and what its guard holds; of a machine that is down, as its next start will find them.

@@ -16,10 +16,12 @@
 //! | [`record`] | what a replica must know beside the application's state to go on from a snapshot |
 //! | [`kv`] | the bundled key-value application |
 //! | [`token`] | the bundled token: accounts, signed transfers, fees |
+//! | [`bundled`] | either of these two, as genesis says |
 //!
 //! `docs/format-state.md` holds every byte of it.
 
 pub mod application;
+pub mod bundled;
 pub mod changes;
 pub mod host;
 pub mod kv;
@@ -33,6 +35,7 @@ pub use application::{
     Application, BlockInput, CheckKind, Executed, GenesisInput, GenesisRefused, Info, Initialized, Misbehaviour, MisbehaviourKind,
     Participation, ParticipationFlag, ProofOp, Proposal, ProposalInput, Query, QueryAnswer, Verdict,
 };
+pub use bundled::Bundled;
 pub use changes::{Changes, ChangesError, Draft, View};
 pub use host::{AppError, ExecutedBlock, Host, InitializedChain, State};
 pub use kv::Kv;

@@ -1,5 +1,6 @@
 //! The state, the host and the bundled applications, against models and oracles that share no code with them.
 
+mod bundled;
 mod common;
 mod contract;
 mod host;

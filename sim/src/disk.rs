@@ -36,7 +36,7 @@ use lockstep_storage::disk::Disk;
 pub use self::dice::Dice;
 use self::image::{Image, Pending, index, survive};
 use self::names::NameChange;
-pub use self::trouble::Trouble;
+pub use self::trouble::{Loss, Trouble};
 
 /// What is written whole or not at all. Disks promise 512 bytes; most write 4 KiB.
 pub const SECTOR_BYTES: u64 = 512;

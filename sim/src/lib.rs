@@ -17,9 +17,9 @@
 //! FAIL I4 seed=0x2a node=2 t=3.401s h=7 r=0: node 2 signs two messages of type 1 at height 7, round 0 · replay: cargo sim --seed 0x2a --seeds 1
 //! ```
 
+mod accountability;
 #[cfg(feature = "planted")]
 pub mod bank;
-mod accountability;
 mod campaign;
 mod checks;
 pub mod coverage;
@@ -36,16 +36,16 @@ mod narrow;
 mod node;
 mod plan;
 mod random;
-mod room;
 mod regression;
+mod room;
 pub mod schedule;
 mod shrink;
 pub mod subject;
-mod trace;
 pub mod sweep;
-mod votes;
+mod trace;
 #[cfg(test)]
 mod trouble_tests;
+mod votes;
 mod world;
 
 use std::any::Any;

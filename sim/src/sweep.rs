@@ -81,25 +81,15 @@ fn scenarios() -> Vec<Scenario> {
         // A file of node 0 rotted: its start heals.
         with_results(four("rot", 600, vec![crash(150, 0, 80), at(229, Fault::Rot { node: 0, seed: ROT_IN_THE_LOG })])),
         // Node 0 has no room on its disk for a while.
-        with_results(four(
-            "full",
-            600,
-            vec![at(80, Fault::Disk { node: 0, trouble: Trouble::Full { lasts_ns: 250 * MS }, seed: 1 })],
-        )),
+        with_results(four("full", 600, vec![at(80, Fault::Disk { node: 0, trouble: Trouble::Full { lasts_ns: 250 * MS }, seed: 1 })])),
         // Nobody else.
         Scenario { plan: Plan { powers: vec![10], ..Plan::sweep() }, ..four("alone", 400, Vec::new()) },
         // Seven with unequal power; node 0 has the most.
-        Scenario {
-            plan: Plan { powers: vec![1_000, 500, 333, 250, 200, 166, 142], ..Plan::sweep() },
-            ..four("seven", 400, Vec::new())
-        },
+        Scenario { plan: Plan { powers: vec![1_000, 500, 333, 250, 200, 166, 142], ..Plan::sweep() }, ..four("seven", 400, Vec::new()) },
         // One who only follows.
         Scenario { plan: Plan { followers: 1, ..Plan::sweep() }, node: 4, ..four("follower", 400, Vec::new()) },
         // The state is written with every block, and so is the next segment of the log.
-        with_results(Scenario {
-            plan: Plan { flush_blocks: 1, tx_interval: 5 * MS, ..Plan::sweep() },
-            ..four("flush", 400, Vec::new())
-        }),
+        with_results(Scenario { plan: Plan { flush_blocks: 1, tx_interval: 5 * MS, ..Plan::sweep() }, ..four("flush", 400, Vec::new()) }),
     ]
 }
 

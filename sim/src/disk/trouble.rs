@@ -46,3 +46,20 @@ pub enum Trouble {
     /// A page of a file cannot be read any more.
     LostPage,
 }
+
+/// What takes more from a machine than its redundancy covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Loss {
+    /// The file of the vote guard.
+    Guard,
+    /// All copies of the guard's two records.
+    GuardCopies,
+    /// The block log from some place on, whoever else lost his.
+    Log,
+    /// Everything since a while ago: somebody restores a copy.
+    Restored {
+        /// How old it is, in nanoseconds: of the copies that were made, the newest that is at least so old.
+        age_ns: u64,
+    },
+}

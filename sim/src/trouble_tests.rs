@@ -1,0 +1,193 @@
+//! Disks that fail while their machine runs, and machines that lose more than their redundancy covers. Each kind is seen to
+//! happen, and after each the network lives, nothing acknowledged is lost and nothing is signed twice: what every run checks.
+
+use lockstep_replica::planted::Planted;
+
+use crate::disk::{Loss, Survival, Tally, Trouble};
+use crate::plan::{MS, Plan};
+use crate::schedule::{Fault, Shape, Timed};
+use crate::world::{Report1, World};
+
+fn at(ms: u64, fault: Fault) -> Timed {
+    Timed { at_ns: ms * MS, fault }
+}
+
+fn crash(ms: u64, node: usize) -> Timed {
+    at(ms, Fault::Crash { node, survival: Survival::Random, seed: ms, down_ns: 50 * MS })
+}
+
+/// Node 1 hears nobody for a while, and then asks the others for what it missed.
+fn misses_blocks(ms: u64) -> Timed {
+    let links = [0, 2, 3].into_iter().flat_map(|other| [(1, other), (other, 1)]).collect();
+    at(ms, Fault::Cut { shape: Shape::Alone, links, lasts_ns: 400 * MS, flap_ns: 0 })
+}
+
+fn plan(chaos_ms: u64) -> Plan {
+    Plan { chaos: chaos_ms * MS, disk_troubles: true, ..Plan::quiet() }
+}
+
+#[track_caller]
+fn run(seed: u64, plan: Plan, faults: Vec<Timed>) -> Report1 {
+    let what = format!("seed {seed}, {faults:?}");
+    let outcome = World::new(seed, plan, Planted::default(), None).following(faults).run().outcome;
+    outcome.unwrap_or_else(|failure| panic!("{what}: {:?}", failure.violation))
+}
+
+/// What runs came to together.
+#[derive(Debug, Default)]
+struct Sum {
+    disks: Tally,
+    halts: u64,
+    refused_starts: u64,
+    heals: u64,
+    clones: u64,
+    doubts: u64,
+    justified: u64,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report1) {
+        self.disks = self.disks.and(report.disks);
+        self.halts += report.halts;
+        self.refused_starts += report.refused_starts;
+        self.heals += report.heals;
+        self.clones += report.clones;
+        self.doubts += report.doubts;
+        self.justified += u64::from(report.justified);
+    }
+}
+
+/// A trouble of node 0, at each of these places, with further faults behind it.
+fn each(troubles: impl IntoIterator<Item = Trouble>, more: &[Timed]) -> Sum {
+    let mut sum = Sum::default();
+    for (seed, trouble) in (1..).zip(troubles) {
+        let mut faults = vec![at(120, Fault::Disk { node: 0, trouble, seed })];
+        faults.extend_from_slice(more);
+        faults.sort_by_key(|timed| timed.at_ns);
+        sum.add(&run(seed, plan(700), faults));
+    }
+    println!("{sum:?}");
+    sum
+}
+
+#[test]
+fn a_node_whose_disk_fails_once_halts_and_comes_back() {
+    let sum = each((0..40).map(|after| Trouble::Broken { after }), &[]);
+    assert!(sum.disks.failed_syncs > 10 && sum.disks.failed_writes > 5 && sum.halts > 30, "{sum:?}");
+}
+
+#[test]
+fn a_write_that_finds_no_room_waits_or_halts_its_node() {
+    let sum = each((0..40).map(|after| Trouble::NoSpace { after }), &[]);
+    assert!(sum.disks.refused > 30, "{sum:?}");
+}
+
+#[test]
+fn a_full_disk_holds_its_node_back_until_there_is_room() {
+    let sum = each((0..30).map(|tens| Trouble::Full { lasts_ns: (50 + 15 * tens) * MS }), &[]);
+    assert!(sum.disks.refused > 50, "{sum:?}");
+}
+
+/// A validator whose disk answers nothing for a minute: the others go on, and it comes back to them.
+#[test]
+fn a_sync_that_takes_a_minute_stops_nobody_else() {
+    for (lasts_ms, height) in [(10_000, 6), (60_000, 36)] {
+        let plan = Plan { min_block_interval_ms: 1_500, empty_block_interval_ms: 1_500, tx_interval: 400 * MS, ..plan(lasts_ms + 3_000) };
+        let report = run(1, plan, vec![at(500, Fault::Disk { node: 0, trouble: Trouble::Stall { lasts_ns: lasts_ms * MS }, seed: 1 })]);
+        println!("{lasts_ms} ms: {} blocks", report.height);
+        assert!(report.height >= height && report.simulated_ns > lasts_ms * MS && report.halts == 0, "{report:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_lied_is_found_out_when_the_power_fails() {
+    let sum = each((0..40).map(|tens| Trouble::Lie { lasts_ns: (10 + 9 * tens) * MS }), &[]);
+    assert!(sum.disks.lies > 40 && sum.disks.broken_promises > 20, "{sum:?}");
+}
+
+#[test]
+fn a_page_that_was_written_elsewhere_is_found_and_healed() {
+    let sum = each((0..40).map(|after| Trouble::Misdirected { after: after / 2 }), &[crash(400, 0)]);
+    assert!(sum.disks.misdirected > 25 && sum.heals > 10, "{sum:?}");
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_found_and_healed() {
+    let sum = each((0..60).map(|_| Trouble::LostPage), &[misses_blocks(20), crash(600, 0)]);
+    assert!(sum.disks.failed_reads > 20 && sum.refused_starts > 10, "{sum:?}");
+}
+
+#[test]
+fn a_read_that_fails_once_harms_nobody() {
+    let sum = each((0..40).map(|after| Trouble::FailedRead { after: after / 4 }), &[misses_blocks(20)]);
+    assert!(sum.disks.failed_reads > 5, "{sum:?}");
+}
+
+#[test]
+fn what_decays_under_a_running_node_is_healed_at_its_next_start() {
+    let sum = each((0..60).map(|_| Trouble::Decay), &[misses_blocks(20), crash(600, 0)]);
+    assert!(sum.disks.rotten > 40 && sum.heals > 20, "{sum:?}");
+}
+
+/// As seeds draw them, with everything else that seeds draw.
+#[test]
+fn all_troubles_happen_in_seeds() {
+    let mut sum = Sum::default();
+    for seed in 1..=150 {
+        let plan = Plan { disk_troubles: true, ..Plan::draw(seed) };
+        let outcome = World::new(seed, plan, Planted::default(), None).run().outcome;
+        sum.add(&outcome.unwrap_or_else(|failure| panic!("seed {seed:#x}: {:?}", failure.violation)));
+    }
+    println!("{sum:?}");
+    let disks = sum.disks;
+    let least = [disks.failed_syncs, disks.failed_writes, disks.refused, disks.lies, disks.misdirected, disks.rotten].into_iter().min();
+    assert!(least > Some(10) && disks.failed_reads > 0 && disks.broken_promises > 5 && sum.halts > 10, "{sum:?}");
+}
+
+fn loses(seed: u64, ms: u64, losses: &[(usize, Loss)]) -> Report1 {
+    let faults = losses.iter().map(|(node, loss)| at(ms, Fault::Loss { node: *node, loss: *loss, seed })).collect();
+    run(seed, Plan { losses: true, ..plan(1_500) }, faults)
+}
+
+/// It cannot know what it signed, so it does not start, and says why.
+#[test]
+fn a_validator_without_its_guard_does_not_start() {
+    for seed in 0..20 {
+        let report = loses(seed, 150 + 17 * seed, &[(0, Loss::Guard)]);
+        assert_eq!((report.losses, report.refused_starts), (1, 1), "seed {seed}: {report:?}");
+    }
+}
+
+/// It is silent until it has seen the others decide, and signs nothing that it may have signed.
+#[test]
+fn a_validator_whose_guard_is_unreadable_signs_nothing_in_doubt() {
+    for seed in 0..40 {
+        assert_eq!(loses(seed, 150 + 17 * seed, &[(0, Loss::GuardCopies)]).losses, 1, "seed {seed}");
+    }
+}
+
+/// An old copy of the whole folder, guard and all, while the others can be asked for what it said: it finds that it said more, or is
+/// far behind and follows.
+#[test]
+fn a_validator_that_was_restored_from_a_copy_signs_nothing_twice() {
+    let mut sum = Sum::default();
+    for seed in 0..60 {
+        let age_ns = (50 + 10 * seed) * MS;
+        let report = loses(seed, 700 + 5 * seed, &[(0, Loss::Restored { age_ns })]);
+        assert_eq!(report.losses, 1, "seed {seed}");
+        sum.add(&report);
+    }
+    println!("{sum:?}");
+    assert_eq!(sum.doubts, 0, "the others can be asked: {sum:?}");
+}
+
+/// All good copies of blocks are gone. The chain stops where it must, or goes on where nothing was lost; it never forks.
+#[test]
+fn a_chain_of_which_every_log_is_lost_stops_rather_than_forks() {
+    let mut sum = Sum::default();
+    for seed in 0..24 {
+        sum.add(&loses(seed, 600 + 9 * seed, &[0, 1, 2, 3].map(|node| (node, Loss::Log))));
+    }
+    println!("{sum:?}");
+    assert!(sum.justified > 5, "{sum:?}");
+}

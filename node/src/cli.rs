@@ -78,7 +78,7 @@ Examples:
 A node of an existing chain does not find the others by itself. Name some before
 it starts, under [p2p] in its config/config.toml:
   persistent_peers = [\"NODE_ID@HOST:26656\"]
-NODE_ID is shown by `lockstep keys show` in their home, and by `lockstep status`.
+NODE_ID is shown by `lockstep keys show` in their home and by `lockstep status`.
 
 A key must sign in one place only. Stop the old node before you import its
 state, and never start it again.")]

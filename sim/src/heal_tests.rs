@@ -72,7 +72,8 @@ impl Home {
         // What was healed is whole: the next start, after a power cut, has nothing to heal.
         disk.crash(Survival::None, 0);
         let machine = self.machine.with_disk(disk.clone());
-        let again = machine.start(Arc::new(Kv), &self.genesis, 3, Planted::default()).unwrap_or_else(|error| panic!("{what}, again: {error}"));
+        let again =
+            machine.start(Arc::new(Kv), &self.genesis, 3, Planted::default()).unwrap_or_else(|error| panic!("{what}, again: {error}"));
         assert!(again.healed.is_empty() && again.height.get() == tip, "{what}: {:?} at the next start", again.healed);
         tip
     }

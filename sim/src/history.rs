@@ -41,8 +41,8 @@ pub(crate) struct History {
     called: BTreeMap<Hash, u64>,
     /// By node: the least height that its next answer may name.
     least: BTreeMap<usize, u64>,
-    /// Transactions that a whole node of a whole network took in, with the height that it had told its readers of by then.
-    held: BTreeMap<Hash, u64>,
+    /// Transactions that a whole node of a whole network took in: the node, and the height of the chain by then.
+    held: BTreeMap<Hash, (usize, u64)>,
     /// Blocks so far.
     height: u64,
     reads: u64,
@@ -68,9 +68,15 @@ impl History {
         Ok(())
     }
 
-    /// A node of a network in which nothing goes wrong any more takes a transaction in.
-    pub(crate) fn held(&mut self, tx: Hash, height: u64) {
-        self.held.entry(tx).or_insert(height);
+    /// A node of a network in which nothing goes wrong any more takes a transaction in, perhaps while it catches up: blocks
+    /// that the chain has already are not what the transaction waits for.
+    pub(crate) fn held(&mut self, node: usize, tx: Hash) {
+        self.held.entry(tx).or_insert((node, self.height));
+    }
+
+    /// A node stops, and its pool with it: what it had taken in may have been with nobody else yet.
+    pub(crate) fn stopped(&mut self, node: usize) {
+        self.held.retain(|_, (holder, _)| *holder != node);
     }
 
     /// It is in a block, or was refused to the client's face.
@@ -80,9 +86,9 @@ impl History {
 
     /// I8: what a whole network took in long before its last block is in a block.
     pub(crate) fn nobody_starves(&self, last: u64) -> Outcome {
-        match self.held.iter().find(|(_, at)| **at + WAITS_MAX <= last) {
+        match self.held.iter().find(|(_, (_, at))| *at + WAITS_MAX <= last) {
             None => Ok(()),
-            Some((tx, at)) => {
+            Some((tx, (_, at))) => {
                 let what = format!("{tx:?}, taken in at height {at} when nothing went wrong any more, is in no block up to {last}");
                 Err(Violation { invariant: "I8", what })
             }
@@ -178,8 +184,11 @@ mod tests {
     fn what_was_taken_in_comes_into_a_block() {
         let mut history = history();
         let (first, second) = (Hash::of("first"), Hash::of("second"));
-        history.held(first, 3);
-        history.held(second, 3);
+        history.block(3);
+        for (node, tx) in [(0, first), (0, second), (1, Hash::of("lost with its node"))] {
+            history.held(node, tx);
+        }
+        history.stopped(1);
         history.nobody_starves(8).expect("there is time");
         history.let_go(&first);
         let violation = history.nobody_starves(9).expect_err("one still waits");

@@ -751,7 +751,7 @@ impl World {
             self.checks.submitted(&tx);
             self.history.called(Hash::of(&tx));
             if self.healed && self.core.contains(&node) {
-                self.history.held(node, Hash::of(&tx), self.checks.told(node));
+                self.history.held(node, Hash::of(&tx));
             }
             let life = self.machines[node].life;
             let request = RequestId(self.requests);

@@ -225,8 +225,8 @@ pub(super) fn log_file(bytes: &[u8], meter: Meter) {
         let (_, again) = read(&disk).expect("what was opened opens again");
         assert_eq!(again, records, "opening changes nothing that counts");
         for record in records.iter().flatten().flatten() {
-            let lies = bytes.windows(record.payload.len()).any(|window| window == record.payload);
-            assert!(record.payload.is_empty() || lies, "what is read was there");
+            let was_there = record.payload.is_empty() || bytes.windows(record.payload.len()).any(|window| window == record.payload);
+            assert!(was_there, "what is read was there");
         }
         return;
     }

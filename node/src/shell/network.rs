@@ -108,7 +108,9 @@ async fn hand_on(mut events: Events, from: Origin, network: Network, inbox: Inbo
                     tracing::debug!(node, remote, %reason, "no connection");
                 }
             }
-            Event::Received { peer, bytes, .. } => inbox.external(from, Mail::External(Input::Received { peer: Peer(peer.0), bytes })).await,
+            Event::Received { peer, bytes, .. } => {
+                inbox.external(from, Mail::External(Input::Received { peer: Peer(peer.0), bytes })).await
+            }
             Event::Gossip { peer, id, bytes } => {
                 // What is no batch of transactions ends here and costs its sender; what is one is passed on.
                 let is_batch = Message::decode_gossip(&bytes).is_ok();

@@ -205,7 +205,8 @@ fn a_testnet_is_one_chain_whose_members_know_each_other() {
     named("a.example,[::1]:27000").done();
     let peers = |index: usize| Home::new(hosts.join(format!("node{index}"))).read_config().expect("text");
     assert!(peers(0).contains("@[::1]:27000") && peers(1).contains("@a.example:26656"));
-    run(&["testnet", "--output", "x", "--starting-ip", "255.255.255.254"]).refused(2, &["--starting-ip", "leave room"]);
+    run(&["testnet", "--output", "x", "--starting-ip", "255.255.255.254"])
+        .refused(2, &["--starting-ip", "there are no 4 addresses", "--hosts"]);
 }
 
 /// Damages a file of a home, and what `start` must say.
@@ -273,7 +274,7 @@ fn start_refuses_a_bad_home_and_says_why() {
     run(&["start", "--home", text(&home), "--set", "rpc.laddr=192.0.2.1:26657"]).refused(3, &["192.0.2.1", "an address of this machine"]);
     let home = new_home(folder.path(), "file");
     fs::write(home.join("data/log"), "x").expect("written");
-    run(&["start", "--home", text(&home)]).refused(5, &[&format!("in {}", text(&home.join("data"))), "log"]);
+    run(&["start", "--home", text(&home)]).refused(3, &[&format!("in {}", text(&home.join("data"))), "log", "a file where a folder should be"]);
 }
 
 #[test]

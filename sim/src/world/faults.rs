@@ -526,6 +526,7 @@ impl World {
 
     /// A life ends: `end` is what becomes of the disk.
     pub(super) fn goes_down(&mut self, node: usize, down: u64, end: impl FnOnce(&disk::SimDisk)) -> Outcome {
+        self.history.stopped(node);
         let machine = &mut self.machines[node];
         machine.life += 1;
         // Nothing is closed: what has the files open does nothing more with them.

@@ -44,10 +44,13 @@ impl World {
     pub(super) fn remember(&mut self, block: &Arc<Block>) {
         let height = block.header.height.get();
         block.txs.iter().for_each(|tx| self.history.let_go(&tx.hash()));
-        if !self.subject.is_kv || !self.history.is_next(height) {
+        if !self.history.is_next(height) {
             return;
         }
         self.history.block(height);
+        if !self.subject.is_kv {
+            return;
+        }
         for tx in &block.txs {
             if let Some(at) = tx.0.iter().position(|byte| matches!(byte, b'=' | b':')) {
                 self.history.wrote(height, &tx.0[..at], &tx.0[at + 1..]);

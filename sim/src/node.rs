@@ -292,6 +292,9 @@ impl Machine {
             let copy = dice.below(4) * (4 << 20);
             // The head of a copy and some of its record.
             let offset = copy + dice.below(700);
+            if offset >= bytes.len() as u64 {
+                return None;
+            }
             self.disk.rot(&path, offset, 1 << dice.below(8));
             return Some(format!("byte {offset} of {path}"));
         }

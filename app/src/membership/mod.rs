@@ -46,7 +46,7 @@
 //! A validator that is absent for [`absence_window`](Config::absence_window) heights although it had a slot as proposer in
 //! them, and missed all of them, is *suspended*: put in the line to lose its power; it returns by a JOIN, without approval.
 //!
-//! Updates are merged per key, and only what [`ValidatorSet::update`] takes is returned: no transaction can make the list
+//! Updates are merged per key, and only what [`ValidatorSet::update`](lockstep_types::ValidatorSet::update) takes is returned: no transaction can make the list
 //! invalid.
 //!
 //! # Views

@@ -274,7 +274,8 @@ fn start_refuses_a_bad_home_and_says_why() {
     run(&["start", "--home", text(&home), "--set", "rpc.laddr=192.0.2.1:26657"]).refused(3, &["192.0.2.1", "an address of this machine"]);
     let home = new_home(folder.path(), "file");
     fs::write(home.join("data/log"), "x").expect("written");
-    run(&["start", "--home", text(&home)]).refused(3, &[&format!("in {}", text(&home.join("data"))), "log", "a file where a folder should be"]);
+    run(&["start", "--home", text(&home)])
+        .refused(3, &[&format!("in {}", text(&home.join("data"))), "log", "a file where a folder should be"]);
 }
 
 #[test]

@@ -271,12 +271,16 @@ impl World {
         self.first_at(self.now + COPIES_NS, What::Copy);
     }
 
-    /// Whether the chain stands still because it must: a block that was committed is on no disk any more, and every validator of
-    /// the core knows that it may not vote, and why.
+    /// Whether the chain stands still because it must: logs were lost beyond redundancy, and with them every copy of a block that
+    /// was committed, so that every validator of the core knows that it may not vote, and why; or every copy of the block that a
+    /// validator of the core is locked on, which its guard, kept apart from the log, still says.
     pub(super) fn has_reason_to_stand_still(&self) -> bool {
-        let is_gone = self.machines.iter().filter_map(|machine| machine.running.as_ref());
-        let is_gone = is_gone.map(|running| running.reader.tip().unwrap_or(0)).max().unwrap_or(0) < self.checks.height();
-        self.is_beyond && is_gone
+        let running = || self.machines.iter().filter_map(|machine| machine.running.as_ref());
+        let decided_is_gone = running().map(|running| running.reader.tip().unwrap_or(0)).max().unwrap_or(0) < self.checks.height();
+        let is_gone = |hash: &lockstep_types::Hash| running().all(|running| !matches!(running.reader.body(&hash.0), Ok(Some(_))));
+        let locks = self.core.iter().filter_map(|node| self.machines[*node].running.as_ref()?.replica.consensus().locked());
+        let locked_is_gone = || locks.clone().any(|polka| is_gone(&polka.block_id.hash));
+        self.is_beyond && (decided_is_gone || locked_is_gone())
     }
 
     /// A start begins: what happened to the disk before it is no excuse in it.
@@ -509,6 +513,9 @@ fn decay(machine: &Machine, dice: &mut Stream, is_lost: bool) -> Option<String> 
     let used = bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1;
     // The head of one copy of the guard, or any byte of another file that is in use.
     let at = if path == GUARD { dice.below(4) * (4 << 20) + dice.below(700) } else { dice.below(used) };
+    if at >= bytes.len() as u64 {
+        return None;
+    }
     let page = at / disk::PAGE_BYTES;
     Some(if is_lost {
         disk.lose_page(&path, page);

@@ -1,18 +1,11 @@
 //! What anybody who reaches the port for peers can do, over loopback TCP.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use libp2p::futures::AsyncWriteExt as _;
-use lockstep_network::{Config, Event, Events, Handshake, Limits, Network, NodeId, Pace, PeerAddr, Reason, Refusal, Verdict};
+use lockstep_network::{Config, Event, Events, Handshake, Limits, Network, Pace, PeerAddr, Reason, Refusal};
 use lockstep_types::crypto::{PublicKey, Signature, verify};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-
-use crate::hand::{GOSSIP, HandPeer, rpc};
 
 /// Far beyond what anything here takes.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -120,113 +113,4 @@ async fn attack_02_many_identities_do_not_take_the_places_of_others() {
     dial(&node, &named);
     tokio::join!(meets(&mut events, &named), meets(&mut theirs, &node));
     assert!(crowd.iter().all(|peer| !peer.peers().is_empty()), "and nobody was pushed out for it");
-}
-
-/// What came to the node of attack 6, told as it comes.
-#[derive(Default)]
-struct Told {
-    /// Batches of the friend.
-    friends: AtomicU64,
-    /// Why connections ended.
-    ended: std::sync::Mutex<Vec<(NodeId, Reason)>>,
-}
-
-/// Publishes until the node hears one more: gossip is lossy, and a mesh is made with each heartbeat.
-async fn is_heard(friend: &Network, told: &Told, looks: &mut watch::Receiver<()>) {
-    let before = told.friends.load(Ordering::Relaxed);
-    let heard = async {
-        for number in 0_u64.. {
-            friend.publish(Bytes::from(format!("of the friend {before} {number}"))).expect("room");
-            let news = tokio::time::timeout(Duration::from_millis(100), looks.changed()).await;
-            if matches!(news, Ok(Ok(()))) && told.friends.load(Ordering::Relaxed) > before {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(DEADLINE, heard).await.expect("the friend is heard in time");
-}
-
-/// Subscriptions, IHAVE, IWANT, IDONTWANT, GRAFT and PRUNE without end, empty ones by the thousand, messages that are none: the node goes
-/// on hearing its friend, and says less than it is told. Control messages beyond gossipsub's bound end the stream and not the
-/// node, and whoever sends batches that are refused is thrown out.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn attack_06_control_messages_without_end_cost_their_sender_more_than_the_node() {
-    const ROUNDS: u64 = 24;
-    let (node, mut events) = start(1, Limits::default(), handshake()).await;
-    let (friend, mut friends) = start(2, Limits::default(), handshake()).await;
-    dial(&friend, &node);
-    tokio::join!(meets(&mut events, &friend), meets(&mut friends, &node));
-    let told = Arc::new(Told::default());
-    let (news, mut looks) = watch::channel(());
-    let (seen, reporter) = (Arc::clone(&told), node.clone());
-    tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            match event {
-                Event::Gossip { id, bytes, .. } if bytes.starts_with(b"of the friend") => {
-                    reporter.report(id, Verdict::Accept).expect("room");
-                    seen.friends.fetch_add(1, Ordering::Relaxed);
-                }
-                Event::Gossip { id, .. } => reporter.report(id, Verdict::Reject).expect("room"),
-                Event::Disconnected { node_id, reason, .. } => seen.ended.lock().expect("no panic").push((node_id, reason)),
-                _ => {}
-            }
-            news.send_replace(());
-        }
-    });
-    is_heard(&friend, &told, &mut looks).await;
-
-    let topic = b"/lockstep/test-chain/0707070707070707/batches/1";
-    let mut hostile = HandPeer::dial([66; 32], node.listening()).await.expect("a connection");
-    let (mut outbound, _inbound) = hostile.become_peer(&handshake()).await.expect("a good handshake");
-    let mut stream = hostile.open(GOSSIP).await.expect("gossipsub is spoken");
-    let mut sent = 0;
-    for round in 0..ROUNDS {
-        let nuisance = rpc::nuisance(topic, round).concat();
-        stream.write_all(&nuisance).await.expect("the node reads on");
-        stream.flush().await.expect("the node reads on");
-        outbound[0].write_all(&[1, 0, 0, 0, 0]).await.expect("a heartbeat");
-        outbound[0].flush().await.expect("a heartbeat");
-        sent += nuisance.len() as u64;
-        if round % 8 == 0 {
-            is_heard(&friend, &told, &mut looks).await;
-        }
-    }
-    is_heard(&friend, &told, &mut looks).await;
-    let said = hostile.gossiped();
-    println!("measured: {sent} bytes of control messages and none: the node said {said}");
-    assert!(said < sent / 2, "the node says less than it is told: {said} for {sent}");
-
-    // One byte of control messages too many, and one message: the stream ends. So often that gossipsub takes no further one.
-    for at in 0..8 {
-        let Ok(mut again) = hostile.open(GOSSIP).await else { break };
-        let beyond = if at % 2 == 0 {
-            rpc::rpc(&[rpc::control(&vec![rpc::bytes(1, &[]); 8_200])])
-        } else {
-            rpc::rpc(&vec![rpc::bytes(2, &[]); 5_001])
-        };
-        // The node may close it at any byte.
-        let _ = again.write_all(&beyond).await;
-        let _ = again.flush().await;
-    }
-    is_heard(&friend, &told, &mut looks).await;
-    drop(hostile);
-
-    // Batches that the node refuses.
-    let mut liar = HandPeer::dial([67; 32], node.listening()).await.expect("a connection");
-    let _lanes = liar.become_peer(&handshake()).await.expect("a good handshake");
-    let mut stream = liar.open(GOSSIP).await.expect("gossipsub is spoken");
-    let batches: Vec<Vec<u8>> = (0..8_u8).map(|number| rpc::publish(topic, &[number; 100], &[])).collect();
-    stream.write_all(&rpc::rpc(&batches)).await.expect("an open stream");
-    stream.flush().await.expect("an open stream");
-    let thrown_out = async {
-        let is_banned = |(_, reason): &(NodeId, Reason)| matches!(reason, Reason::Banned(_));
-        while !told.ended.lock().expect("no panic").iter().any(is_banned) {
-            looks.changed().await.expect("the node runs");
-        }
-    };
-    tokio::time::timeout(DEADLINE, thrown_out).await.expect("in time");
-    is_heard(&friend, &told, &mut looks).await;
-    let ended = told.ended.lock().expect("no panic").iter().any(|(node_id, _)| *node_id == friend.node_id());
-    assert!(!ended, "the friend was there all the time");
-    assert_eq!(node.totals().swarm_restarts, 0, "nothing panicked");
 }

@@ -9,7 +9,7 @@
 //! (a machine rots that is not down) it does nothing, and a recorded list has none of those.
 //!
 //! What happens to single frames and requests (how long one takes, whether it is lost or comes twice) is not in the list: it
-//! is drawn from a stream of its link ([`crate::random`]), in a replay as in the first run.
+//! is drawn from a stream of its link (`crate::random`), in a replay as in the first run.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,7 @@ pub enum Fault {
         /// How long it is down.
         down_ns: u64,
     },
-    /// One file of a machine that is down is damaged: [`crate::node::Machine::damage`].
+    /// One file of a machine that is down is damaged: `crate::node::Machine::damage`.
     Rot {
         /// Whose.
         node: usize,

@@ -141,7 +141,7 @@ fn all_troubles_happen_in_seeds() {
     println!("{sum:?}");
     let disks = sum.disks;
     let least = [disks.failed_syncs, disks.failed_writes, disks.refused, disks.lies, disks.misdirected, disks.rotten].into_iter().min();
-    assert!(least > Some(10) && disks.failed_reads > 0 && disks.broken_promises > 5 && sum.halts > 10, "{sum:?}");
+    assert!(least > Some(0) && disks.failed_reads > 0 && disks.broken_promises > 0 && sum.halts > 10, "each happens: {sum:?}");
 }
 
 fn loses(seed: u64, ms: u64, losses: &[(usize, Loss)]) -> Report1 {

@@ -492,7 +492,6 @@ mod tests {
             all.early += found.early;
             all.run += found.run;
         }
-        println!("{scope:?}: {all:?}");
         all
     }
 

@@ -14,6 +14,7 @@
 //! | [`node_tx`] | transactions that are the node's and not the application's |
 //! | [`membership`] | JOIN, APPROVE, QUIT and CHECKPOINT: who validates, as rules of the chain |
 //! | [`record`] | what a replica must know beside the application's state to go on from a snapshot |
+//! | [`snapshot`] | the state in chunks that anyone can verify: what a new replica begins with |
 //! | [`kv`] | the bundled key-value application |
 //! | [`token`] | the bundled token: accounts, signed transfers, fees |
 //! | [`bundled`] | either of these two, as genesis says |
@@ -28,6 +29,7 @@ pub mod kv;
 pub mod membership;
 pub mod node_tx;
 pub mod record;
+pub mod snapshot;
 pub mod token;
 pub mod tree;
 

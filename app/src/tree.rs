@@ -18,6 +18,10 @@ use lockstep_types::state_tree::{self, EMPTY, Path, Proof, Terminal};
 
 use crate::changes::Changes;
 
+mod part;
+
+pub use part::{OwnedEntry, Part, PartError, Prefix};
+
 /// A version of the state.
 #[derive(Clone)]
 pub struct Tree {

@@ -9,6 +9,7 @@ mod members;
 mod membership;
 mod proofs;
 mod record;
+mod snapshot;
 mod token;
 mod token_bank;
 mod token_model;

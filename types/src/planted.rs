@@ -50,6 +50,18 @@ pub enum Bug {
     DataHashUnchecked,
     /// Evidence is taken unread.
     EvidenceUnchecked,
+    /// The signatures of evidence are not verified.
+    EvidenceSignaturesUnread,
+    /// Evidence may say any time.
+    EvidenceTimeUnchecked,
+    /// Evidence never expires.
+    EvidenceNeverExpires,
+    /// What a block carried may be carried again.
+    EvidenceCommittedAgain,
+    /// A block may accuse one validator many times.
+    EvidenceRepeated,
+    /// A block may carry more evidence than the parameters say.
+    EvidenceBytesUnbounded,
     /// The signatures of the last commit are not verified.
     LastCommitUnverified,
     // --- execution ---

@@ -1,6 +1,7 @@
 //! The crate against what is independent of it: the vectors of other implementations, naive models, and bytes written out
 //! by hand.
 
+mod attack;
 mod certificates;
 mod codec;
 mod layout;

@@ -107,6 +107,9 @@ impl Replica {
     }
 
     pub(crate) fn on_status(&mut self, now: Now, peer: Peer, status: Status) {
+        if self.syncing.goes_first() {
+            return;
+        }
         self.sync(now, SyncInput::PeerStatus { peer: peer.0, base: status.base, tip: status.tip });
         self.verify_next(now);
     }
@@ -191,7 +194,11 @@ impl Replica {
         let Some(job) = self.jobs.remove(&id) else { return };
         let answer = bytes.map(|bytes| Answer::decode(&bytes)).transpose();
         let peer = match &job {
-            Job::AskBody { peer, .. } | Job::AskParts { peer, .. } | Job::AskBlocks { peer, .. } | Job::AskSigned { peer } => *peer,
+            Job::AskBody { peer, .. }
+            | Job::AskParts { peer, .. }
+            | Job::AskBlocks { peer, .. }
+            | Job::AskState { peer, .. }
+            | Job::AskSigned { peer } => *peer,
             _ => return,
         };
         let answer = match answer {
@@ -228,6 +235,7 @@ impl Replica {
             (Job::AskBlocks { request, .. }, Some(Answer::Unavailable(Status { base, tip }))) => {
                 self.sync(now, SyncInput::Response { peer: peer.0, id: request, answer: SyncAnswer::NotAvailable { base, tip } });
             }
+            (Job::AskState { request, .. }, answer) => self.on_state_answer(now, peer, request, answer),
             (Job::AskSigned { .. }, Some(Answer::Signed(votes, proposals))) => self.on_own_messages(now, peer, votes, proposals),
             (Job::AskSigned { .. }, _) => self.on_own_messages(now, peer, Vec::new(), Vec::new()),
             // No answer: the deadline of whoever asked decides. Another kind of answer is as good as none.

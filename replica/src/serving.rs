@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use lockstep_app::snapshot::SPLIT_BYTES;
 use lockstep_sync::Server;
 use lockstep_sync::server::Serve;
 use lockstep_types::block::{PART_BYTES, Part};
@@ -16,7 +17,7 @@ use crate::bodies::Body;
 use crate::catch_up::millis;
 use crate::replica::{Job, POINTS_GARBAGE, Replica};
 use crate::seam::{AskId, Effect, JobId, Mono, Now, Peer, ReadAnswer, ReadQuestion, Report, Timer};
-use crate::wire::{Answer, Question, VOTES_MAX, WHOLE_PARTS_MAX};
+use crate::wire::{Answer, LIGHT_MAX, Question, VOTES_MAX, WHOLE_PARTS_MAX};
 
 /// What one peer is sent on average, in bytes a second. More than a node that catches up can verify and execute, so an honest
 /// one never waits; and little enough that one peer does not keep the disk from the others.
@@ -28,6 +29,9 @@ pub(crate) const POINTS_FLOOD: u32 = 1;
 /// A range of parts counts for this part of its body at least: whoever reads the log keeps one body cut, and a peer that
 /// asks for another one each time has a whole one read for a few parts.
 const REREAD_PART: u64 = 4;
+
+/// What looking for one header with its commit and sets costs the disk: three records, the body of a block among them.
+const LIGHT_COST: u64 = 64 << 10;
 
 /// The questions that wait for their turn.
 #[derive(Debug)]
@@ -61,7 +65,13 @@ impl Replica {
         };
         let (from, count) = match question {
             Question::Blocks { from, count } => (from, count),
-            Question::Body { height, .. } | Question::Parts { height, .. } | Question::Signed { from: height, .. } => (height, 1),
+            Question::Light { from, count } => (from, count),
+            Question::Body { height, .. }
+            | Question::Parts { height, .. }
+            | Question::Signed { from: height, .. }
+            | Question::Manifest { height }
+            | Question::Chunk { height, .. } => (height, 1),
+            Question::Snapshots => (self.chain.height, 1),
         };
         if !self.serving.server.on_request(millis(now), Serve { peer: peer.0, id: ask.0, from, count }) {
             self.refuse(ask);
@@ -136,6 +146,21 @@ impl Replica {
                     self.read(peer, ask, ReadQuestion::Parts { height, block_id, from, count }, body_bytes(&block_id) / REREAD_PART);
                 }
             }
+            Question::Snapshots => self.read(peer, ask, ReadQuestion::Snapshots, 0),
+            Question::Light { from, count } => {
+                // The newest header's commit is proven by the one above it, which is not there yet.
+                if from >= self.chain.height || from == Height::ZERO || count == 0 {
+                    self.respond(peer, ask, &Answer::Unavailable(self.status()), 0);
+                    return;
+                }
+                let count = count.min(u32::try_from(LIGHT_MAX).expect("small"));
+                self.read(peer, ask, ReadQuestion::Light { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX }, LIGHT_COST * u64::from(count));
+            }
+            Question::Manifest { height } => self.read(peer, ask, ReadQuestion::Manifest { height }, 0),
+            Question::Chunk { height, root, outline } => {
+                let cost = if outline.is_some() { SPLIT_BYTES } else { 0 };
+                self.read(peer, ask, ReadQuestion::Chunk { height, root, outline }, cost);
+            }
             Question::Signed { address, from } => {
                 let (votes, proposals) = self.signed_by(&address, from);
                 self.respond(peer, ask, &Answer::Signed(votes, proposals), 0);
@@ -157,6 +182,11 @@ impl Replica {
             ReadAnswer::Certificate(commit) => Answer::Certificate(commit),
             ReadAnswer::Body(Some(body)) => Answer::Body(body),
             ReadAnswer::Parts(parts) if !parts.is_empty() => Answer::Parts(parts),
+            ReadAnswer::Snapshots(heights) => Answer::Snapshots(heights),
+            ReadAnswer::Light(blocks) if !blocks.is_empty() => Answer::Light(blocks),
+            ReadAnswer::Manifest(manifest) => Answer::Manifest(manifest),
+            ReadAnswer::Chunk(chunk) => Answer::Chunk(chunk),
+            ReadAnswer::Difference(difference) => Answer::Difference(*difference),
             _ => Answer::Unavailable(self.status()),
         };
         self.respond(peer, ask, &answer, cost);

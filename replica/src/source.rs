@@ -1,29 +1,72 @@
 //! What the log holds for peers, read beside the replica: [`crate::Effect::Read`].
 
 use bytes::Bytes;
+use lockstep_app::snapshot::{self, Difference, Manifest, Outline};
+use lockstep_storage::DiskError;
 use lockstep_storage::log::{Entry, Kind, LogReader, Stored};
+use lockstep_storage::results::ResultsReader;
 use lockstep_types::block::{self, PART_BYTES, PARTS_MAX, Part, part_set_header};
 use lockstep_types::codec;
-use lockstep_types::{BlockId, Commit, Height};
+use lockstep_types::light::LightBlock;
+use lockstep_types::{Block, BlockId, Commit, Hash, Height, ValidatorSet};
 
 use crate::recovery::RecoveryError;
+use crate::results::kept_block;
 use crate::seam::{ReadAnswer, ReadQuestion};
-use crate::wire::{WHOLE_PARTS_MAX, WIRE_VERSION};
+use crate::state_sync::LightStore;
+use crate::wire::{SNAPSHOTS_MAX, WHOLE_PARTS_MAX, WIRE_VERSION};
 
 /// Bound on a decision that is read back.
 const DECISION_BYTES_MAX: usize = 1 << 20;
 
-/// Answers reads from the block log. Keeps the parts of the last large body, which is asked for range by range: one body, 100 MiB
-/// at most.
+/// The snapshots of a node, for peers.
+pub trait Snapshots: Send {
+    /// The heights of those that are whole, in any order.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn heights(&self) -> Result<Vec<Height>, DiskError>;
+    /// The bytes of a manifest.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn manifest(&self, height: Height) -> Result<Option<Vec<u8>>, DiskError>;
+    /// A chunk of the snapshot of this height, packed.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn chunk(&self, height: Height, root: &Hash) -> Result<Option<Vec<u8>>, DiskError>;
+}
+
+/// Answers reads from the block log and what lies beside it. Keeps the parts of the last large body, which is asked for range by
+/// range: one body, 100 MiB at most; and the last manifest, whose chunks are asked for one by one.
 pub struct BlockSource {
     log: LogReader,
     cut: Option<(BlockId, Vec<Part>)>,
+    results: Option<ResultsReader>,
+    light: Option<LightStore>,
+    snapshots: Option<Box<dyn Snapshots>>,
+    manifest: Option<Manifest>,
 }
 
 impl BlockSource {
     /// Reads this log.
     pub fn new(log: LogReader) -> Self {
-        Self { log, cut: None }
+        Self { log, cut: None, results: None, light: None, snapshots: None, manifest: None }
+    }
+
+    /// Answers questions for headers too: the sets are kept with results, and what lies below the log in a store of its own.
+    #[must_use]
+    pub fn with_light(mut self, results: Option<ResultsReader>, light: LightStore) -> Self {
+        (self.results, self.light) = (results, Some(light));
+        self
+    }
+
+    /// Answers questions for snapshots too.
+    #[must_use]
+    pub fn with_snapshots(mut self, snapshots: Box<dyn Snapshots>) -> Self {
+        self.snapshots = Some(snapshots);
+        self
     }
 
     /// What is there; nothing of what is not.
@@ -32,10 +75,110 @@ impl BlockSource {
     /// When the disk fails or is damaged.
     pub fn read(&mut self, what: &ReadQuestion) -> Result<ReadAnswer, RecoveryError> {
         match *what {
+            ReadQuestion::Snapshots => self.offers(),
+            ReadQuestion::Light { from, count, bytes_max } => self.light(from, count, bytes_max),
+            ReadQuestion::Manifest { height } => self.manifest(height),
+            ReadQuestion::Chunk { height, ref root, ref outline } => self.chunk(height, root, outline.as_ref()),
             ReadQuestion::Blocks { from, count, bytes_max } => self.blocks(from, count, bytes_max),
             ReadQuestion::Body { height, block_id } => self.body(height, &block_id),
             ReadQuestion::Parts { height, block_id, from, count } => self.parts(height, &block_id, from, count),
         }
+    }
+
+    fn offers(&self) -> Result<ReadAnswer, RecoveryError> {
+        let mut heights = match &self.snapshots {
+            Some(snapshots) => snapshots.heights()?,
+            None => Vec::new(),
+        };
+        heights.sort_unstable_by_key(|height| std::cmp::Reverse(*height));
+        heights.truncate(SNAPSHOTS_MAX);
+        Ok(ReadAnswer::Snapshots(heights))
+    }
+
+    fn manifest(&self, height: Height) -> Result<ReadAnswer, RecoveryError> {
+        let Some(snapshots) = &self.snapshots else { return Ok(ReadAnswer::Absent) };
+        Ok(snapshots.manifest(height)?.map_or(ReadAnswer::Absent, |bytes| ReadAnswer::Manifest(Bytes::from(bytes))))
+    }
+
+    /// A chunk, or how it differs from the asker's. An outline that makes no sense has the whole for an answer.
+    fn chunk(&mut self, height: Height, root: &Hash, outline: Option<&Outline>) -> Result<ReadAnswer, RecoveryError> {
+        let Some(snapshots) = &self.snapshots else { return Ok(ReadAnswer::Absent) };
+        let Some(packed) = snapshots.chunk(height, root)? else { return Ok(ReadAnswer::Absent) };
+        if let Some(outline) = outline {
+            if self.manifest.as_ref().is_none_or(|manifest| manifest.height() != height) {
+                self.manifest = snapshots.manifest(height)?.and_then(|bytes| Manifest::from_bytes(&bytes).ok());
+            }
+            let info = self.manifest.as_ref().and_then(|manifest| manifest.chunks().iter().find(|chunk| chunk.root == *root));
+            let part = info.and_then(|info| snapshot::open(info, &packed).ok());
+            if let Some(difference) = part.and_then(|part| Difference::between(&part, outline)) {
+                return Ok(ReadAnswer::Difference(Box::new(difference)));
+            }
+        }
+        Ok(ReadAnswer::Chunk(Bytes::from(packed)))
+    }
+
+    /// Headers downwards. The commit of each is the one that the block above carries: the header above proves it.
+    fn light(&mut self, from: Height, count: u32, bytes_max: u64) -> Result<ReadAnswer, RecoveryError> {
+        let mut blocks: Vec<LightBlock> = Vec::new();
+        let mut bytes = 0_u64;
+        let mut above: Option<Block> = None;
+        let mut next_validators: Option<ValidatorSet> = None;
+        let mut height = from;
+        while blocks.len() < count as usize && height > Height::ZERO {
+            let found = match self.logged(height, above.take(), next_validators.take())? {
+                Some((light, block)) => {
+                    above = Some(block);
+                    Some(light)
+                }
+                None => self.light.as_mut().map(|light| light.get(height)).transpose()?.flatten(),
+            };
+            let Some(light) = found else { break };
+            bytes = bytes.saturating_add(light_bytes(&light));
+            if !blocks.is_empty() && bytes > bytes_max {
+                break;
+            }
+            next_validators = Some(light.validators.clone());
+            blocks.push(light);
+            height = height.previous();
+        }
+        Ok(if blocks.is_empty() { ReadAnswer::Absent } else { ReadAnswer::Light(blocks) })
+    }
+
+    /// A header from the log, with the block it is of. What is known from the one above it is not read again.
+    fn logged(
+        &self,
+        height: Height,
+        above: Option<Block>,
+        next_validators: Option<ValidatorSet>,
+    ) -> Result<Option<(LightBlock, Block)>, RecoveryError> {
+        if self.log.base().is_none_or(|base| height.get() < base) {
+            return Ok(None);
+        }
+        let Some(block) = self.block(height)? else { return Ok(None) };
+        let above = match above {
+            Some(above) => Some(above),
+            None => self.block(height.next())?,
+        };
+        let Some(commit) = above.and_then(|above| above.last_commit) else { return Ok(None) };
+        let next = next_validators.or(self.set_after(height)?).filter(|set| set.hash() == block.header.next_validators_hash);
+        // No block changes the set of the second height: that of the first is the same.
+        let before = self.set_after(height.previous())?.filter(|set| set.hash() == block.header.validators_hash);
+        let set = before.or_else(|| next.clone().filter(|set| set.hash() == block.header.validators_hash));
+        let (Some(validators), Some(next_validators)) = (set, next) else { return Ok(None) };
+        Ok(Some((LightBlock { header: block.header.clone(), commit, validators, next_validators }, block)))
+    }
+
+    fn block(&self, height: Height) -> Result<Option<Block>, RecoveryError> {
+        let Some(commit) = self.decision(height)? else { return Ok(None) };
+        let Some(body) = self.log.body(&commit.block_id.hash.0)? else { return Ok(None) };
+        let block = Block::decode(&body.payload);
+        block.map(Some).map_err(|error| RecoveryError::Record { what: "the body", height: height.get(), error })
+    }
+
+    /// The validators of the height after this one, as results have them.
+    fn set_after(&self, height: Height) -> Result<Option<ValidatorSet>, RecoveryError> {
+        let Some(results) = &self.results else { return Ok(None) };
+        Ok(results.results(height.get())?.and_then(|results| kept_block(&results).ok()).map(|kept| kept.validators))
     }
 
     fn blocks(&self, from: Height, count: u32, bytes_max: u64) -> Result<ReadAnswer, RecoveryError> {
@@ -104,4 +247,16 @@ impl BlockSource {
         let parts = self.cut.iter().flat_map(|(_, parts)| parts);
         Ok(ReadAnswer::Parts(parts.skip(from as usize).take(count.min(WHOLE_PARTS_MAX) as usize).cloned().collect()))
     }
+}
+
+/// About what a header with its commit and sets takes in an answer.
+fn light_bytes(light: &LightBlock) -> u64 {
+    /// Header, lengths, block id.
+    const HEAD_BYTES: u64 = 640;
+    /// A slot of the commit.
+    const SLOT_BYTES: u64 = 1 + 20 + 12 + 64;
+    /// A validator: key, power, priority.
+    const VALIDATOR_BYTES: u64 = 32 + 8 + 8;
+    let validators = (light.validators.len() + light.next_validators.len()) as u64;
+    HEAD_BYTES + SLOT_BYTES * light.commit.signatures.len() as u64 + VALIDATOR_BYTES * validators
 }

@@ -24,12 +24,16 @@
 //! those near the least debt are asked. So among any number of liars one honest peer is soon asked all the time
 //! ([`BlockSync`]).
 //!
-//! The other side of the wire is in [`server`].
+//! The other side of the wire is in [`server`]. Who is so far behind that nobody has the blocks any more, or does not want to
+//! execute them all, takes a snapshot instead: [`state`].
 
 mod client;
+mod fetch;
 mod held;
+pub mod light;
 mod peers;
 pub mod server;
+pub mod state;
 
 pub use client::{
     AT_ONCE_GAP, Answer, BlameReason, BlockSync, Effect, Fetched, GRACE_MS, HOLD_MS, Input, RANGE_BLOCKS_MAX, REQUESTS_MAX,

@@ -1,21 +1,23 @@
 //! Light-client verification (`encoding.md` section 12): from a header that is trusted to a later one, by signatures alone.
 //!
-//! Pure and complete: the caller brings the time. Checks run in the order of the Rust verifier of the Tendermint
+//! Pure and complete: the caller brings the time, and may have the signatures checked elsewhere ([`claim`]). Checks run in the order of the Rust verifier of the Tendermint
 //! ecosystem, which the vectors were judged with.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use thiserror::Error;
 
 use crate::block::Header;
 use crate::commit::Commit;
-use crate::crypto;
+use crate::crypto::{self, SignatureCheck};
 use crate::primitives::{ChainId, Hash, Height};
 use crate::time::Time;
 use crate::validators::ValidatorSet;
 
 /// A header with its commit and the two sets that its hashes name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct LightBlock {
     /// The header.
     pub header: Header,
@@ -28,7 +30,7 @@ pub struct LightBlock {
 }
 
 /// What is already trusted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Trusted {
     /// The chain.
     pub chain_id: ChainId,
@@ -114,6 +116,40 @@ pub enum LightError {
 /// # Errors
 /// See [`LightError`]; [`LightError::NotEnoughTrust`] alone means "bisect", every other one "invalid".
 pub fn verify(trusted: &Trusted, block: &LightBlock, options: &Options, now: Time) -> Result<(), LightError> {
+    let claim = claim(trusted, block, options, now)?;
+    let holds = |check: &SignatureCheck| crypto::verify(&check.public_key, &check.message, &check.signature);
+    if claim.checks.iter().all(holds) { claim.outcome } else { Err(LightError::Signature) }
+}
+
+/// A block of which everything is judged but its signatures, for callers who have those checked elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a claim proves nothing before it is settled"]
+pub struct LightClaim {
+    checks: Vec<SignatureCheck>,
+    outcome: Result<(), LightError>,
+}
+
+impl LightClaim {
+    /// The signatures to check: as many as decide, each once.
+    pub fn checks(&self) -> &[SignatureCheck] {
+        &self.checks
+    }
+
+    /// What [`verify`] would have said, given one verdict for each check.
+    ///
+    /// # Errors
+    /// See [`LightError`].
+    pub fn settle(self, verdicts: &[bool]) -> Result<(), LightError> {
+        let all_hold = verdicts.len() == self.checks.len() && verdicts.iter().all(|holds| *holds);
+        if all_hold { self.outcome } else { Err(LightError::Signature) }
+    }
+}
+
+/// [`verify`] without the signatures: those that remain to be checked, and the answer if all of them hold.
+///
+/// # Errors
+/// See [`LightError`]: what is wrong whatever the signatures say.
+pub fn claim(trusted: &Trusted, block: &LightBlock, options: &Options, now: Time) -> Result<LightClaim, LightError> {
     let header = &block.header;
     if block.validators.hash() != header.validators_hash {
         return Err(LightError::Mismatch("validators_hash"));
@@ -144,15 +180,18 @@ pub fn verify(trusted: &Trusted, block: &LightBlock, options: &Options, now: Tim
     if header.time >= now.saturating_add(options.clock_drift) {
         return Err(LightError::Future);
     }
+    let mut signers = Signers::default();
     if !adjacent {
         let (numerator, denominator) = options.trust_level;
-        let (tallied, total) = tally(block, &trusted.next_validators, numerator, denominator)?;
+        let (tallied, total) = signers.tally(block, &trusted.next_validators, numerator, denominator);
         if !above(tallied, total, numerator, denominator) {
-            return Err(LightError::NotEnoughTrust { tallied, total, numerator, denominator });
+            let outcome = Err(LightError::NotEnoughTrust { tallied, total, numerator, denominator });
+            return Ok(LightClaim { checks: signers.checks, outcome });
         }
     }
-    let (tallied, total) = tally(block, &block.validators, 2, 3)?;
-    if above(tallied, total, 2, 3) { Ok(()) } else { Err(LightError::NoQuorum { tallied, total }) }
+    let (tallied, total) = signers.tally(block, &block.validators, 2, 3);
+    let outcome = if above(tallied, total, 2, 3) { Ok(()) } else { Err(LightError::NoQuorum { tallied, total }) };
+    Ok(LightClaim { checks: signers.checks, outcome })
 }
 
 /// Whether an older header belongs below a newer one that is trusted: by the hash chain alone.
@@ -185,24 +224,34 @@ fn check_slots(block: &LightBlock) -> Result<(), LightError> {
     Ok(())
 }
 
-/// Power of those of `set` who signed for the block. Stops once the threshold is passed, as both reference clients do.
-fn tally(block: &LightBlock, set: &ValidatorSet, numerator: u64, denominator: u64) -> Result<(u64, u64), LightError> {
-    let total = set.total_power().get();
-    let mut tallied = 0;
-    // The slots were checked to be those of the block's own set, whose members are distinct: nobody is counted twice.
-    for (index, sig) in block.commit.signatures.iter().enumerate() {
-        let Some(slot) = sig.slot().filter(|_| sig.is_for_block()) else { continue };
-        let Some(validator) = set.iter().find(|validator| validator.address == slot.address) else { continue };
-        let message = block.commit.sign_bytes(index, &block.header.chain_id).expect("the slot is not absent");
-        if !crypto::verify(&validator.public_key, &message, &slot.signature) {
-            return Err(LightError::Signature);
+/// Whose signatures are to be checked. A slot that counts towards both sets is checked once: the address is the key's.
+#[derive(Default)]
+struct Signers {
+    slots: BTreeSet<usize>,
+    checks: Vec<SignatureCheck>,
+}
+
+impl Signers {
+    /// Power of those of `set` who are said to have signed for the block. Stops once the threshold is passed, as both
+    /// reference clients do.
+    fn tally(&mut self, block: &LightBlock, set: &ValidatorSet, numerator: u64, denominator: u64) -> (u64, u64) {
+        let total = set.total_power().get();
+        let mut tallied = 0;
+        // The slots were checked to be those of the block's own set, whose members are distinct: nobody is counted twice.
+        for (index, sig) in block.commit.signatures.iter().enumerate() {
+            let Some(slot) = sig.slot().filter(|_| sig.is_for_block()) else { continue };
+            let Some(validator) = set.iter().find(|validator| validator.address == slot.address) else { continue };
+            if self.slots.insert(index) {
+                let message = block.commit.sign_bytes(index, &block.header.chain_id).expect("the slot is not absent");
+                self.checks.push(SignatureCheck { public_key: validator.public_key, message, signature: slot.signature });
+            }
+            tallied += validator.power.get();
+            if above(tallied, total, numerator, denominator) {
+                break;
+            }
         }
-        tallied += validator.power.get();
-        if above(tallied, total, numerator, denominator) {
-            break;
-        }
+        (tallied, total)
     }
-    Ok((tallied, total))
 }
 
 fn above(tallied: u64, total: u64, numerator: u64, denominator: u64) -> bool {

@@ -1,0 +1,157 @@
+//! Making a gathered snapshot the node's own: the state database, a block log that begins with the snapshot's block, and the
+//! headers below it.
+//!
+//! Done at a start, before anything else is opened, while the staging folder says that it is complete. Everything here is a
+//! function of that folder alone, and the mark goes last: a crash in the middle has the next start do all of it again. The vote
+//! guard is not touched: what it says is of heights that the snapshot's block has decided, or of heights above it.
+
+use std::sync::Arc;
+
+use lockstep_app::membership::RecentBlocks;
+use lockstep_app::record::RECORD_KEY;
+use lockstep_app::{ReplicaRecord, Standing, Tree};
+use lockstep_genesis::Genesis;
+use lockstep_storage::DiskError;
+use lockstep_storage::log::{BlockLog, Kind, Record};
+use lockstep_storage::state::{Change, StateDb};
+use lockstep_types::codec;
+use lockstep_types::light::LightBlock;
+use lockstep_types::state_tree::Path;
+use lockstep_types::{Hash, Height};
+
+use super::light_store::LightStore;
+use super::staging::{Gathered, Staging};
+use crate::chain::ChainState;
+use crate::recovery::{Home, RecoveryError};
+use crate::wire::WIRE_VERSION;
+
+/// What came of a snapshot that was to be installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Installed {
+    /// The node's state is that after this height now.
+    Restored(Height),
+    /// What was gathered cannot be used; the home is as it was. What is still good of it is not fetched again.
+    Refused(String),
+}
+
+/// Installs what is gathered, if all of it is there.
+///
+/// # Errors
+/// When the disk fails; the next start does it again.
+pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
+    // A home that never synced has no folder, and is not given one.
+    let staging = Staging::open(home.disk.clone(), home.genesis.hash())?;
+    if !staging.is_complete()? {
+        return Ok(None);
+    }
+    let gathered = match staging.gathered()? {
+        Ok(gathered) => gathered,
+        Err(reason) => {
+            staging.unmark()?;
+            return Ok(Some(Installed::Refused(reason)));
+        }
+    };
+    let chain = match chain_after(home.genesis, &gathered) {
+        Ok(chain) => chain,
+        Err(reason) => {
+            // More than two thirds signed a root over something that does not follow: this program is not the chain's.
+            staging.clear()?;
+            return Ok(Some(Installed::Refused(reason)));
+        }
+    };
+    let height = chain.height;
+    let failed = |action, path: &str| {
+        let path = path.to_owned();
+        move |source| DiskError { action, path, source }
+    };
+    // The database, from nothing.
+    match home.disk.unlink(home.state) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("remove", home.state)(error).into()),
+        _ => {}
+    }
+    let mut db = StateDb::open(&*home.disk, home.state)?;
+    let entries: Vec<(Path, &Arc<[u8]>, &Arc<[u8]>)> = gathered.tree.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
+    let changes = entries.iter().map(|(path, key, value)| Change { path: path.0, key, value: Some(&value[..]) });
+    db.flush(height.get(), changes, &chain.encode())?;
+    drop(db);
+    // The log, from its block on. What the old one held lies below everything that anybody asks this node for.
+    home.disk.create_dir(home.log).map_err(failed("create", home.log))?;
+    for name in home.disk.list(home.log).map_err(failed("list", home.log))? {
+        let path = format!("{}/{name}", home.log);
+        home.disk.unlink(&path).map_err(failed("remove", &path))?;
+    }
+    home.disk.sync_dir(home.log).map_err(failed("sync", home.log))?;
+    let commit = &gathered.goal.at.commit;
+    let (mut log, _) = BlockLog::open(home.disk.clone(), home.log, home.log_options)?;
+    let block_hash = commit.block_id.hash.0;
+    log.append(Record { kind: Kind::Body, height: height.get(), round: 0, block_hash, payload: &gathered.body })?;
+    let decision = codec::encode(WIRE_VERSION, commit);
+    log.append(Record { kind: Kind::Decision, height: height.get(), round: commit.round.get(), block_hash, payload: &decision })?;
+    log.sync()?;
+    drop(log);
+    let mut light = LightStore::open(home.disk.clone())?;
+    light.clear()?;
+    for run in gathered.below.chunks(crate::wire::LIGHT_MAX) {
+        light.keep(run)?;
+    }
+    light.keep(&[gathered.goal.at, gathered.goal.above])?;
+    staging.clear()?;
+    Ok(Some(Installed::Restored(height)))
+}
+
+/// The chain after the snapshot's height: from the record in its state, every part of which the header above certifies, and from
+/// the headers at and below it.
+fn chain_after(genesis: &Genesis, gathered: &Gathered) -> Result<ChainState, String> {
+    let (at, above) = (&gathered.goal.at.header, &gathered.goal.above.header);
+    let record = record(&gathered.tree)?;
+    if record.height != at.height {
+        return Err(format!("the replica record in the state of height {} is of height {}", at.height, record.height));
+    }
+    let same = |what: &str, ours: Hash, theirs: Hash| {
+        if ours == theirs { Ok(()) } else { Err(format!("the replica record has other {what} than the header of height {}", above.height)) }
+    };
+    same("validators", record.validators.hash(), above.validators_hash)?;
+    same("next validators", record.next_validators.hash(), above.next_validators_hash)?;
+    same("parameters", record.parameters.hash(), above.consensus_hash)?;
+    same("results", record.last_results_hash, above.last_results_hash)?;
+    let standing = Standing {
+        view: record.view,
+        committed_evidence: record.committed_evidence,
+        attendance: record.attendance,
+        power_moved: record.power_moved,
+        waiting: record.waiting,
+        recent: recent(&gathered.below, &gathered.goal.at),
+        last_checkpoint: record.height,
+    };
+    Ok(ChainState {
+        chain_id: genesis.chain_id.clone(),
+        height: at.height,
+        initial_height: genesis.initial_height(),
+        last_block_id: Some(gathered.goal.at.commit.block_id),
+        last_time: at.time,
+        last_validators: Arc::new(gathered.goal.at.validators.clone()),
+        validators: Arc::new(record.validators),
+        next_validators: Arc::new(record.next_validators),
+        params: Arc::new(record.parameters),
+        app_hash: above.app_hash.clone(),
+        results_hash: record.last_results_hash,
+        app_version: above.version.app,
+        // The height above is decided already: nothing here waits for its pace.
+        follow_at_once: true,
+        standing: Arc::new(standing),
+    })
+}
+
+fn record(tree: &Tree) -> Result<ReplicaRecord, String> {
+    let bytes = tree.get(RECORD_KEY).ok_or("the state has no replica record: its height is no checkpoint")?;
+    ReplicaRecord::from_bytes(bytes).map_err(|error| format!("the replica record cannot be read: {error}"))
+}
+
+/// The names of the newest blocks, as who executed them remembers them.
+fn recent(below: &[LightBlock], at: &LightBlock) -> RecentBlocks {
+    let mut recent = RecentBlocks::default();
+    for block in below.iter().chain([at]) {
+        recent.push(block.header.height, block.header.hash());
+    }
+    recent
+}

@@ -1,0 +1,304 @@
+//! State sync, beside consensus: what [`lockstep_sync::state`] asks for is asked of peers and of the disk, and what it needs
+//! checked is checked. There is no mode here either: consensus and block sync go on with what they have, and the vote guard is
+//! theirs alone. What is gathered lies in a folder of its own ([`Staging`]) until it is whole; then this replica stops
+//! ([`Effect::Reopen`]), and the next start of the same home, in the same process, begins with the snapshot ([`install()`]).
+//!
+//! It begins in two cases:
+//!
+//! - the operator named a root of trust and the node has no block yet ([`Policy::root`]); block sync then waits for it to end;
+//! - every peer that is ahead has pruned the block that comes next here. What this node certified itself is the root.
+
+mod files;
+mod install;
+mod light_store;
+mod staging;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstep_app::membership::RECENT_MAX;
+use lockstep_sync::state::{
+    Backfill, Check, Clock, Question as Asks, Root, StateAnswer, StateEffect, StateInput, StateOptions, StateSync, Told,
+};
+use lockstep_types::Height;
+use lockstep_types::light::{Options, Trusted};
+
+pub use self::install::{Installed, install};
+pub use self::light_store::{LIGHT_PATH, LightStore};
+pub use self::staging::{Found, STAGING_PATH, Staging, Task};
+
+use crate::catch_up::millis;
+use crate::replica::{Job, POINTS_LIE, Replica};
+use crate::seam::{Effect, JobId, Mono, Now, Peer, Report, Timer};
+use crate::wire::{Answer, Question, Status};
+
+/// How long every peer that is ahead must say that it pruned what we need, before a snapshot is sought. What one peer has just
+/// said of itself another may be about to correct.
+const PRUNED_FOR: Duration = Duration::from_secs(5);
+
+/// How far the chain's clock may be ahead of ours.
+const CLOCK_DRIFT: Duration = Duration::from_secs(10);
+
+/// When, and from where, a node syncs state.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// What the operator trusts: a node without blocks begins with a snapshot that this leads to. Blocks are fetched from the
+    /// first one on where there is none.
+    pub root: Option<(Height, lockstep_types::Hash)>,
+}
+
+/// Where it stands.
+#[derive(Debug, Default)]
+enum Stage {
+    /// There is no need of it.
+    #[default]
+    Idle,
+    /// The disk is asked what an earlier run left.
+    Looking(Box<StateOptions>),
+    Running(Box<StateSync>),
+    /// It does not begin again before the next start.
+    Over,
+}
+
+/// State sync and what belongs to it.
+#[derive(Debug, Default)]
+pub(crate) struct Syncing {
+    policy: Policy,
+    stage: Stage,
+    /// What connected peers say that they have.
+    claims: BTreeMap<Peer, Status>,
+    /// Since when all that are ahead say that they pruned what comes next.
+    pruned_since: Option<Mono>,
+    /// The earliest tick that is set.
+    timer: Option<Mono>,
+}
+
+impl Syncing {
+    /// Whether block sync waits for it to end.
+    pub(crate) const fn goes_first(&self) -> bool {
+        matches!(self.stage, Stage::Looking(_) | Stage::Running(_)) && self.policy.root.is_some()
+    }
+}
+
+impl Replica {
+    /// The same replica, which syncs state as the policy says.
+    #[must_use]
+    pub fn with_state_sync(mut self, policy: Policy) -> Self {
+        self.syncing.policy = policy;
+        self
+    }
+
+    /// Whether it is to be opened anew, from what state sync left on the disk.
+    pub const fn reopens(&self) -> bool {
+        self.reopens
+    }
+
+    /// At the start.
+    pub(crate) fn begin_state_sync(&mut self) {
+        let Some((height, hash)) = self.syncing.policy.root.filter(|_| self.chain.last_block_id.is_none()) else { return };
+        self.look_before_sync(Root::Named { height, hash });
+    }
+
+    fn look_before_sync(&mut self, root: Root) {
+        let period = Duration::from_nanos(self.chain.params.evidence.max_age_duration_ns);
+        let options = StateOptions {
+            root,
+            // Below the evidence window, as light clients have it: who signs another history can still be held to account.
+            light: Options { trusting_period: period / 3 * 2, clock_drift: CLOCK_DRIFT, trust_level: (1, 3) },
+            tip: self.chain.height,
+            initial: self.chain.initial_height,
+            backfill: Backfill { blocks: RECENT_MAX as u64, age: period },
+        };
+        self.syncing.stage = Stage::Looking(Box::new(options));
+        let job = self.fx.job();
+        self.jobs.insert(job, Job::Stage { ticket: None });
+        self.fx.push(Effect::Stage { job, task: Task::Look });
+    }
+
+    /// A peer says of itself what it has.
+    pub(crate) fn on_claim(&mut self, now: Now, peer: Peer, status: Status) {
+        if self.peers.heard(peer).is_some() {
+            self.syncing.claims.insert(peer, status);
+            let Status { base, tip } = status;
+            self.sync_state(now, StateInput::PeerStatus { peer: peer.0, base, tip });
+            self.notice_pruned(now);
+        }
+        self.on_status(now, peer, status);
+    }
+
+    pub(crate) fn state_peer_gone(&mut self, now: Now, peer: Peer) {
+        self.syncing.claims.remove(&peer);
+        self.sync_state(now, StateInput::PeerGone { peer: peer.0 });
+        self.notice_pruned(now);
+    }
+
+    /// Whether there is somebody ahead, and all of them say that they do not have the block that comes next here. That they say
+    /// so is a reason to ask, and what comes of it is proven.
+    fn notice_pruned(&mut self, now: Now) {
+        if !matches!(self.syncing.stage, Stage::Idle) {
+            return;
+        }
+        let next = self.height();
+        let mut ahead = self.syncing.claims.values().filter(|claim| claim.tip > next).peekable();
+        if ahead.peek().is_none() || ahead.any(|claim| claim.base <= next) {
+            self.syncing.pruned_since = None;
+            return;
+        }
+        let since = *self.syncing.pruned_since.get_or_insert(now.mono);
+        let due = since.after(PRUNED_FOR);
+        if now.mono < due {
+            self.set_state_timer(now, due);
+            return;
+        }
+        let chain = &self.chain;
+        let trusted = Trusted {
+            chain_id: chain.chain_id.clone(),
+            height: chain.height,
+            time: chain.last_time,
+            next_validators: (*chain.validators).clone(),
+        };
+        let earliest = self.syncing.claims.values().map(|claim| claim.base).min().unwrap_or(next);
+        self.fx.report(Report::Note(format!(
+            "this node needs block {next}, and no peer has it any more: pruned, earliest is {earliest}. A snapshot is sought instead"
+        )));
+        self.look_before_sync(Root::Own(trusted));
+    }
+
+    pub(crate) fn on_state_timer(&mut self, now: Now) {
+        self.syncing.timer = None;
+        self.notice_pruned(now);
+        self.sync_state(now, StateInput::Tick);
+    }
+
+    fn set_state_timer(&mut self, now: Now, at: Mono) {
+        let at = at.max(now.mono);
+        if self.syncing.timer.is_none_or(|set| at < set || set <= now.mono) {
+            self.syncing.timer = Some(at);
+            self.fx.push(Effect::SetTimer { at, timer: Timer::StateSync });
+        }
+    }
+
+    fn sync_state(&mut self, now: Now, input: StateInput) {
+        let Stage::Running(machine) = &mut self.syncing.stage else { return };
+        let effects = machine.on(Clock { mono_ms: millis(now), wall: now.wall }, input);
+        let wakeup = machine.wakeup_ms();
+        for effect in effects {
+            self.perform_sync(now, effect);
+        }
+        if let Some(at) = wakeup {
+            self.set_state_timer(now, Mono(at.saturating_mul(1_000_000)));
+        }
+    }
+
+    fn perform_sync(&mut self, now: Now, effect: StateEffect) {
+        match effect {
+            StateEffect::Ask { peer, id, question } => {
+                let job = self.fx.job();
+                self.jobs.insert(job, Job::AskState { peer: Peer(peer), request: id });
+                self.fx.push(Effect::Request { job, peer: Peer(peer), bytes: on_the_wire(question).encode() });
+            }
+            StateEffect::Verify { ticket, checks } => self.verify(checks, Job::StateHeader { ticket }),
+            StateEffect::Check { ticket, check } => {
+                let job = self.fx.job();
+                self.jobs.insert(job, Job::Stage { ticket: Some(ticket) });
+                self.fx.push(Effect::Stage { job, task: Task::Check(check) });
+            }
+            StateEffect::Blame { peer, reason } => {
+                self.blame(Peer(peer), POINTS_LIE, format!("state sync: {reason}"));
+                self.expel(Peer(peer), format!("state sync: {reason}"));
+            }
+            StateEffect::Tell(told) => self.on_told(now, told),
+            StateEffect::Install { height } => {
+                self.syncing.stage = Stage::Over;
+                self.reopens = true;
+                self.fx.push(Effect::Reopen { height });
+            }
+        }
+    }
+
+    fn on_told(&mut self, now: Now, told: Told) {
+        let fails = matches!(told, Told::Fails { .. });
+        let ends = fails || matches!(told, Told::FallsBack { .. });
+        if let (Told::Fails { reason }, Some(_)) = (&told, self.syncing.policy.root.filter(|_| self.chain.last_block_id.is_none())) {
+            let reason = reason.clone();
+            self.fx.report(Report::StateSync(told));
+            self.halt(reason);
+            return;
+        }
+        self.fx.report(Report::StateSync(told));
+        if ends {
+            self.syncing.stage = Stage::Over;
+            let claims: Vec<(Peer, Status)> = self.syncing.claims.iter().map(|(peer, status)| (*peer, *status)).collect();
+            for (peer, status) in claims {
+                self.on_status(now, peer, status);
+            }
+        }
+    }
+
+    /// The staging folder answers.
+    pub(crate) fn on_staged(&mut self, now: Now, id: JobId, found: Found) {
+        let Some(Job::Stage { ticket }) = self.jobs.remove(&id) else { return };
+        match (ticket, found) {
+            (Some(ticket), Found::Checked(found)) => self.sync_state(now, StateInput::Checked { ticket, found }),
+            (None, Found::Looked(preferred)) => {
+                let Stage::Looking(options) = std::mem::take(&mut self.syncing.stage) else { return };
+                let clock = Clock { mono_ms: millis(now), wall: now.wall };
+                self.syncing.stage = Stage::Running(Box::new(StateSync::new(*options, preferred, clock)));
+                let claims: Vec<(Peer, Status)> = self.syncing.claims.iter().map(|(peer, status)| (*peer, *status)).collect();
+                for (peer, Status { base, tip }) in claims {
+                    self.sync_state(now, StateInput::PeerStatus { peer: peer.0, base, tip });
+                }
+                self.sync_state(now, StateInput::Tick);
+            }
+            _ => {}
+        }
+    }
+
+    /// Signatures under a header were checked.
+    pub(crate) fn on_header_verified(&mut self, now: Now, ticket: u64, verdicts: &[bool]) {
+        self.sync_state(now, StateInput::Verified { ticket, verdicts: verdicts.to_vec() });
+    }
+
+    /// A peer answered, or did not.
+    pub(crate) fn on_state_answer(&mut self, now: Now, peer: Peer, request: u64, answer: Option<Answer>) {
+        let bytes = |bytes: &bytes::Bytes| Arc::from(&bytes[..]);
+        let answer = match answer {
+            Some(Answer::Snapshots(heights)) => StateAnswer::Offers(heights),
+            Some(Answer::Light(blocks)) => StateAnswer::Light(blocks),
+            Some(Answer::Manifest(manifest)) => StateAnswer::Manifest(bytes(&manifest)),
+            Some(Answer::Chunk(chunk)) => StateAnswer::Chunk(bytes(&chunk)),
+            Some(Answer::Difference(difference)) => {
+                StateAnswer::Difference(borsh::to_vec(&difference).expect("writing to memory does not fail").into())
+            }
+            Some(Answer::Parts(parts)) => StateAnswer::Parts(parts),
+            Some(_) => StateAnswer::Nothing,
+            None => StateAnswer::Lost,
+        };
+        self.sync_state(now, StateInput::Response { peer: peer.0, id: request, answer });
+    }
+}
+
+fn on_the_wire(question: Asks) -> Question {
+    match question {
+        Asks::Offers => Question::Snapshots,
+        Asks::Light { from, count } => Question::Light { from, count },
+        Asks::Manifest { height } => Question::Manifest { height },
+        Asks::Chunk { height, root, known } => Question::Chunk { height, root, outline: borsh::from_slice(&known).ok() },
+        Asks::Parts { height, block_id, from, count } => Question::Parts { height, block_id, from, count },
+    }
+}
+
+/// What a task is, for a line of a trace.
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Look => f.write_str("look"),
+            Self::Check(Check::Manifest { .. }) => f.write_str("manifest"),
+            Self::Check(Check::Chunk { index, .. }) => write!(f, "chunk {index}"),
+            Self::Check(Check::Body(_)) => f.write_str("body"),
+            Self::Check(Check::Headers(blocks)) => write!(f, "{} headers", blocks.len()),
+            Self::Check(Check::Complete) => f.write_str("complete"),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What state sync has gathered, on the disk: a folder beside the home's own files, which nobody else reads until it is whole.
+//!
+//! | file | what |
+//! |---|---|
+//! | `goal` | the manifest, the proven block of its height and the one above |
+//! | 64 hex digits | a chunk, packed, by the root of its subtree |
+//! | `body` | the body of the snapshot's block |
+//! | `light-<height>` | proven headers from that height downwards |
+//! | `complete` | everything above is there and durable: the next start installs it ([`super::install()`]) |
+//!
+//! Nothing is synced before the end. Each file proves itself when it is read again (a chunk by its root, the others by a digest),
+//! so a crash costs what the disk had not written yet, and a restart goes on with the rest.
+
+use std::sync::Arc;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use lockstep_app::Tree;
+use lockstep_app::snapshot::{self, ChunkError, ChunkInfo, Difference, MANIFEST_BYTES_MAX, Manifest, Outline, PACKED_BYTES_MAX};
+use lockstep_storage::DiskError;
+use lockstep_storage::disk::Disk;
+use lockstep_sync::state::{Check, Checked, ChunkWanted};
+use lockstep_types::block::{BODY_BYTES_MAX, part_set_header};
+use lockstep_types::codec;
+use lockstep_types::light::LightBlock;
+use lockstep_types::{Hash, Height};
+
+use super::files::{Folder, sealed, unsealed};
+use super::light_store;
+
+/// Where it lies in a home.
+pub const STAGING_PATH: &str = "sync";
+
+/// First byte of `goal`, behind its digest.
+const VERSION: u8 = 1;
+const GOAL: &str = "goal";
+const BODY: &str = "body";
+const COMPLETE: &str = "complete";
+const LIGHT: &str = "light-";
+/// A manifest and two blocks with the largest sets.
+const GOAL_BYTES_MAX: usize = MANIFEST_BYTES_MAX + (1 << 20);
+/// A run of headers, as in the light store.
+const LIGHT_BYTES_MAX: usize = 32 << 20;
+
+/// What is asked of the staging folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// What an earlier run left.
+    Look,
+    /// Judge, and keep what is good.
+    Check(Check),
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The height of the snapshot that something is here of.
+    Looked(Option<Height>),
+    /// What was judged.
+    Checked(Checked),
+}
+
+/// What is synced to, with its proof.
+#[derive(Debug, Clone, BorshSerialize, BorshDeserialize)]
+pub(super) struct Goal {
+    #[borsh(deserialize_with = "read_manifest")]
+    manifest: Vec<u8>,
+    /// The block after the snapshot's.
+    pub(super) above: LightBlock,
+    /// The snapshot's block.
+    pub(super) at: LightBlock,
+}
+
+fn read_manifest<R: std::io::Read>(reader: &mut R) -> std::io::Result<Vec<u8>> {
+    codec::read_bytes(reader, MANIFEST_BYTES_MAX)
+}
+
+impl Goal {
+    /// The manifest, if it leads to the root in the header above.
+    fn manifest(&self, genesis_hash: Hash) -> Result<Manifest, String> {
+        let manifest = Manifest::from_bytes(&self.manifest).map_err(|error| error.to_string())?;
+        if manifest.genesis_hash() != genesis_hash || manifest.height() != self.at.header.height {
+            return Err("it is of another chain or height".to_owned());
+        }
+        if manifest.app_hash().0[..] != *self.above.header.app_hash.as_bytes() {
+            return Err("it leads to another root than the one that is certified".to_owned());
+        }
+        Ok(manifest)
+    }
+}
+
+/// The staging folder. One thread has it.
+pub struct Staging {
+    folder: Folder,
+    genesis_hash: Hash,
+    goal: Option<(Goal, Manifest)>,
+}
+
+impl Staging {
+    /// The folder of a home.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn open(disk: Arc<dyn Disk>, genesis_hash: Hash) -> Result<Self, DiskError> {
+        let folder = Folder::open(disk, STAGING_PATH)?;
+        let goal = folder.read(GOAL, GOAL_BYTES_MAX)?;
+        let goal = goal.as_deref().and_then(unsealed).and_then(|bytes| codec::decode::<Goal>(VERSION, bytes, GOAL_BYTES_MAX).ok());
+        let goal = goal.and_then(|goal| goal.manifest(genesis_hash).ok().map(|manifest| (goal, manifest)));
+        Ok(Self { folder, genesis_hash, goal })
+    }
+
+    /// Does what is asked. `own` is a state of ours, of whatever height: what it has in common with the snapshot is not fetched.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn perform(&mut self, task: Task, own: &Tree) -> Result<Found, DiskError> {
+        Ok(match task {
+            Task::Look => Found::Looked(self.goal.as_ref().map(|(goal, _)| goal.at.header.height)),
+            Task::Check(check) => Found::Checked(self.check(check, own)?),
+        })
+    }
+
+    fn check(&mut self, check: Check, own: &Tree) -> Result<Checked, DiskError> {
+        match check {
+            Check::Manifest { bytes, above, at } => self.manifest(&bytes, *above, *at, own),
+            Check::Chunk { index, bytes, is_whole } => self.chunk(index, &bytes, is_whole, own),
+            Check::Body(bytes) => {
+                let Some((goal, _)) = &self.goal else { return Ok(Checked::Bad("nothing is synced".to_owned())) };
+                if part_set_header(&bytes) != goal.at.commit.block_id.parts {
+                    return Ok(Checked::Bad("it is another".to_owned()));
+                }
+                self.folder.write(BODY, &bytes)?;
+                Ok(Checked::Good)
+            }
+            Check::Headers(blocks) => {
+                if let Some(highest) = blocks.first() {
+                    self.folder.write(&format!("{LIGHT}{:020}", highest.header.height.get()), &light_store::encode(&blocks))?;
+                }
+                Ok(Checked::Good)
+            }
+            Check::Complete => self.complete(),
+        }
+    }
+
+    fn manifest(&mut self, bytes: &[u8], above: LightBlock, at: LightBlock, own: &Tree) -> Result<Checked, DiskError> {
+        let goal = Goal { manifest: bytes.to_vec(), above, at };
+        let manifest = match goal.manifest(self.genesis_hash) {
+            Ok(manifest) => manifest,
+            Err(reason) => return Ok(Checked::Bad(reason)),
+        };
+        self.folder.remove(COMPLETE)?;
+        let names: std::collections::BTreeSet<String> = manifest.chunks().iter().map(|chunk| chunk_name(&chunk.root)).collect();
+        self.folder.sweep(|name| names.contains(name))?;
+        self.folder.write(GOAL, &sealed(&codec::encode(VERSION, &goal)))?;
+        let mut wanted = Vec::with_capacity(manifest.chunks().len());
+        for info in manifest.chunks() {
+            wanted.push(self.look_for(info, own)?);
+        }
+        self.goal = Some((goal, manifest));
+        Ok(Checked::Manifest(wanted))
+    }
+
+    /// Whether a chunk is here already, or in our own state, or how much of it is.
+    fn look_for(&self, info: &ChunkInfo, own: &Tree) -> Result<ChunkWanted, DiskError> {
+        let here = |have| ChunkWanted { root: info.root, have, known: Arc::from([]) };
+        if info.entries == 0 {
+            return Ok(here(true));
+        }
+        let name = chunk_name(&info.root);
+        if let Some(packed) = self.folder.read(&name, PACKED_BYTES_MAX)? {
+            if snapshot::open(info, &packed).is_ok() {
+                return Ok(here(true));
+            }
+            self.folder.remove(&name)?;
+        }
+        let ours = own.part(info.prefix);
+        if ours.root() == info.root {
+            self.folder.write(&name, &snapshot::pack(&ours))?;
+            return Ok(here(true));
+        }
+        let known = if ours.is_empty() { Vec::new() } else { borsh::to_vec(&Outline::of(&ours, info)).expect("in memory") };
+        Ok(ChunkWanted { root: info.root, have: false, known: known.into() })
+    }
+
+    fn chunk(&self, index: u32, bytes: &[u8], is_whole: bool, own: &Tree) -> Result<Checked, DiskError> {
+        let info = self.goal.as_ref().and_then(|(_, manifest)| manifest.chunks().get(index as usize));
+        let Some(info) = info else { return Ok(Checked::Bad("there is no such chunk".to_owned())) };
+        let opened = if is_whole {
+            snapshot::open(info, bytes)
+        } else {
+            let ours = own.part(info.prefix);
+            let levels = Outline::of(&ours, info).levels();
+            match Difference::try_from_slice(bytes) {
+                Ok(difference) => difference.apply(&ours, levels, info),
+                Err(error) => Err(ChunkError::Malformed(error.to_string())),
+            }
+        };
+        match opened {
+            Ok(part) => {
+                let packed = if is_whole { bytes.to_vec() } else { snapshot::pack(&part) };
+                self.folder.write(&chunk_name(&info.root), &packed)?;
+                Ok(Checked::Good)
+            }
+            Err(error @ ChunkError::ManifestLies) => Ok(Checked::ManifestLies(error.to_string())),
+            // The outline was cut short, or our own state went on since it was made.
+            Err(ChunkError::WrongRoot) if !is_whole => Ok(Checked::Unfit),
+            Err(error) => Ok(Checked::Bad(error.to_string())),
+        }
+    }
+
+    /// Everything is here: made durable, and then said so.
+    fn complete(&self) -> Result<Checked, DiskError> {
+        let Some((_, manifest)) = &self.goal else { return Ok(Checked::Bad("nothing is synced".to_owned())) };
+        let names = self.folder.names()?;
+        let is_there = |name: &str| names.iter().any(|there| there == name);
+        let missing = manifest.chunks().iter().find(|chunk| chunk.entries > 0 && !is_there(&chunk_name(&chunk.root)));
+        if let Some(chunk) = missing {
+            return Ok(Checked::Bad(format!("chunk {:?} is missing", chunk.root)));
+        }
+        if !is_there(BODY) {
+            return Ok(Checked::Bad("the block is missing".to_owned()));
+        }
+        for name in &names {
+            self.folder.sync(name)?;
+        }
+        self.folder.sync_names()?;
+        self.folder.write(COMPLETE, &sealed(&[VERSION]))?;
+        self.folder.sync(COMPLETE)?;
+        self.folder.sync_names()?;
+        Ok(Checked::Good)
+    }
+}
+
+/// What a complete staging folder holds, read back and verified.
+pub(super) struct Gathered {
+    pub(super) goal: Goal,
+    pub(super) tree: Tree,
+    pub(super) body: Bytes,
+    /// Headers below the snapshot's, by ascending heights.
+    pub(super) below: Vec<LightBlock>,
+}
+
+impl Staging {
+    /// Whether a start is to install what is here.
+    pub(super) fn is_complete(&self) -> Result<bool, DiskError> {
+        let mark = self.folder.read(COMPLETE, 1 << 10)?;
+        Ok(mark.as_deref().and_then(unsealed) == Some(&[VERSION]))
+    }
+
+    /// Everything, verified once more: what rotted since is removed, and said.
+    pub(super) fn gathered(&self) -> Result<Result<Gathered, String>, DiskError> {
+        let Some((goal, manifest)) = &self.goal else { return Ok(Err("its goal cannot be read back".to_owned())) };
+        let mut parts = Vec::with_capacity(manifest.chunks().len());
+        for info in manifest.chunks() {
+            let name = chunk_name(&info.root);
+            let packed = match info.entries {
+                0 => None,
+                _ => self.folder.read(&name, PACKED_BYTES_MAX)?,
+            };
+            let part = match packed {
+                Some(packed) => snapshot::open(info, &packed).map_err(|error| error.to_string()),
+                None if info.entries == 0 => Ok(Tree::new().part(info.prefix)),
+                None => Err("it is missing".to_owned()),
+            };
+            match part {
+                Ok(part) => parts.push(part),
+                Err(error) => {
+                    self.folder.remove(&name)?;
+                    return Ok(Err(format!("chunk {:?}: {error}", info.root)));
+                }
+            }
+        }
+        let Some(tree) = Tree::join(parts) else { return Ok(Err("its chunks do not fit together".to_owned())) };
+        if tree.root().0[..] != *goal.above.header.app_hash.as_bytes() {
+            return Ok(Err("its chunks make another root".to_owned()));
+        }
+        let body = self.folder.read(BODY, BODY_BYTES_MAX)?.map(Bytes::from);
+        let Some(body) = body.filter(|body| part_set_header(body) == goal.at.commit.block_id.parts) else {
+            self.folder.remove(BODY)?;
+            return Ok(Err("its block cannot be read back".to_owned()));
+        };
+        let mut below = Vec::new();
+        let mut next = goal.at.header.height.previous();
+        while let Some(run) = self.folder.read(&format!("{LIGHT}{:020}", next.get()), LIGHT_BYTES_MAX)?.and_then(|bytes| light_store::decode(&bytes))
+        {
+            let Some(lowest) = run.last().filter(|lowest| lowest.header.height <= next) else { break };
+            next = lowest.header.height.previous();
+            below.extend(run);
+        }
+        below.reverse();
+        Ok(Ok(Gathered { goal: goal.clone(), tree, body, below }))
+    }
+
+    /// Takes the mark away: what is here is not to be installed, or was.
+    pub(super) fn unmark(&self) -> Result<(), DiskError> {
+        self.folder.remove(COMPLETE)?;
+        self.folder.sync_names()
+    }
+
+    /// Removes everything, the mark first.
+    pub(super) fn clear(&self) -> Result<(), DiskError> {
+        self.unmark()?;
+        self.folder.sweep(|_| false)
+    }
+}
+
+fn chunk_name(root: &Hash) -> String {
+    root.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}

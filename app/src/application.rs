@@ -172,8 +172,12 @@ pub struct Verdict {
     pub priority: i64,
     /// Whose it is, where the application knows senders: shares of the mempool and order by nonce are per sender.
     pub sender: Option<Vec<u8>>,
-    /// Place among its sender's transactions.
-    pub nonce: u64,
+    /// Place among its sender's transactions, which execute in this order and without gaps. None where there is no such order;
+    /// without a sender it counts for nothing.
+    pub nonce: Option<u64>,
+    /// The nonce that the state takes from this sender next. With it, what comes too early waits in the mempool behind everything
+    /// that can be executed, and leaves before it; None where the application cannot tell.
+    pub next_nonce: Option<u64>,
 }
 
 impl Verdict {

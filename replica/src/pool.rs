@@ -228,6 +228,18 @@ impl Pool {
     }
 }
 
+impl crate::Replica {
+    /// The node leaves: every peer is told once more what our clients submitted and no block has, over the stream to it. What was
+    /// told to all before may have been lost on its way, and nobody tells it after us.
+    pub fn hand_over(&mut self) -> Vec<Effect> {
+        let peers: Vec<Peer> = self.peers.iter().map(|(peer, _)| peer).collect();
+        for peer in peers {
+            self.pool.welcome(peer, &mut self.fx);
+        }
+        self.fx.take()
+    }
+}
+
 /// Frames that a new peer is welcomed with: what the bulk lane's queue takes without a slow peer losing votes' room.
 const WELCOME_FRAMES_MAX: usize = 64;
 
@@ -238,7 +250,7 @@ fn check_verdict(verdict: &Verdict) -> CheckVerdict {
         gas_wanted: verdict.gas_wanted,
         priority: verdict.priority,
         sender: verdict.sender.clone().unwrap_or_default(),
-        nonce: verdict.sender.is_some().then_some(verdict.nonce),
-        next_nonce: None,
+        nonce: verdict.nonce,
+        next_nonce: verdict.next_nonce,
     }
 }

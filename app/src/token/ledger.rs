@@ -134,8 +134,8 @@ impl<'a> Ledger<'a> {
     }
 
     /// Whether a transaction may wait for its turn: its nonce is the next one or a little ahead, and as things stand its
-    /// account can pay for everything.
-    pub(super) fn admit(&mut self, sender: Address, tx: &Transfer, ahead_max: u64) -> Result<(), Refused> {
+    /// account can pay for everything. The next nonce of the account.
+    pub(super) fn admit(&mut self, sender: Address, tx: &Transfer, ahead_max: u64) -> Result<u64, Refused> {
         let Account { balance, nonce: next } = *self.account(sender);
         let nonce = tx.nonce;
         if nonce < next {
@@ -146,7 +146,7 @@ impl<'a> Ledger<'a> {
         }
         let Some(rest) = balance.checked_sub(tx.fee) else { return Err(Refused::FeeUnpaid { fee: tx.fee, balance }) };
         let total = tx.total();
-        if total > u128::from(rest) { Err(Refused::Funds { total, balance: rest }) } else { Ok(()) }
+        if total > u128::from(rest) { Err(Refused::Funds { total, balance: rest }) } else { Ok(next) }
     }
 
     /// A transaction takes its turn: it uses its nonce and pays its fee. Refused, it does neither.

@@ -143,7 +143,7 @@ impl Token {
     fn admit(&self, view: &View, bytes: &[u8], kind: CheckKind) -> Result<Verdict, Refused> {
         let config = Config::load(view);
         let Read { transfer, sender, .. } = Read::new(&config, bytes)?;
-        Ledger::new(view).admit(sender, &transfer, NONCES_AHEAD_MAX)?;
+        let next = Ledger::new(view).admit(sender, &transfer, NONCES_AHEAD_MAX)?;
         // One that is in the mempool was verified when it came.
         if kind == CheckKind::New && self.verdicts.judge(&config.domain(), &[(&transfer, bytes)]) != [true] {
             return Err(Refused::Signature);
@@ -152,7 +152,8 @@ impl Token {
             gas_wanted: transfer.gas(),
             priority: priority(transfer.fee, bytes.len()),
             sender: Some(sender.as_ref().to_vec()),
-            nonce: transfer.nonce,
+            nonce: Some(transfer.nonce),
+            next_nonce: Some(next),
             ..Verdict::default()
         })
     }

@@ -179,7 +179,7 @@ fn the_mempool_is_told_order_worth_and_sender() {
     let bank = three();
     let tx = Draft::from(1).nonce(3).fee(600).pay(2, 1).memo(b"12345").tx();
     let verdict = bank.check(&tx);
-    assert_eq!((verdict.code, verdict.nonce, verdict.gas_wanted), (0, 3, 6));
+    assert_eq!((verdict.code, verdict.nonce, verdict.next_nonce, verdict.gas_wanted), (0, Some(3), Some(0), 6));
     assert_eq!(verdict.sender.as_deref(), Some(address(1).as_ref()));
     assert_eq!((tx.0.len(), verdict.priority), (156, 600_000 / 156));
     // Of two that cost the same, the shorter is worth more.

@@ -173,3 +173,26 @@ fn a_sender_of_any_length_is_one_sender() {
     add(&mut pool, 3, &nonce(&(long + "y"), 2, Some(1), 0));
     assert_eq!(reaped(&pool), [1, 2]);
 }
+
+#[test]
+fn gaps_of_many_senders_do_not_fill_the_pool() {
+    // Forty senders pay much for a second transaction and never send the first. Whoever pays least still comes in, and is
+    // reaped: nothing that waits for ever keeps out what can be executed now.
+    let mut pool = Mempool::new(Limits { max_txs: 40, ..Limits::default() });
+    for sender in 0..40 {
+        add(&mut pool, sender, &nonce(&format!("gap{sender}"), 1, Some(0), 1_000_000));
+    }
+    assert_eq!((pool.len(), pool.has_executable()), (40, false));
+    let enters = |pool: &mut Mempool, id: u64| {
+        let (_, settled) = submit(pool, tx(id, 8), &nonce(&format!("honest{id}"), 0, Some(0), 1)).unwrap();
+        assert!(matches!(&settled, Settled::Added { removed } if removed.len() == 1), "{settled:?}");
+    };
+    (100..130).for_each(|id| enters(&mut pool, id));
+    assert_eq!(reaped(&pool), (100..130).collect::<Vec<_>>());
+    assert_eq!(pool.len(), 40, "they took the places of those that wait");
+    // Another gap finds no place among those that can be executed, whatever it pays.
+    (130..140).for_each(|id| enters(&mut pool, id));
+    let (_, settled) = submit(&mut pool, tx(200, 8), &nonce("gap", 1, Some(0), i64::MAX)).unwrap();
+    assert!(matches!(settled, Settled::Refused(_)), "{settled:?}");
+    pool.assert_invariants();
+}

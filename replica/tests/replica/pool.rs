@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use lockstep_app::Verdict;
+use lockstep_app::token::{Payment, Transfer};
+use lockstep_app::{Bundled, CheckKind, GenesisInput, Host, State, Verdict};
 use lockstep_mempool::{Limits, TxBytes};
 use lockstep_replica::effects::Effects;
 use lockstep_replica::pool::{Pool, WAITING_MAX};
 use lockstep_replica::seam::{Effect, Lane, Outcome, Peer, Reply, RequestId, Target, Ticket, Wait};
 use lockstep_replica::wire::{Message, TxBatch};
-use lockstep_types::{AppHash, Block, Hash, Tx, TxResult};
+use lockstep_types::{
+    AppHash, Block, ChainId, ConsensusParams, Hash, Power, PrivateKey, Signature, Time, Tx, TxResult, ValidatorUpdate,
+};
 
 use crate::support::*;
 
@@ -206,4 +209,61 @@ fn what_no_block_can_hold_does_not_wait() {
     assert!(pool.submit(RequestId(3), vec![b'z'; 40_000].into(), Wait::Check, &mut fx).is_some());
     pool.set_block_bounds(&chain_of(100_000_000), &mut fx);
     assert!(pool.submit(RequestId(4), vec![b'y'; 1 << 20].into(), Wait::Check, &mut fx).is_none(), "the node's own bound stays");
+}
+
+/// A state of the token in which each of these keys has an account with so much.
+fn bank(keys: &[PrivateKey], balance: u64) -> (Host, State) {
+    let accounts: Vec<String> =
+        keys.iter().map(|key| format!(r#"{{"address":"{}","balance":{balance}}}"#, key.public_key().address())).collect();
+    let app_state = format!(r#"{{"token":{{"accounts":[{}]}}}}"#, accounts.join(","));
+    let validators = [ValidatorUpdate { public_key: key(1).public_key(), power: Power::new(10).unwrap() }];
+    let host = Host::new(Arc::new(Bundled::default()));
+    let input = GenesisInput {
+        chain_id: &ChainId::new("bank").unwrap(),
+        time: Time::from_unix_nanos(1),
+        initial_height: height(1),
+        validators: &validators,
+        parameters: &ConsensusParams::default(),
+        genesis_hash: Hash::of(b"bank"),
+        app_state: &app_state,
+    };
+    let state = host.init(&input).expect("a genesis of the token").state;
+    (host, state)
+}
+
+/// A transfer of one unit to a validator's account.
+fn transfer(from: &PrivateKey, nonce: u64, fee: u64) -> TxBytes {
+    let payments = vec![Payment { to: key(1).public_key().address(), amount: 1 }];
+    let unsigned = Transfer { public_key: from.public_key(), nonce, fee, payments, memo: Vec::new(), signature: Signature([0; 64]) };
+    unsigned.signed(from, &ChainId::new("bank").unwrap(), &Hash::of(b"bank")).encode().into()
+}
+
+#[test]
+fn transfers_that_skip_a_nonce_fill_no_pool_and_keep_nobody_out() {
+    let keys: Vec<PrivateKey> = (1..=24).map(|seed| PrivateKey::from_seed(&[seed; 32])).collect();
+    let (attackers, honest) = keys.split_at(16);
+    let (host, state) = bank(&keys, 1_000_000);
+    let (mut pool, mut fx) = (pool_of(16), Effects::default());
+    let mut next = 0..;
+    let mut hand_in = |tx: TxBytes, pool: &mut Pool, fx: &mut Effects| {
+        let request = RequestId(next.next().unwrap());
+        let (hash, tx) = pool.submit(request, tx, Wait::Check, fx).expect("room to be checked");
+        pool.settle(hash, &host.check_tx(&state, &tx, CheckKind::New), fx)
+    };
+    // Each pays a thousand times as much, for a transfer that cannot be executed before one that never comes.
+    for attacker in attackers {
+        assert!(hand_in(transfer(attacker, 1, 500_000), &mut pool, &mut fx));
+    }
+    assert_eq!((pool.mempool().len(), pool.has_executable()), (16, false), "a chain with nothing to do rests");
+    let sent: Vec<TxBytes> = honest.iter().map(|key| transfer(key, 0, 500)).collect();
+    for tx in &sent {
+        assert!(hand_in(tx.clone(), &mut pool, &mut fx), "there is room for what can be executed");
+    }
+    assert_eq!(pool.reap(usize::MAX, -1), sent, "and a block takes it");
+    // What was skipped comes: then both of that sender are executable, in order.
+    let first = transfer(&attackers[0], 0, 500_000);
+    assert!(hand_in(first.clone(), &mut pool, &mut fx));
+    let block = pool.reap(usize::MAX, -1);
+    assert_eq!(block.first(), Some(&first));
+    pool.mempool().assert_invariants();
 }

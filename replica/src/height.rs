@@ -18,7 +18,7 @@ use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob};
 use crate::execution::ExecuteJob;
 use crate::pace::{Facts, Pace, pace};
 use crate::planted::Bug;
-use crate::replica::{Deciding, HeldProposal, Job, Last, POINTS_LIE, Replica};
+use crate::replica::{Deciding, HeldProposal, Job, Last, OwnWait, POINTS_LIE, Replica};
 use crate::seam::{Effect, JobId, Lane, LogRecord, Mono, Now, Outcome, Peer, Report, Ticket, Timer, Write};
 use crate::signing::{OwnMessage, Remembered, UNSIGNED, guard_owner, guard_record};
 use crate::wire::{Message, Question, WIRE_VERSION};
@@ -352,7 +352,7 @@ impl Replica {
         let own = |polka: Option<Arc<Polka>>| polka.map(Arc::unwrap_or_clone);
         let (lock, valid) = (own(record.locked), own(record.valid));
         let cast = Cast { message, lock, valid };
-        if self.own_wait { self.held_casts.push(cast) } else { self.record_and_sign(cast) }
+        if self.waits_for_own() { self.held_casts.push(cast) } else { self.record_and_sign(cast) }
     }
 
     fn record_and_sign(&mut self, cast: Cast) {
@@ -479,18 +479,51 @@ impl Replica {
     // --- own messages that we may have forgotten -------------------------------------------------------------------
 
     /// At start, peers are asked for our own messages: a later one than the guard's, or another for the same place, means
-    /// that somebody else signs with this key or that this directory is older than it was. The wait is bounded.
+    /// that somebody else signs with this key or that this directory is older than it was. The wait is bounded once anybody
+    /// can be asked; a validator that nobody hears decides nothing by signing, unless its power is a quorum (decision 14).
     pub(crate) fn begin_own_wait(&mut self, now: Now) {
         let alone = self.chain.validators.len() == 1;
         if self.signing.me().is_some() && !alone {
-            self.own_wait = true;
+            self.own_wait = OwnWait::Timed;
             let at = now.mono.after(self.chain.params.timeouts.propose_at(0));
             self.fx.push(Effect::SetTimer { at, timer: Timer::OwnMessages });
         }
     }
 
+    /// One propose timeout has passed: all that is missing now is one answer.
+    pub(crate) fn on_own_timer(&mut self, now: Now) {
+        if self.own_wait == OwnWait::Timed {
+            self.own_wait = OwnWait::AnyAnswer;
+            self.try_end_own_wait(now);
+        }
+    }
+
+    /// Ends the wait if nothing is missing: an answer that names a message of our key is not one before its signature is judged.
+    pub(crate) fn try_end_own_wait(&mut self, now: Now) {
+        let is_judging = |job: &Job| matches!(job, Job::OwnProof { .. } | Job::OwnProposal { .. });
+        if !self.waits_for_own() || self.jobs.values().any(is_judging) {
+            return;
+        }
+        let Some(me) = self.signing.me().map(|me| me.public_key) else { return };
+        let validators = &self.chain.validators;
+        // Who is no validator of this height proves nothing by knowing of no message, and one that connected twice answers once.
+        let told = |key: PublicKey| self.peers.iter().any(|(_, state)| state.told_own && state.validator == Some(key));
+        let ends = match self.own_wait {
+            OwnWait::Over => false,
+            OwnWait::Timed => validators.iter().all(|validator| validator.public_key == me || told(validator.public_key)),
+            OwnWait::AnyAnswer => {
+                let mine = validators.iter().find(|validator| validator.public_key == me);
+                let decides_alone = mine.is_some_and(|mine| Quorum::Byzantine.is_quorum(mine.power, validators.total_power()));
+                decides_alone || self.peers.iter().any(|(_, state)| state.told_own)
+            }
+        };
+        if ends {
+            self.end_own_wait(now);
+        }
+    }
+
     pub(crate) fn ask_own_messages(&mut self, peer: Peer) {
-        let Some(me) = self.signing.me().filter(|_| self.own_wait) else { return };
+        let Some(me) = self.signing.me().filter(|_| self.waits_for_own()) else { return };
         let question = Question::Signed { address: me.address, from: self.height() };
         let job = self.fx.job();
         self.jobs.insert(job, Job::AskSigned { peer });
@@ -508,18 +541,11 @@ impl Replica {
         if let Some(state) = self.peers.get_mut(peer) {
             state.told_own = true;
         }
-        // Who is no validator of this height proves nothing by knowing of no message, and one that connected twice answers once.
-        let me = self.signing.me().map(|me| me.public_key);
-        let told = |key: PublicKey| self.peers.iter().any(|(_, state)| state.told_own && state.validator == Some(key));
-        if self.chain.validators.iter().all(|validator| Some(validator.public_key) == me || told(validator.public_key)) {
-            self.end_own_wait(now);
-        }
+        self.try_end_own_wait(now);
     }
 
-    pub(crate) fn end_own_wait(&mut self, now: Now) {
-        if !std::mem::take(&mut self.own_wait) {
-            return;
-        }
+    fn end_own_wait(&mut self, now: Now) {
+        self.own_wait = OwnWait::Over;
         for cast in std::mem::take(&mut self.held_casts) {
             self.record_and_sign(cast);
         }

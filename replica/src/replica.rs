@@ -105,6 +105,18 @@ pub(crate) enum Job {
     AskSigned { peer: Peer },
 }
 
+/// What own messages wait for after a start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum OwnWait {
+    /// Nothing.
+    #[default]
+    Over,
+    /// Every validator's answer, or the timer.
+    Timed,
+    /// The timer has fired, and nobody has answered: whoever does.
+    AnyAnswer,
+}
+
 impl Job {
     /// The peer for whose message signatures are verified.
     fn asked_by(&self) -> Option<Peer> {
@@ -190,8 +202,8 @@ pub struct Replica {
     pub(crate) waiting_build: Option<(Height, Round, Mono)>,
     /// Addresses whose last round-0 slot went to somebody else.
     pub(crate) missed: BTreeSet<lockstep_types::Address>,
-    /// While set, own messages wait: peers are asked which they know.
-    pub(crate) own_wait: bool,
+    /// Until it is over, own messages wait: peers are asked which they know.
+    pub(crate) own_wait: OwnWait,
     /// Casts that wait for it.
     pub(crate) held_casts: Vec<crate::height::Cast>,
     /// The round of our lock, and the write of its polka to the log.
@@ -256,7 +268,7 @@ impl Replica {
             pace_timer: None,
             waiting_build: None,
             missed: BTreeSet::new(),
-            own_wait: false,
+            own_wait: OwnWait::Over,
             held_casts: Vec::new(),
             kept_lock: None,
             gossip: crate::gossip::GossipState::default(),
@@ -385,7 +397,7 @@ impl Replica {
 
     /// Whether it has just started, and signs nothing before its peers said what they know of its key.
     pub fn waits_for_own(&self) -> bool {
-        self.own_wait
+        self.own_wait != OwnWait::Over
     }
 
     /// The consensus core, to read.
@@ -546,14 +558,20 @@ impl Replica {
                 Err(error) => self.blame(peer, POINTS_LIE, format!("a polka: {error}")),
             },
             Some(Job::Commit { peer, claim, synced }) => self.settle_commit(now, peer, claim, synced, verdicts),
-            Some(Job::OwnProof { peer, claim, message }) => match claim.settle(verdicts) {
-                Ok(_) => self.on_foreign(peer, &message),
-                Err(error) => self.blame(peer, POINTS_LIE, format!("a vote in our name: {error}")),
-            },
-            Some(Job::OwnProposal { peer, claim, message }) => match claim.settle(verdicts) {
-                Ok(_) => self.on_foreign(peer, &message),
-                Err(error) => self.blame(peer, POINTS_LIE, format!("a proposal in our name: {error}")),
-            },
+            Some(Job::OwnProof { peer, claim, message }) => {
+                match claim.settle(verdicts) {
+                    Ok(_) => self.on_foreign(peer, &message),
+                    Err(error) => self.blame(peer, POINTS_LIE, format!("a vote in our name: {error}")),
+                }
+                self.try_end_own_wait(now);
+            }
+            Some(Job::OwnProposal { peer, claim, message }) => {
+                match claim.settle(verdicts) {
+                    Ok(_) => self.on_foreign(peer, &message),
+                    Err(error) => self.blame(peer, POINTS_LIE, format!("a proposal in our name: {error}")),
+                }
+                self.try_end_own_wait(now);
+            }
             _ => {}
         }
     }
@@ -597,7 +615,7 @@ impl Replica {
                 self.tx_timer = false;
                 self.pool.gossip(&mut self.fx);
             }
-            Timer::OwnMessages => self.end_own_wait(now),
+            Timer::OwnMessages => self.on_own_timer(now),
         }
     }
 }

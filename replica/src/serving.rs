@@ -24,7 +24,7 @@ use crate::wire::{Answer, LIGHT_MAX, Question, VOTES_MAX, WHOLE_PARTS_MAX};
 pub const SERVE_BYTES_PER_S: u64 = 64 << 20;
 /// How bad a question beyond those that may wait is, in points of the shell's score. A correct peer may send a few when its
 /// requests time out; one that goes on sending them is out after a hundred.
-pub(crate) const POINTS_FLOOD: u32 = 1;
+pub const POINTS_FLOOD: u32 = 1;
 
 /// A range of parts counts for this part of its body at least: whoever reads the log keeps one body cut, and a peer that
 /// asks for another one each time has a whole one read for a few parts.

@@ -52,10 +52,9 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Where somebody lies, what it says to others is what it sent to itself: any transaction may come into a block.
-    pub(crate) fn new(powers: BTreeMap<Address, u64>, subject: &Subject, somebody_lies: bool) -> Self {
-        let adds_transactions = subject.adds_transactions || somebody_lies;
-        Self { powers, is_kv: subject.is_kv, adds_transactions, ..Self::default() }
+    /// A liar says what it submits, too, as far as it has the form of a transaction ([`Checks::submitted`]).
+    pub(crate) fn new(powers: BTreeMap<Address, u64>, subject: &Subject) -> Self {
+        Self { powers, is_kv: subject.is_kv, adds_transactions: subject.adds_transactions, ..Self::default() }
     }
 
     pub(crate) fn submitted(&mut self, tx: &[u8]) {

@@ -57,35 +57,42 @@ impl Sum {
     }
 }
 
-/// A trouble of node 0, at each of these places, with further faults behind it.
-fn each(troubles: impl IntoIterator<Item = Trouble>, more: &[Timed]) -> Sum {
-    let mut sum = Sum::default();
-    for (seed, trouble) in (1..).zip(troubles) {
-        let mut faults = vec![at(120, Fault::Disk { node: 0, trouble, seed })];
-        faults.extend_from_slice(more);
-        faults.sort_by_key(|timed| timed.at_ns);
-        sum.add(&run(seed, plan(700), faults));
+/// A trouble of node 0, at each of these places, with further faults behind it; and again with other seeds until what is to
+/// be seen was met as often as asked. How often a pass meets it changes with every schedule; that it is met does not.
+fn each(troubles: impl IntoIterator<Item = Trouble, IntoIter: Clone>, more: &[Timed], is_met: fn(&Sum) -> bool) {
+    const PASSES_MAX: u64 = 5;
+    let (mut sum, mut seed, troubles) = (Sum::default(), 0, troubles.into_iter());
+    for pass in 1..=PASSES_MAX {
+        for trouble in troubles.clone() {
+            seed += 1;
+            let mut faults = vec![at(120, Fault::Disk { node: 0, trouble, seed })];
+            faults.extend_from_slice(more);
+            faults.sort_by_key(|timed| timed.at_ns);
+            sum.add(&run(seed, plan(700), faults));
+        }
+        println!("pass {pass}: {sum:?}");
+        if is_met(&sum) {
+            return;
+        }
     }
-    println!("{sum:?}");
-    sum
+    panic!("not met in {PASSES_MAX} passes: {sum:?}");
 }
 
 #[test]
 fn a_node_whose_disk_fails_once_halts_and_comes_back() {
-    let sum = each((0..40).map(|after| Trouble::Broken { after }), &[]);
-    assert!(sum.disks.failed_syncs > 10 && sum.disks.failed_writes > 5 && sum.halts > 30, "{sum:?}");
+    each((0..40).map(|after| Trouble::Broken { after }), &[], |sum| {
+        sum.disks.failed_syncs > 10 && sum.disks.failed_writes > 5 && sum.halts > 30
+    });
 }
 
 #[test]
 fn a_write_that_finds_no_room_waits_or_halts_its_node() {
-    let sum = each((0..40).map(|after| Trouble::NoSpace { after }), &[]);
-    assert!(sum.disks.refused > 30, "{sum:?}");
+    each((0..40).map(|after| Trouble::NoSpace { after }), &[], |sum| sum.disks.refused > 30);
 }
 
 #[test]
 fn a_full_disk_holds_its_node_back_until_there_is_room() {
-    let sum = each((0..30).map(|tens| Trouble::Full { lasts_ns: (50 + 15 * tens) * MS }), &[]);
-    assert!(sum.disks.refused > 50, "{sum:?}");
+    each((0..30).map(|tens| Trouble::Full { lasts_ns: (50 + 15 * tens) * MS }), &[], |sum| sum.disks.refused > 50);
 }
 
 /// A validator whose disk answers nothing for a minute: the others go on, and it comes back to them.
@@ -101,47 +108,52 @@ fn a_sync_that_takes_a_minute_stops_nobody_else() {
 
 #[test]
 fn a_disk_that_lied_is_found_out_when_the_power_fails() {
-    let sum = each((0..40).map(|tens| Trouble::Lie { lasts_ns: (10 + 9 * tens) * MS }), &[]);
-    assert!(sum.disks.lies > 40 && sum.disks.broken_promises > 20, "{sum:?}");
+    each((0..40).map(|tens| Trouble::Lie { lasts_ns: (10 + 9 * tens) * MS }), &[], |sum| {
+        sum.disks.lies > 40 && sum.disks.broken_promises > 20
+    });
 }
 
 #[test]
 fn a_page_that_was_written_elsewhere_is_found_and_healed() {
-    let sum = each((0..40).map(|after| Trouble::Misdirected { after: after / 2 }), &[crash(400, 0)]);
-    assert!(sum.disks.misdirected > 25 && sum.heals > 10, "{sum:?}");
+    each((0..40).map(|after| Trouble::Misdirected { after: after / 2 }), &[crash(400, 0)], |sum| {
+        sum.disks.misdirected > 25 && sum.heals > 10
+    });
 }
 
 #[test]
 fn a_page_that_cannot_be_read_is_found_and_healed() {
-    let sum = each((0..60).map(|_| Trouble::LostPage), &[misses_blocks(20), crash(600, 0)]);
-    assert!(sum.disks.failed_reads > 10 && sum.refused_starts > 10, "{sum:?}");
+    each((0..60).map(|_| Trouble::LostPage), &[misses_blocks(20), crash(600, 0)], |sum| {
+        sum.disks.failed_reads > 20 && sum.refused_starts > 20
+    });
 }
 
 #[test]
 fn a_read_that_fails_once_harms_nobody() {
-    let sum = each((0..40).map(|after| Trouble::FailedRead { after: after / 4 }), &[misses_blocks(20)]);
-    assert!(sum.disks.failed_reads > 5, "{sum:?}");
+    each((0..40).map(|after| Trouble::FailedRead { after: after / 4 }), &[misses_blocks(20)], |sum| sum.disks.failed_reads > 5);
 }
 
 #[test]
 fn what_decays_under_a_running_node_is_healed_at_its_next_start() {
-    let sum = each((0..60).map(|_| Trouble::Decay), &[misses_blocks(20), crash(600, 0)]);
-    assert!(sum.disks.rotten > 40 && sum.heals > 20, "{sum:?}");
+    each((0..60).map(|_| Trouble::Decay), &[misses_blocks(20), crash(600, 0)], |sum| sum.disks.rotten > 40 && sum.heals > 20);
 }
 
 /// As seeds draw them, with everything else that seeds draw.
 #[test]
 fn all_troubles_happen_in_seeds() {
+    const SEEDS_MAX: u64 = 600;
     let mut sum = Sum::default();
-    for seed in 1..=150 {
+    for seed in 1..=SEEDS_MAX {
         let plan = Plan { disk_troubles: true, ..Plan::draw(seed) };
         let outcome = World::new(seed, plan, Planted::default(), None).run().outcome;
         sum.add(&outcome.unwrap_or_else(|failure| panic!("seed {seed:#x}: {:?}", failure.violation)));
+        let disks = sum.disks;
+        let met = [disks.failed_syncs, disks.failed_writes, disks.failed_reads, disks.refused, disks.lies, disks.misdirected, disks.rotten];
+        if met.iter().all(|times| *times > 2) && disks.broken_promises > 2 && sum.halts > 10 {
+            println!("after {seed} seeds: {sum:?}");
+            return;
+        }
     }
-    println!("{sum:?}");
-    let disks = sum.disks;
-    let least = [disks.failed_syncs, disks.failed_writes, disks.refused, disks.lies, disks.misdirected, disks.rotten].into_iter().min();
-    assert!(least > Some(0) && disks.failed_reads > 0 && disks.broken_promises > 0 && sum.halts > 10, "each happens: {sum:?}");
+    panic!("each happens in {SEEDS_MAX} seeds: {sum:?}");
 }
 
 fn loses(seed: u64, ms: u64, losses: &[(usize, Loss)]) -> Report1 {

@@ -354,6 +354,8 @@ pub(crate) struct World {
     processed: u64,
     crashes: u64,
     heals: u64,
+    /// Questions that a node would not let wait, by node and by who asked.
+    late_questions: BTreeMap<(usize, usize), u32>,
     /// Faults that happened, in order.
     struck: Vec<Timed>,
     /// Faults to happen, of a run that follows a list.
@@ -462,12 +464,13 @@ impl World {
             eclipses: Vec::new(),
             outages: BTreeMap::new(),
             indices,
-            checks: Checks::new(powers, subject, !plan.byzantine.is_empty()),
+            checks: Checks::new(powers, subject),
             digest: None,
             crypto: Crypto::new(plan.real_keys),
             processed: 0,
             crashes: 0,
             heals: 0,
+            late_questions: BTreeMap::new(),
             struck: Vec::new(),
             following: None,
             follows: false,

@@ -23,17 +23,19 @@ const PORTS: std::ops::Range<u16> = 10_000..19_800;
 /// and cargo says where it lies. `LOCKSTEP_BIN` names another one.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| std::env::var_os("LOCKSTEP_BIN").map_or_else(|| build("lockstep", "--bin", "lockstep"), PathBuf::from))
+    BINARY.get_or_init(|| std::env::var_os("LOCKSTEP_BIN").map_or_else(|| build(&["--test", "cli"], "lockstep"), PathBuf::from))
 }
 
 /// The program that floods a node (`tests/examples/flood`), built as [`binary`] is; `LOCKSTEP_FLOOD_BIN` names another one.
 pub fn flooder() -> &'static Path {
     static FLOODER: OnceLock<PathBuf> = OnceLock::new();
-    FLOODER
-        .get_or_init(|| std::env::var_os("LOCKSTEP_FLOOD_BIN").map_or_else(|| build("lockstep-tests", "--example", "flood"), PathBuf::from))
+    FLOODER.get_or_init(|| std::env::var_os("LOCKSTEP_FLOOD_BIN").map_or_else(|| build(&["--example", "flood"], "flood"), PathBuf::from))
 }
 
-fn build(package: &str, kind: &str, target: &str) -> PathBuf {
+/// Builds one executable as `cargo test --workspace` does, with what selects it: dependencies have the features that the whole
+/// workspace asks for then. Built for its own package alone, they would all be compiled once more. The program comes with
+/// the tests of its command line.
+fn build(selected: &[&str], target: &str) -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // Build scripts ask to run again when these change, and what cargo tells a test about its package is not for them.
@@ -43,8 +45,9 @@ fn build(package: &str, kind: &str, target: &str) -> PathBuf {
         build.env_remove(name);
     }
     let built = build
-        .args(["build", "--release", "--package", package, kind, target, "--message-format=json", "--manifest-path"])
+        .args(["test", "--no-run", "--release", "--workspace", "--message-format=json", "--manifest-path"])
         .arg(workspace)
+        .args(selected)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

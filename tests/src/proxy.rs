@@ -1,10 +1,13 @@
 //! A liar on the wire: a TCP proxy that delays, stalls, cuts, flips bits, closes halves and connects to the wrong node.
+//!
+//! A connection has one fault, and a life of [`LIFE`] under lies: at its half the fault comes at the latest, at its end the connection
+//! does. So a network that dials again meets every fault in turn, however little it says on a connection.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the proxy does to a connection; the next one gets the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,9 @@ pub const FAULTS: [Fault; 7] = [Fault::Delay, Fault::Stall, Fault::Cut, Fault::F
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a stalled connection stands still: beyond what a node waits for a sign of life (`docs/format-network.md`).
 const STALL: Duration = Duration::from_millis(4_500);
+
+/// How long a connection lives while lies are told: longer than a handshake and some blocks, and beyond half of it a stall is borne.
+const LIFE: Duration = Duration::from_secs(3);
 
 /// What all proxies of a network share.
 #[derive(Debug, Default)]
@@ -150,11 +156,20 @@ fn carry(mut from: &TcpStream, mut to: &TcpStream, fault: Option<Fault>, liar: &
     let mut until = 100 + liar.below(40_000);
     let mut buffer = [0; 16 * 1024];
     let mut happened = false;
+    let mut lied_since: Option<Instant> = None;
     let end = || {
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
     };
     while !liar.has_ended() {
+        let lived = match liar.lies.load(Ordering::Relaxed) {
+            true => lied_since.get_or_insert_with(Instant::now).elapsed(),
+            false => Duration::ZERO,
+        };
+        // What was stalled goes on afterwards: then the nodes say whether they bear it.
+        if lived >= LIFE && fault.is_some_and(|fault| fault != Fault::Stall || lived >= LIFE + STALL) {
+            return end();
+        }
         let count = match from.read(&mut buffer) {
             Ok(0) => {
                 let _ = to.shutdown(Shutdown::Write);
@@ -168,7 +183,7 @@ fn carry(mut from: &TcpStream, mut to: &TcpStream, fault: Option<Fault>, liar: &
         };
         let piece = &mut buffer[..count];
         until = until.saturating_sub(count as u64);
-        let due = until == 0 && !happened;
+        let due = (until == 0 || lived >= LIFE / 2) && !happened;
         match fault {
             Some(Fault::Delay) if liar.meets(Fault::Delay) => std::thread::sleep(Duration::from_millis(liar.below(20))),
             Some(Fault::Stall) if due && liar.meets(Fault::Stall) => {

@@ -45,13 +45,29 @@ fn only_validators_of_the_height_answer_and_each_once() {
     assert!(signs(&desk), "all have answered, and nothing is waited for");
 }
 
+/// One of two that are asked says nothing.
 #[test]
-fn the_wait_is_one_propose_timeout() {
+fn once_anybody_has_answered_the_wait_is_one_propose_timeout() {
     let made = Made::of(0);
-    let mut desk = Desk::new(&made, Some(first_proposer(&made)));
-    desk.pass(std::time::Duration::from_millis(499));
+    let me = first_proposer(&made);
+    let other = (1..=4).find(|n| *n != me).unwrap();
+    let mut desk = Desk::new(&made, Some(me));
+    answers(&mut desk, 0, other);
+    desk.pass(std::time::Duration::from_millis(469));
     assert!(!signs(&desk));
     desk.pass(std::time::Duration::from_millis(1));
+    assert!(signs(&desk));
+}
+
+/// What it signs while nobody hears it decides nothing, and may be the second vote of one key.
+#[test]
+fn a_validator_that_nobody_answers_signs_nothing_until_somebody_does() {
+    let made = Made::of(0);
+    let mut desk = Desk::new(&made, Some(first_proposer(&made)));
+    desk.pass(std::time::Duration::from_secs(3600));
+    assert!(!signs(&desk));
+    // Not a validator: behind sentry nodes there are no others.
+    answers(&mut desk, 0, 100);
     assert!(signs(&desk));
 }
 

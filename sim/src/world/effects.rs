@@ -6,6 +6,7 @@ use bytes::Bytes;
 use lockstep_app::CheckKind;
 use lockstep_replica::check::{build, check_with};
 use lockstep_replica::seam::{Lane, Mono, ReadQuestion, Reply, Report, Write};
+use lockstep_replica::serving::POINTS_FLOOD;
 use lockstep_replica::wire::Message;
 use lockstep_replica::{Effect, Input, Now};
 use lockstep_storage::guard::GuardRecord;
@@ -22,7 +23,20 @@ use crate::node::Running;
 use crate::plan::DISCIPLINE_NS;
 use crate::trace::Told;
 
+/// Questions above what may wait that an honest peer may be counted in a run: each is a point, and a hundred end a connection.
+const LATE_QUESTIONS_MAX: u32 = 20;
+
 impl World {
+    /// I13: an honest peer's questions may come all at once, after a link held them back; it is far from being thrown out.
+    fn late_questions(&mut self, node: usize, from: usize) -> Outcome {
+        let late = self.late_questions.entry((node, from)).or_default();
+        *late += 1;
+        match *late > LATE_QUESTIONS_MAX {
+            true => violation("I13", format!("node {node} refuses {late} questions of honest node {from}")),
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn start(&mut self, node: usize) -> Outcome {
         if self.plan.byzantine.secluded.is_some_and(|secluded| secluded.node == node && !self.healed) {
             return Ok(()); // It begins when the chain is long.
@@ -359,10 +373,13 @@ impl World {
                 self.machines[node].is_catching_up = *behind;
                 Ok(())
             }
-            // Only a liar is ever refused.
+            // Only a liar is ever refused, but for questions that a link held back and brought at once.
             Report::Refused { peer, points, reason } => {
                 let from = self.machines[node].running.as_ref().and_then(|running| running.peers.get(peer)).copied();
                 match from {
+                    Some(from) if self.is_honest(from) && self.is_honest(node) && *points == POINTS_FLOOD => {
+                        self.late_questions(node, from)
+                    }
                     Some(from) if self.is_honest(from) && self.is_honest(node) => {
                         violation("I13", format!("node {node} refuses honest node {from}: {reason}"))
                     }

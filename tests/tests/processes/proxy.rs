@@ -1,5 +1,5 @@
-//! A network in which every connection between two nodes goes through a liar. `LOCKSTEP_PROXY_SECONDS` says how long it lies;
-//! without, nothing runs: a connection that stays meets one lie alone, so how long it takes until each was told is the network's.
+//! A network in which every connection between two nodes goes through a liar, until every lie was told and for at least
+//! `LOCKSTEP_PROXY_SECONDS` (default 5).
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,7 @@ const BLOCKS_MIN: u64 = 5;
 
 #[test]
 fn a_network_commits_on_through_a_liar_on_every_wire_and_heals() {
-    let Some(seconds) = std::env::var("LOCKSTEP_PROXY_SECONDS").ok().map(|text| text.parse().expect("LOCKSTEP_PROXY_SECONDS is a number"))
-    else {
-        println!("skipped: a nightly run, with LOCKSTEP_PROXY_SECONDS set to how long the liar lies");
-        return;
-    };
+    let seconds = std::env::var("LOCKSTEP_PROXY_SECONDS").map_or(5, |text| text.parse().expect("LOCKSTEP_PROXY_SECONDS is a number"));
     let lies = Duration::from_secs(seconds);
     let mut net = Net::new();
     let ports = free_ports(VALIDATORS);

@@ -5,6 +5,7 @@
 //! | [`log`] | bodies, proposals, polkas and decisions: the commit point | [`log::BlockLog::sync`] has returned |
 //! | [`guard`] | what this validator signed last, and its lock | [`guard::Guard::write`] has returned |
 //! | [`state`] | the application's state at one height, whole | [`state::StateDb::flush`] has returned |
+//! | [`snapshots`] | states of checkpoints, in chunks, for replicas that begin | [`snapshots::Snapshots::finish`] has returned; nothing rests on it |
 //! | [`results`] | results, and the index by transaction hash, beside the log's segments | [`results::Results::sync`] has returned; rebuilt by executing again |
 //!
 //! Payloads are opaque here: storage knows heights, rounds and hashes, and never what a vote means. Everything is
@@ -25,6 +26,7 @@ pub mod log;
 pub mod planted;
 pub mod quarantine;
 pub mod results;
+pub mod snapshots;
 pub mod state;
 
 pub use error::DiskError;

@@ -5,3 +5,4 @@ mod disk;
 mod redb_crashes;
 mod rot;
 mod scenario;
+mod snapshots;

@@ -1,7 +1,7 @@
 //! Where each record lies, in memory. One entry per record: about 200 bytes beside a block of kilobytes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Kind;
 use super::format::RecordHeader;
@@ -60,6 +60,8 @@ pub(crate) struct Index {
     pub decisions: BTreeMap<u64, Entry>,
     pub heights: BTreeMap<u64, Vec<Entry>>,
     pub durable_sequence: u64,
+    /// What [`Index::base`] found, until something changes that it depends on.
+    pub base: OnceLock<Option<u64>>,
 }
 
 impl Index {
@@ -70,6 +72,11 @@ impl Index {
                 self.bodies.entry(entry.block_hash).or_insert(entry);
             }
             Kind::Decision => {
+                // One more on top leaves the base where it is.
+                let last = self.decisions.last_key_value().map(|(last, _)| *last);
+                if last.is_none_or(|last| entry.height != last + 1) || !self.bodies.contains_key(&entry.block_hash) {
+                    self.base = OnceLock::new();
+                }
                 self.decisions.entry(entry.height).or_insert(entry);
             }
             Kind::Proposal | Kind::Polka => {}
@@ -82,8 +89,10 @@ impl Index {
     /// Forgets a segment and its records.
     pub(crate) fn remove_segment(&mut self, first_sequence: u64) {
         let Some(segment) = self.segments.remove(&first_sequence) else { return };
+        self.base = OnceLock::new();
         let (bodies, decisions) = (&mut self.bodies, &mut self.decisions);
-        for (_, entries) in self.heights.range_mut(..=segment.height_max) {
+        let mut empty = Vec::new();
+        for (height, entries) in self.heights.range_mut(..=segment.height_max) {
             entries.retain(|entry| {
                 let gone = entry.segment == first_sequence;
                 if gone && bodies.get(&entry.block_hash) == Some(entry) {
@@ -94,8 +103,13 @@ impl Index {
                 }
                 !gone
             });
+            if entries.is_empty() {
+                empty.push(*height);
+            }
         }
-        self.heights.retain(|_, entries| !entries.is_empty());
+        for height in empty {
+            self.heights.remove(&height);
+        }
     }
 
     /// The highest height whose decision is durable.
@@ -106,6 +120,10 @@ impl Index {
 
     /// The lowest height from which on all decisions are here with their bodies.
     pub(crate) fn base(&self) -> Option<u64> {
+        *self.base.get_or_init(|| self.find_base())
+    }
+
+    fn find_base(&self) -> Option<u64> {
         let mut base = None;
         for entry in self.decisions.values().rev() {
             let follows = base.is_none_or(|above| entry.height + 1 == above);

@@ -27,6 +27,7 @@
 mod format;
 mod heal;
 mod index;
+mod prune;
 mod reader;
 mod recover;
 mod segment;
@@ -34,6 +35,7 @@ mod writer;
 
 pub use heal::{cut_at_damage, set_aside_all};
 pub use index::Entry;
+pub use prune::{Oldest, Pruner, note_pruned, pruned_below};
 pub use reader::{LogReader, Stored};
 pub use recover::Recovery;
 pub use segment::Preallocator;

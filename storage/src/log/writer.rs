@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use super::format::{RecordHeader, SegmentHeader};
 use super::index::{Entry, Index, Segment};
+use super::prune::Pruner;
 use super::reader::LogReader;
 use super::recover::{End, Recovery, recover};
 use super::segment::{EMPTY_SEGMENT_BYTES, Preallocator};
@@ -108,22 +109,17 @@ impl BlockLog {
         if self.failed {
             return Err(LogError::Failed);
         }
-        let mut gone = Vec::new();
-        let Some(tip) = self.reader.tip() else { return Ok(gone) };
-        let below = below.min(tip);
-        loop {
-            let oldest = self.read().segments.first_key_value().map(|(first, segment)| (*first, segment.clone()));
-            let (first, segment) = oldest.expect("the open segment is always there");
-            if first == self.end.segment || segment.height_max >= below {
-                return Ok(gone);
-            }
-            self.disk.unlink(&segment.path).on("remove", &segment.path)?;
-            // One at a time: of two names that are being removed a crash may bring back the older or the newer alone,
-            // and a gap between segments is damage.
-            self.disk.sync_dir(&self.dir).on("sync", &self.dir).map_err(|error| self.fail(error))?;
-            self.index().remove_segment(first);
-            gone.push(first);
+        let (pruner, mut gone) = (self.pruner(), Vec::new());
+        while let Some(oldest) = pruner.oldest().filter(|oldest| oldest.height_max < below) {
+            pruner.remove(oldest).inspect_err(|_| self.failed = true)?;
+            gone.push(oldest.first_sequence);
         }
+        Ok(gone)
+    }
+
+    /// Removes old segments, on another thread.
+    pub fn pruner(&self) -> Pruner {
+        Pruner { disk: Arc::clone(&self.disk), dir: Arc::from(&*self.dir), reader: self.reader.clone() }
     }
 
     /// For other threads; clone it freely.

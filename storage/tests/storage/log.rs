@@ -1,6 +1,6 @@
 //! The block log: what it refuses, what it rolls and prunes, and what its bytes are.
 
-use lockstep_storage::log::{Kind, LogError, PAYLOAD_BYTES_MAX};
+use lockstep_storage::log::{Kind, LogError, PAYLOAD_BYTES_MAX, pruned_below};
 
 use crate::common::{SALT, bytes_of, decide, disk, flip, hash, open_log, record};
 
@@ -110,7 +110,8 @@ fn segments_close_at_a_height_boundary_and_are_pruned_whole_but_never_the_tip() 
     assert_eq!(log.reader().tip(), Some(20));
     assert!(log.reader().body(&hash(20)).expect("a read").is_some());
     let names: Vec<_> = std::fs::read_dir(home.path().join("home/log")).expect("a folder").collect();
-    assert_eq!(names.len(), log.reader().segments().len(), "what was filled ahead and not used is gone");
+    assert_eq!(names.len(), log.reader().segments().len() + 1, "beside the file `pruned`: what was filled ahead and not used is gone");
+    assert_eq!(pruned_below(&*disk, "log").expect("a read"), log.reader().base().expect("some are left"));
 }
 
 #[test]

@@ -360,4 +360,3 @@ pub enum Told {
         reason: String,
     },
 }
-

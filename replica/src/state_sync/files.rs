@@ -15,10 +15,9 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// The folder, which is made if it is not there.
-    pub(super) fn open(disk: Arc<dyn Disk>, dir: &str) -> Result<Self, DiskError> {
-        disk.create_dir(dir).map_err(|source| DiskError { action: "create", path: dir.to_owned(), source })?;
-        Ok(Self { disk, dir: dir.to_owned() })
+    /// The folder. It is made with its first file: a home that never syncs has none.
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: &str) -> Self {
+        Self { disk, dir: dir.to_owned() }
     }
 
     fn path(&self, name: &str) -> String {
@@ -32,11 +31,15 @@ impl Folder {
 
     /// The names, sorted.
     pub(super) fn names(&self) -> Result<Vec<String>, DiskError> {
-        self.disk.list(&self.dir).map_err(|source| DiskError { action: "list", path: self.dir.clone(), source })
+        match self.disk.list(&self.dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            names => names.map_err(|source| DiskError { action: "list", path: self.dir.clone(), source }),
+        }
     }
 
     /// Writes a file, in the place of one that was there. Not durable before [`Folder::sync`].
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        self.disk.create_dir(&self.dir).map_err(|source| DiskError { action: "create", path: self.dir.clone(), source })?;
         self.remove(name)?;
         let file = self.disk.create(&self.path(name)).map_err(self.failed("create", name))?;
         file.write_at(0, bytes).map_err(self.failed("write", name))

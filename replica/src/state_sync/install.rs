@@ -39,7 +39,6 @@ pub enum Installed {
 /// # Errors
 /// When the disk fails; the next start does it again.
 pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
-    // A home that never synced has no folder, and is not given one.
     let staging = Staging::open(home.disk.clone(), home.genesis.hash())?;
     if !staging.is_complete()? {
         return Ok(None);

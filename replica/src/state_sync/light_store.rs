@@ -35,7 +35,7 @@ impl LightStore {
     /// # Errors
     /// When the disk fails.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self, DiskError> {
-        let folder = Folder::open(disk, LIGHT_PATH)?;
+        let folder = Folder::new(disk, LIGHT_PATH);
         let runs = folder.names()?.iter().filter_map(|name| run(name)).collect();
         Ok(Self { folder, runs, last: None })
     }

@@ -82,11 +82,9 @@ impl Syncing {
 }
 
 impl Replica {
-    /// The same replica, which syncs state as the policy says.
-    #[must_use]
-    pub fn with_state_sync(mut self, policy: Policy) -> Self {
+    /// State sync goes by this policy. To be said before the start.
+    pub fn set_state_sync(&mut self, policy: Policy) {
         self.syncing.policy = policy;
-        self
     }
 
     /// Whether it is to be opened anew, from what state sync left on the disk.

@@ -102,7 +102,7 @@ impl Staging {
     /// # Errors
     /// When the disk fails.
     pub fn open(disk: Arc<dyn Disk>, genesis_hash: Hash) -> Result<Self, DiskError> {
-        let folder = Folder::open(disk, STAGING_PATH)?;
+        let folder = Folder::new(disk, STAGING_PATH);
         let goal = folder.read(GOAL, GOAL_BYTES_MAX)?;
         let goal = goal.as_deref().and_then(unsealed).and_then(|bytes| codec::decode::<Goal>(VERSION, bytes, GOAL_BYTES_MAX).ok());
         let goal = goal.and_then(|goal| goal.manifest(genesis_hash).ok().map(|manifest| (goal, manifest)));
@@ -281,7 +281,8 @@ impl Staging {
         };
         let mut below = Vec::new();
         let mut next = goal.at.header.height.previous();
-        while let Some(run) = self.folder.read(&format!("{LIGHT}{:020}", next.get()), LIGHT_BYTES_MAX)?.and_then(|bytes| light_store::decode(&bytes))
+        while let Some(run) =
+            self.folder.read(&format!("{LIGHT}{:020}", next.get()), LIGHT_BYTES_MAX)?.and_then(|bytes| light_store::decode(&bytes))
         {
             let Some(lowest) = run.last().filter(|lowest| lowest.header.height <= next) else { break };
             next = lowest.header.height.previous();

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_types::light::LightBlock;
 use lockstep_types::{Header, Height};
 
-use super::{
-    CHOOSE_MS, Check, ChunkWanted, Clock, OFFERS_MS, PATIENCE_MS, STALL_MS, StateEffect, StateInput, StateOptions, Told,
-};
+use super::{CHOOSE_MS, Check, ChunkWanted, Clock, OFFERS_MS, PATIENCE_MS, STALL_MS, StateEffect, StateInput, StateOptions, Told};
 use crate::fetch::Fetch;
 use crate::light::Climb;
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lockstep_types::Height;
 use lockstep_types::block::Part;
 use lockstep_types::light::{LightBlock, LightError};
-use lockstep_types::Height;
 
 use super::super::{Check, Checked, HEADERS_MAX, OFFERS_MAX, Root, StateAnswer, StateEffect};
 use super::{Body, Gather, Goal, Item, Judging, Phase, StateSync};
@@ -305,4 +305,3 @@ fn is_whole(block: &LightBlock) -> Result<(), &'static str> {
     }
     Ok(())
 }
-

@@ -25,25 +25,34 @@ impl StateSync {
             Phase::Seek(since) if self.now.mono_ms >= since.saturating_add(CHOOSE_MS) => self.choose(),
             Phase::Root(_) => {
                 let Root::Named { height, .. } = self.options.root else { return };
-                self.ask(Item::Light(height), Question::Light { from: height, count: 1 }, |claims| claims.0 <= height && height <= claims.1);
+                let question = Question::Light { from: height, count: 1 };
+                if !self.ask(Item::Light(height), question, |claims| height <= claims.1) && !self.claims.is_empty() {
+                    self.give_up(format!("no peer has the trusted header of height {height}"));
+                }
             }
             Phase::Climb(goal, climb) => {
                 let Some(wanted) = climb.wanted() else { return };
                 let offering = self.offering(goal.height);
-                self.ask_any(Item::Light(wanted), Question::Light { from: wanted, count: 1 }, |peer, claims| {
-                    offering.contains(&peer) || (claims.0 <= wanted && wanted <= claims.1)
-                });
+                let question = Question::Light { from: wanted, count: 1 };
+                if !self.ask_any(Item::Light(wanted), question, |peer, claims| offering.contains(&peer) || wanted <= claims.1) {
+                    self.give_up(format!("nobody has the header of height {wanted}"));
+                }
             }
             Phase::Descend(goal, newest) => {
                 let from = newest.height.previous();
                 let count = u32::try_from(from.get() + 1 - goal.height.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);
-                self.ask(Item::Down(from), Question::Light { from, count }, |_| true);
+                if !self.ask(Item::Down(from), Question::Light { from, count }, |_| true) {
+                    self.give_up(format!("nobody has the header of height {from}"));
+                }
             }
             Phase::Manifest(goal) => {
                 let height = goal.height;
                 if !self.judging.values().any(|judging| matches!(judging, Judging::Manifest(_))) {
                     let offering = self.offering(height);
-                    self.ask_any(Item::Manifest(height), Question::Manifest { height }, |peer, _| offering.contains(&peer));
+                    if !self.ask_any(Item::Manifest(height), Question::Manifest { height }, |peer, _| offering.contains(&peer)) {
+                        self.give_up("nobody who offered it has its manifest".to_owned());
+                        return;
+                    }
                 }
                 self.ask_witnesses(height.next());
             }
@@ -230,8 +239,8 @@ impl StateSync {
     fn go_further_down(&mut self, lowest: &Header) {
         let Phase::Gather(Goal { height, at: Some(at), .. }, _) = &self.phase else { return };
         let window = self.options.backfill;
-        let in_window = lowest.height.get().saturating_add(window.blocks) > height.get()
-            || lowest.time.saturating_add(window.age) > at.header.time;
+        let in_window =
+            lowest.height.get().saturating_add(window.blocks) > height.get() || lowest.time.saturating_add(window.age) > at.header.time;
         let goes_on = in_window && lowest.height > self.options.initial;
         let from = lowest.height.previous();
         let count = u32::try_from(lowest.height.get() - self.options.initial.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);

@@ -1,0 +1,85 @@
+//! Join bundles: one file with all that a new node trusts and whom it asks.
+
+use std::path::Path;
+
+use lockstep_genesis::Genesis;
+use lockstep_network::PeerAddr;
+use lockstep_types::{Hash, Height};
+use serde::{Deserialize, Serialize};
+
+use super::from::{self, other_genesis};
+use crate::cli::BundleArgs;
+use crate::config::Config;
+use crate::error::{Exit, NodeError};
+
+/// What a bundle says. Whoever gives it is trusted for the height and hash; everything after it is proven.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bundle {
+    /// Hash of the genesis, which a bundle does not carry.
+    genesis_hash: String,
+    /// A height of the chain.
+    trust_height: u64,
+    /// The hash of its header.
+    trust_hash: String,
+    /// Peers to ask.
+    peers: Vec<String>,
+}
+
+impl Bundle {
+    /// A bundle from its file.
+    pub(super) fn read(path: &Path) -> Result<Self, NodeError> {
+        let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+        serde_json::from_str(&text)
+            .map_err(|error| refused(format!("no join bundle: {error}")).next("make one: lockstep snapshot bundle --node http://… --output FILE"))
+    }
+
+    /// The root of trust, for a node of this genesis; its peers join those of the configuration.
+    pub(super) fn apply(&self, path: &Path, genesis: &Genesis, config: &mut Config) -> Result<(Height, Hash), NodeError> {
+        let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
+        let hash = |field: &str, text: &str| text.parse::<Hash>().map_err(|error| refused(format!("{field} is no hash: {error}")));
+        let genesis_hash = hash("genesis_hash", &self.genesis_hash)?;
+        if genesis_hash != genesis.hash() {
+            return Err(other_genesis("this home", genesis, genesis_hash));
+        }
+        let height = Height::new(self.trust_height).filter(|height| *height > Height::ZERO);
+        let height = height.ok_or_else(|| refused(format!("trust_height is {}, which is no height", self.trust_height)))?;
+        for text in &self.peers {
+            let peer: PeerAddr = text.parse().map_err(|error| refused(format!("peer {text}: {error}")))?;
+            if !config.p2p.persistent_peers.contains(&peer) {
+                config.p2p.persistent_peers.push(peer);
+            }
+        }
+        config.p2p.persistent_peers.truncate(lockstep_network::limits::PERSISTENT_PEERS_MAX);
+        Ok((height, hash("trust_hash", &self.trust_hash)?))
+    }
+}
+
+/// `lockstep snapshot bundle`
+pub(super) async fn run(args: &BundleArgs) -> Result<(), NodeError> {
+    let told = from::ask(&args.node, args.genesis_hash).await?;
+    let (height, hash) = from::trusted_header(&args.node).await?;
+    let bundle = Bundle {
+        genesis_hash: told.genesis.hash().to_string(),
+        trust_height: height.get(),
+        trust_hash: hash.to_string(),
+        peers: told.peers.iter().map(ToString::to_string).collect(),
+    };
+    let text = serde_json::to_string_pretty(&bundle).expect("texts and numbers are JSON") + "\n";
+    match &args.output {
+        None => super::say(text.trim_end()),
+        Some(path) => {
+            let refused = |error: std::io::Error| NodeError::new(Exit::Refused, format!("{}: {error}", path.display()));
+            std::fs::write(path, text).map_err(refused)?;
+            super::say(format!(
+                "{} names height {height} and {} peers. A new node begins with it:\n  lockstep init --genesis genesis.json --home n4\n  lockstep start --home n4 \
+                 --bundle {}",
+                path.display(),
+                bundle.peers.len(),
+                path.display()
+            ));
+        }
+    }
+    Ok(())
+}

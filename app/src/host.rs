@@ -44,7 +44,7 @@ impl State {
         Self { height, tree, standing, newest }
     }
 
-    /// What membership knows of the chain; empty on a chain without.
+    /// What membership knows of the chain; on a chain without, evidence alone.
     pub const fn standing(&self) -> &Arc<Standing> {
         &self.standing
     }
@@ -306,7 +306,7 @@ impl Host {
         }
         let Executed { mut changes, tx_results, events, validator_updates, parameter_updates } = executed;
         let last_results_hash = results_hash(&tx_results);
-        let mut ended = ended.unwrap_or_else(|| Ended::without_membership(&state.standing, validator_updates));
+        let mut ended = ended.unwrap_or_else(|| Ended::without_membership(&state.standing, block, facts.evidence, validator_updates));
         let mut newest = facts.next_validators.clone();
         newest.update(&ended.updates).map_err(refused)?;
         changes.extend(ended.changes);

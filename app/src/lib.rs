@@ -41,7 +41,7 @@ pub use bundled::Bundled;
 pub use changes::{Changes, ChangesError, Draft, View};
 pub use host::{AppError, ExecutedBlock, Host, InitializedChain, State};
 pub use kv::Kv;
-pub use membership::{ChainFacts, Standing};
+pub use membership::{ChainFacts, EVIDENCE_REMEMBERED_MAX, Standing};
 pub use record::ReplicaRecord;
 pub use token::Token;
 pub use tree::Tree;

@@ -260,6 +260,7 @@ impl Backend for NodeBackend {
                     Ok(BroadcastAnswer { check: as_result(&verdict), committed: Some(Committed { height, result }) })
                 }
                 Ok(Reply::Refused { reason, .. }) => Err(BroadcastError::Unavailable(reason)),
+                Ok(Reply::Evidence { .. }) => Err(BroadcastError::Unavailable("the node answered something else".to_owned())),
                 Err(_) => Err(BroadcastError::Unavailable("the node is stopping".to_owned())),
             }
         })

@@ -68,7 +68,7 @@ pub struct ChainState {
     pub app_version: u64,
     /// Whether the last block changed what the next header must prove: it is then followed at once.
     pub follow_at_once: bool,
-    /// What membership knows beside the state; empty on a chain without.
+    /// What membership knows beside the state; on a chain without, evidence alone.
     pub standing: Arc<Standing>,
 }
 
@@ -142,8 +142,11 @@ impl ChainState {
             results_hash: outcome.results_hash,
             app_version: self.app_version,
             follow_at_once: txs > 0
+                || header.evidence_hash != Hash::EMPTY_LIST
                 || !outcome.validator_updates.is_empty()
                 || outcome.params.is_some()
+                // The state of a checkpoint is worth a snapshot once the next header proves it.
+                || outcome.checkpoint
                 // A change of validators shows in the header one height later still.
                 || self.next_validators.hash() != self.validators.hash(),
             standing: outcome.standing.clone(),

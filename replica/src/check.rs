@@ -15,6 +15,9 @@ use lockstep_types::{Address, AppHash, Block, Commit, Evidence, Hash, Header, Ti
 use thiserror::Error;
 
 use crate::chain::ChainState;
+use crate::evidence::history::{History, NoHistory};
+use crate::evidence::misbehaviour;
+use crate::evidence::rules::{Collected, Refused};
 use crate::execution::{block_input, participation};
 
 /// What a block is built from.
@@ -28,6 +31,8 @@ pub struct BuildJob {
     pub proposer: Address,
     /// Transactions in the pool's order, within the block's bounds.
     pub txs: Vec<TxBytes>,
+    /// Evidence that waits.
+    pub evidence: Vec<Evidence>,
     /// The commit of the block before; none at the first height.
     pub last_commit: Option<Commit>,
 }
@@ -43,13 +48,23 @@ pub struct BuiltBlock {
     pub body: Bytes,
     /// The bytes cut into parts.
     pub parts: Vec<Part>,
+    /// Evidence that no block can carry any more.
+    pub refused: Vec<Hash>,
 }
 
-/// Builds a block: the application chooses among the transactions, the rest is derived.
+/// Builds a block where nothing is known of the past but what the chain's newest state says.
 pub fn build(host: &Host, state: &State, job: &BuildJob) -> BuiltBlock {
+    build_with(host, state, &NoHistory, job, &mut verify_batch)
+}
+
+/// Builds a block: the application chooses among the transactions, evidence is what validators will find valid, the rest is
+/// derived.
+pub fn build_with(host: &Host, state: &State, history: &dyn History, job: &BuildJob, verdicts: &mut Verdicts<'_>) -> BuiltBlock {
     let chain = &job.chain;
     let header = chain.next_header(job.time, job.proposer);
-    let empty = Block { header, txs: Vec::new(), evidence: Vec::new(), last_commit: job.last_commit.clone() };
+    let (evidence, refused) = collect(job, history, verdicts);
+    let mut empty = Block { header, txs: Vec::new(), evidence, last_commit: job.last_commit.clone() };
+    while empty.encode().len() > max_body_bytes(chain) && empty.evidence.pop().is_some() {}
     let candidates: Vec<Tx> = job.txs.iter().map(|tx| Tx(tx.to_vec())).collect();
     let txs = host.prepare_proposal(
         state,
@@ -61,17 +76,36 @@ pub fn build(host: &Host, state: &State, job: &BuildJob) -> BuiltBlock {
             candidates: &candidates,
             max_bytes: max_body_bytes(chain).saturating_sub(empty.encode().len()) as u64,
             last_commit: participation(job.last_commit.as_ref(), chain),
-            misbehaviour: Vec::new(),
+            misbehaviour: misbehaviour(&empty.evidence),
             parameters: &chain.params,
         },
     );
     let last_commit_hash = job.last_commit.as_ref().map_or(Hash::EMPTY_LIST, Commit::hash);
-    let header = Header { data_hash: block::data_hash(&txs), last_commit_hash, ..empty.header };
+    let evidence_hash = evidence::list_hash(&empty.evidence);
+    let header = Header { data_hash: block::data_hash(&txs), last_commit_hash, evidence_hash, ..empty.header };
     let block = Block { header, txs, ..empty };
     let body = block.encode();
     let (parts_header, parts) = block::cut(&body);
     let block_id = BlockId { hash: block.header.hash(), parts: parts_header };
-    BuiltBlock { block: Arc::new(block), block_id, body: Bytes::from(body), parts }
+    BuiltBlock { block: Arc::new(block), block_id, body: Bytes::from(body), parts, refused }
+}
+
+/// Of the evidence that waits, what the block can carry, and what none can any more.
+fn collect(job: &BuildJob, history: &dyn History, verdicts: &mut Verdicts<'_>) -> (Vec<Evidence>, Vec<Hash>) {
+    let (mut carried, mut refused) = (Vec::new(), Vec::new());
+    let mut collected = Collected::default();
+    for piece in &job.evidence {
+        // Another one may be smaller; and this one has the next block.
+        if collected.reserve(piece, &job.chain).is_err() {
+            continue;
+        }
+        match collected.take(piece, &job.chain, history, verdicts) {
+            Ok(()) => carried.push(piece.clone()),
+            Err(Refused::Early(_)) => {}
+            Err(_) => refused.push(piece.hash()),
+        }
+    }
+    (carried, refused)
 }
 
 /// Largest body that the chain's parameters allow.
@@ -116,19 +150,27 @@ pub enum CheckFailure {
 /// Says of each signature, in order, whether it is valid.
 pub type Verdicts<'a> = dyn FnMut(&[SignatureCheck]) -> Vec<bool> + 'a;
 
-/// valid(v): decodes the body and compares it with its name, with itself and with the chain.
+/// valid(v): decodes the body and compares it with its name, with itself and with the chain, where nothing is known of the
+/// past but what the chain's newest state says.
 ///
 /// # Errors
 /// See [`CheckFailure`].
 pub fn check(host: &Host, state: &State, job: &CheckJob) -> Result<Arc<Block>, CheckFailure> {
-    check_with(host, state, job, &mut verify_batch)
+    check_with(host, state, &NoHistory, job, &mut verify_batch)
 }
 
-/// [`check`], with the verdict on signatures that whoever does the work also gives to [`crate::Effect::Verify`].
+/// [`check`], with what is known of the past, and with the verdict on signatures that whoever does the work also gives to
+/// [`crate::Effect::Verify`].
 ///
 /// # Errors
 /// As for [`check`].
-pub fn check_with(host: &Host, state: &State, job: &CheckJob, verdicts: &mut Verdicts<'_>) -> Result<Arc<Block>, CheckFailure> {
+pub fn check_with(
+    host: &Host,
+    state: &State,
+    history: &dyn History,
+    job: &CheckJob,
+    verdicts: &mut Verdicts<'_>,
+) -> Result<Arc<Block>, CheckFailure> {
     let not_this = |what: &dyn std::fmt::Display| CheckFailure::NotThisBlock(what.to_string());
     let block = Block::decode(&job.body).map_err(|error| not_this(&error))?;
     if block.header.hash() != job.block_id.hash && !planted::has(Bug::BodyHashUnchecked) {
@@ -139,8 +181,9 @@ pub fn check_with(host: &Host, state: &State, job: &CheckJob, verdicts: &mut Ver
     }
     block.check_hashes().map_err(|error| CheckFailure::Invalid(error.to_string()))?;
     check_header(&block.header, &job.chain)?;
-    check_bounds(&block, &job.body, &job.chain)?;
+    check_bounds(&job.body, &job.chain)?;
     check_last_commit(&block, job, verdicts)?;
+    check_evidence(&block, job, history, verdicts)?;
     if !job.certified
         && let Proposal::Reject(reason) = host.process_proposal(state, &block_input(&block, &job.chain))
     {
@@ -186,19 +229,32 @@ fn check_header(header: &Header, chain: &ChainState) -> Result<(), CheckFailure>
     Ok(())
 }
 
-fn check_bounds(block: &Block, body: &Bytes, chain: &ChainState) -> Result<(), CheckFailure> {
+fn check_bounds(body: &Bytes, chain: &ChainState) -> Result<(), CheckFailure> {
     let invalid = |what: String| Err(CheckFailure::Invalid(what));
     let max = max_body_bytes(chain);
     if body.len() > max {
         return invalid(format!("{} bytes, at most {max} are allowed", body.len()));
     }
-    if !block.evidence.is_empty() && !planted::has(Bug::EvidenceUnchecked) {
-        let bytes: usize = block.evidence.iter().map(Evidence::to_bytes).map(|bytes| bytes.len()).sum();
-        return invalid(format!(
-            "{} pieces of evidence ({bytes} bytes, root {}): evidence is not yet accepted in blocks",
-            block.evidence.len(),
-            evidence::list_hash(&block.evidence)
-        ));
+    Ok(())
+}
+
+/// Each piece may be in this block, and each accuses somebody whom those before it do not.
+fn check_evidence(block: &Block, job: &CheckJob, history: &dyn History, verdicts: &mut Verdicts<'_>) -> Result<(), CheckFailure> {
+    let invalid = |what: String| Err(CheckFailure::Invalid(what));
+    if planted::has(Bug::EvidenceUnchecked) {
+        return Ok(());
+    }
+    let mut collected = Collected::default();
+    for piece in &block.evidence {
+        if let Err(error) = collected.reserve(piece, &job.chain) {
+            return invalid(error.to_string());
+        }
+        match collected.take(piece, &job.chain, history, verdicts) {
+            Ok(()) => {}
+            // More than two thirds decided it: enough of them are correct and know the block that we do not.
+            Err(Refused::Unknown(_)) if job.certified => {}
+            Err(refused) => return invalid(format!("evidence {}: {refused}", piece.hash())),
+        }
     }
     Ok(())
 }

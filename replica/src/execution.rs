@@ -8,10 +8,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lockstep_app::{AppError, BlockInput, ChainFacts, Changes, Host, Participation, ParticipationFlag, State};
+use lockstep_storage::log::LogReader;
+use lockstep_storage::results::ResultsReader;
 use lockstep_types::planted::{self, Bug};
-use lockstep_types::{Block, BlockId, CommitSig, Height};
+use lockstep_types::{Block, BlockId, CommitSig, Evidence, Height};
 
 use crate::chain::ChainState;
+use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob, Verdicts, build_with, check_with};
+use crate::evidence::history::BlockHistory;
+use crate::evidence::rules::{self, Refused};
+use crate::evidence::{misbehaviour, remembered};
 use crate::seam::Outcome;
 
 /// A decided block to execute.
@@ -35,8 +41,7 @@ pub fn block_input<'a>(block: &'a Block, chain: &'a ChainState) -> BlockInput<'a
         proposer: block.header.proposer_address,
         txs: &block.txs,
         last_commit: participation(block.last_commit.as_ref(), chain),
-        // No block with evidence is valid yet (`check::check`), so nothing is proven.
-        misbehaviour: Vec::new(),
+        misbehaviour: misbehaviour(&block.evidence),
         parameters: &chain.params,
     }
 }
@@ -70,19 +75,20 @@ pub struct FlushBatch {
 pub struct Executor {
     host: Host,
     state: State,
+    history: BlockHistory,
     unflushed: VecDeque<(Height, Changes)>,
 }
 
 impl Executor {
     /// An executor that goes on from this state, which the database holds.
     pub fn new(host: Host, state: State) -> Self {
-        Self { host, state, unflushed: VecDeque::new() }
+        Self { host, state, history: BlockHistory::default(), unflushed: VecDeque::new() }
     }
 
     /// An executor at the start of a chain: the first entries are still to be flushed.
     pub fn at_genesis(host: Host, state: State, changes: Changes) -> Self {
         let height = state.height();
-        Self { host, state, unflushed: VecDeque::from([(height, changes)]) }
+        Self { host, state, history: BlockHistory::default(), unflushed: VecDeque::from([(height, changes)]) }
     }
 
     /// The application's host.
@@ -95,6 +101,35 @@ impl Executor {
         &self.state
     }
 
+    /// From now on, blocks of long ago are read from here when evidence of them is judged.
+    pub fn read_history_from(&mut self, log: LogReader, results: Option<ResultsReader>) {
+        self.history.read_from(log, results);
+    }
+
+    /// Builds a block on the newest state.
+    pub fn build(&self, job: &BuildJob, verdicts: &mut Verdicts<'_>) -> BuiltBlock {
+        build_with(&self.host, &self.state, &self.history, job, verdicts)
+    }
+
+    /// valid(v), on the newest state.
+    ///
+    /// # Errors
+    /// See [`CheckFailure`].
+    pub fn check(&self, job: &CheckJob, verdicts: &mut Verdicts<'_>) -> Result<Arc<Block>, CheckFailure> {
+        check_with(&self.host, &self.state, &self.history, job, verdicts)
+    }
+
+    /// Whether the block after `chain` may carry a piece of evidence; where asked for, what the chain knows is filled in first.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn judge(&self, evidence: &mut Evidence, chain: &ChainState, complete: bool, verdicts: &mut Verdicts<'_>) -> Result<(), Refused> {
+        if complete {
+            rules::complete(evidence, chain, &self.history);
+        }
+        rules::judge(evidence, chain, &self.history, verdicts)
+    }
+
     /// Executes the next block.
     ///
     /// # Errors
@@ -103,14 +138,16 @@ impl Executor {
         let input = block_input(&job.block, &job.chain);
         let before = self.state.root();
         let chain = &job.chain;
+        let evidence = remembered(&job.block.evidence);
         let facts = ChainFacts {
             last_validators: &chain.last_validators,
             validators: &chain.validators,
             next_validators: &chain.next_validators,
-            evidence: &[],
+            evidence: &evidence,
         };
         let executed = self.host.execute(self.state.clone(), &input, facts)?;
         self.state = executed.state;
+        self.history.push(&job.block, chain.validators.clone());
         self.unflushed.push_back((job.block.header.height, executed.changes));
         Ok(Outcome {
             height: job.block.header.height,
@@ -122,6 +159,7 @@ impl Executor {
             params: executed.parameter_updates,
             standing: self.state.standing().clone(),
             unflushed_keys: self.unflushed.iter().map(|(_, changes)| changes.len() as u64).sum(),
+            checkpoint: executed.checkpoint,
         })
     }
 

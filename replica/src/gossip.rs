@@ -56,16 +56,19 @@ impl Replica {
         self.fx.send(peer, Lane::Votes, &have);
         self.ask_own_messages(peer);
         self.pool.welcome(peer, &mut self.fx);
+        self.tell_evidence(peer);
         let _ = now;
     }
 
     pub(crate) fn on_peer_down(&mut self, now: Now, peer: Peer) {
         self.peers.remove(peer);
         self.sync_peer_gone(now, peer);
+        self.state_peer_gone(now, peer);
         self.stop_serving(now, peer);
         self.checks_of.remove(&peer);
         self.early.forget(peer);
         self.bodies.forget_peer(peer);
+        self.evidence.forget(peer);
     }
 
     pub(crate) fn set_gossip_timer(&mut self, now: Now) {
@@ -84,6 +87,7 @@ impl Replica {
                 self.ask_missing_bodies(now);
             }
         }
+        self.tell_evidence_again(now);
         self.set_gossip_timer(now);
     }
 
@@ -116,7 +120,7 @@ impl Replica {
     }
 
     pub(crate) fn on_have(&mut self, now: Now, peer: Peer, have: Have) {
-        self.on_status(now, peer, have.status);
+        self.on_claim(now, peer, have.status);
         let height = self.height();
         let Some(state) = self.peers.get_mut(peer) else { return };
         state.have = Some(have.clone());

@@ -175,6 +175,7 @@ impl Replica {
                 self.certify(commit);
             }
             consensus::Effect::Accuse(equivocation) => {
+                self.evidence.saw(equivocation.first.clone(), equivocation.second.clone());
                 self.fx.report(Report::Equivocation { first: Box::new(equivocation.first), second: Box::new(equivocation.second) });
             }
             consensus::Effect::Stepped { height, round, step } => {
@@ -206,7 +207,7 @@ impl Replica {
             decided_at: self.decided_at,
             behind: self.catch_up.is_behind(),
             follow_at_once: self.chain.follow_at_once,
-            has_txs: self.pool.has_executable(),
+            has_txs: self.pool.has_executable() || !self.evidence.is_empty(),
             others_began: self.others_began(),
         };
         let mut decision = pace(params, &facts, now.mono);
@@ -295,6 +296,8 @@ impl Replica {
             time: now.wall.max(self.earliest_time()),
             proposer: me.address,
             txs: self.pool.reap(max, self.chain.params.block.max_gas),
+            // Who cannot judge a piece prevotes nil: that may cost round 0, and no other.
+            evidence: if round == Round::ZERO { self.evidence.pending().cloned().collect() } else { Vec::new() },
             last_commit: self.last.as_ref().filter(|_| self.chain.last_block_id.is_some()).map(|last| last.commit.clone()),
         };
         let job = self.fx.job();
@@ -308,7 +311,8 @@ impl Replica {
         if is_late || self.deciding.is_some() {
             return;
         }
-        let BuiltBlock { block, block_id, body, parts } = built;
+        let BuiltBlock { block, block_id, body, parts, refused } = built;
+        refused.iter().for_each(|hash| self.evidence.drop_piece(hash));
         self.bodies.put(block_id, round, body, Some(parts));
         self.bodies.get_mut(&block_id).expect("just put").verdict = Some(Ok(block));
         self.store_body(block_id);
@@ -952,6 +956,7 @@ impl Replica {
             ticket: Some(deciding.ticket),
         });
         self.bodies = Bodies::default();
+        self.evidence_after_block();
         self.fx.push(Effect::Report {
             after: if self.planted.has(Bug::ToldBeforeDurable) { Vec::new() } else { vec![deciding.ticket] },
             report: Report::Committed {

@@ -18,10 +18,13 @@
 //! | [`catch_up`] | block sync beside consensus |
 //! | `fetching` | bodies that a quorum named and nobody sent |
 //! | [`serving`], [`source`] | answers to peers, each in its turn; what the log holds for them |
+//! | [`state_sync`] | a snapshot instead of all blocks: gathered beside consensus, installed at a start |
 //! | [`pace`] | when a height begins |
 //! | [`chain`] | what the chain says after a block |
 //! | [`check`], [`execution`] | the jobs that shells run beside the replica |
+//! | [`evidence`] | misbehaviour: what a block may carry, what waits for one, how it travels |
 //! | [`results`] | what is kept of a block's execution |
+//! | [`snapshots`], [`retention`] | snapshots of checkpoints, and what of the log may go once they are there |
 //! | [`recovery`] | what a restart finds on disk, and where it goes on |
 //!
 //! **The three orders** (each a ticket, none a convention): a body is durable before a lock or precommit for it is recorded;
@@ -33,6 +36,7 @@ pub mod catch_up;
 pub mod chain;
 pub mod check;
 pub mod effects;
+pub mod evidence;
 pub mod execution;
 pub mod fence;
 mod fetching;
@@ -45,11 +49,14 @@ pub mod pool;
 pub mod recovery;
 pub mod replica;
 pub mod results;
+pub mod retention;
 pub mod seam;
 pub mod serving;
 pub mod shares;
 pub mod signing;
+pub mod snapshots;
 pub mod source;
+pub mod state_sync;
 pub mod wire;
 
 pub use chain::ChainState;

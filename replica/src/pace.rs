@@ -18,7 +18,7 @@ pub struct Facts {
     pub behind: bool,
     /// The last block's effects show only in the next header.
     pub follow_at_once: bool,
-    /// Transactions are waiting.
+    /// Transactions or evidence are waiting.
     pub has_txs: bool,
     /// Votes of this height came from more than a third of the power: somebody correct has begun.
     pub others_began: bool,

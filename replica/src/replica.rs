@@ -17,6 +17,7 @@ use crate::bodies::Bodies;
 use crate::catch_up::CatchUp;
 use crate::chain::ChainState;
 use crate::effects::Effects;
+use crate::evidence::pool::EvidencePool;
 use crate::peers::Peers;
 use crate::pool::Pool;
 use crate::seam::{AskId, Effect, Input, JobId, Mono, Now, Peer, Report, Ticket, Timer};
@@ -103,6 +104,10 @@ pub(crate) enum Job {
     AskParts { peer: Peer, height: Height, block_id: BlockId, from: u32, count: u32 },
     AskBlocks { peer: Peer, request: u64 },
     AskSigned { peer: Peer },
+    AskState { peer: Peer, request: u64 },
+    StateHeader { ticket: u64 },
+    Stage { ticket: Option<u64> },
+    Judge { source: crate::evidence::Source },
 }
 
 /// What own messages wait for after a start.
@@ -182,6 +187,9 @@ pub struct Replica {
     pub(crate) peers: Peers,
     pub(crate) pool: Pool,
     pub(crate) catch_up: CatchUp,
+    pub(crate) syncing: crate::state_sync::Syncing,
+    /// Whether the home is to be opened anew.
+    pub(crate) reopens: bool,
     pub(crate) serving: Serving,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     /// Votes whose signatures are being checked, so that one vote from many peers is checked once.
@@ -209,6 +217,9 @@ pub struct Replica {
     /// The round of our lock, and the write of its polka to the log.
     pub(crate) kept_lock: Option<(Round, Ticket)>,
     pub(crate) gossip: crate::gossip::GossipState,
+    pub(crate) evidence: EvidencePool,
+    /// When peers were last told again of evidence that waits.
+    pub(crate) evidence_told_at: Mono,
     pub(crate) tx_timer: bool,
     pub(crate) flushed: Height,
     pub(crate) flushing: Option<Height>,
@@ -257,6 +268,8 @@ impl Replica {
             peers: Peers::default(),
             pool: Pool::new(config.mempool.clone()),
             catch_up: CatchUp::new(chain.height),
+            syncing: crate::state_sync::Syncing::default(),
+            reopens: false,
             serving: Serving::default(),
             jobs: BTreeMap::new(),
             verifying: BTreeSet::new(),
@@ -272,6 +285,8 @@ impl Replica {
             held_casts: Vec::new(),
             kept_lock: None,
             gossip: crate::gossip::GossipState::default(),
+            evidence: EvidencePool::default(),
+            evidence_told_at: Mono(0),
             tx_timer: false,
             flushed: restored.flushed,
             flushing: None,
@@ -293,6 +308,7 @@ impl Replica {
         }
         self.pool.set_block_bounds(&self.chain, &mut self.fx);
         self.begin_own_wait(now);
+        self.begin_state_sync();
         self.begin_height(now);
         self.set_gossip_timer(now);
         self.fx.take()
@@ -300,7 +316,7 @@ impl Replica {
 
     /// One step. Never blocks, never fails: what is wrong with an input is an effect.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
-        if self.halted.is_none() {
+        if self.halted.is_none() && !self.reopens {
             self.dispatch(now, input);
         }
         self.fx.take()
@@ -336,7 +352,11 @@ impl Replica {
             Input::Checked { job, verdict } => self.on_checked(now, job, verdict),
             Input::TxsChecked { job, verdicts } => self.on_txs_checked(now, job, &verdicts),
             Input::Executed { job, outcome } => self.on_executed(now, job, outcome),
+            Input::Judged { job, evidence, verdict } => self.on_judged(now, job, *evidence, verdict),
+            Input::SubmitEvidence { request, evidence } => self.on_submitted_evidence(request, *evidence),
             Input::Flushed { height } => self.on_flushed(height),
+            Input::Pruned { base } => self.base = self.base.max(base),
+            Input::Staged { job, found } => self.on_staged(now, job, found),
             Input::TimedOut(timer) => self.on_timer(now, timer),
             Input::DiskFailed { reason } => self.halt(format!(
                 "the disk failed: {reason}. What was said to be written may not be, so this node stops; check the disk, then start it again"
@@ -410,6 +430,11 @@ impl Replica {
         &self.pool
     }
 
+    /// Evidence that waits for a block, to read.
+    pub fn evidence(&self) -> &EvidencePool {
+        &self.evidence
+    }
+
     pub(crate) fn status(&self) -> Status {
         Status { base: self.base, tip: self.chain.height }
     }
@@ -420,8 +445,9 @@ impl Replica {
         }
         let height = self.height();
         match message {
-            Message::Status(status) => self.on_status(now, peer, status),
+            Message::Status(status) => self.on_claim(now, peer, status),
             Message::Have(have) => self.on_have(now, peer, have),
+            Message::Evidence(evidence) => self.on_evidence(peer, *evidence),
             Message::Txs(batch) => {
                 let checks = self.pool.receive(peer, batch);
                 self.check_txs(checks, false);
@@ -469,7 +495,7 @@ impl Replica {
             Message::Part { header, part, .. } => self.on_part(now, peer, header, part),
             Message::Polka(polka) => self.on_polka(now, peer, polka),
             Message::Commit(commit) => self.on_commit(now, peer, commit, None),
-            Message::Status(_) | Message::Have(_) | Message::Txs(_) => {}
+            Message::Status(_) | Message::Have(_) | Message::Txs(_) | Message::Evidence(_) => {}
         }
     }
 
@@ -479,7 +505,7 @@ impl Replica {
         let peer = job.asked_by();
         let of_peer = peer.and_then(|peer| self.checks_of.get(&peer)).copied().unwrap_or(0);
         let is_too_much = self.checks_out >= VERIFYING_MAX || of_peer >= VERIFYING_PEER_MAX;
-        if is_too_much && !matches!(job, Job::Commit { synced: Some(_), .. }) {
+        if is_too_much && !matches!(job, Job::Commit { synced: Some(_), .. } | Job::StateHeader { .. }) {
             if let Job::Vote { key, .. } = &job {
                 self.verifying.remove(key);
             }
@@ -565,6 +591,7 @@ impl Replica {
                 }
                 self.try_end_own_wait(now);
             }
+            Some(Job::StateHeader { ticket }) => self.on_header_verified(now, ticket, verdicts),
             Some(Job::OwnProposal { peer, claim, message }) => {
                 match claim.settle(verdicts) {
                     Ok(_) => self.on_foreign(peer, &message),
@@ -610,6 +637,7 @@ impl Replica {
             Timer::ProposerWait(height, round) => self.on_proposer_waited(now, height, round),
             Timer::Gossip => self.on_gossip_timer(now),
             Timer::Sync => self.on_sync_timer(now),
+            Timer::StateSync => self.on_state_timer(now),
             Timer::Serve => self.on_serve_timer(now),
             Timer::TxBatch => {
                 self.tx_timer = false;

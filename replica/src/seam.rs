@@ -13,11 +13,13 @@
 //! | [`Effect::Check`] | [`Input::Checked`] | decoding, hashing, the application judges |
 //! | [`Effect::CheckTxs`] | [`Input::TxsChecked`] | the application judges |
 //! | [`Effect::Execute`] | [`Input::Executed`] | the application executes |
+//! | [`Effect::Judge`] | [`Input::Judged`] | two signatures or many; may read old blocks |
+//! | [`Effect::Stage`] | [`Input::Staged`] | hashing, disk: a snapshot that is being gathered |
 //! | [`Effect::Flush`] | [`Input::Flushed`] | a transaction of the state database |
 //! | [`Effect::SetTimer`] | [`Input::TimedOut`] | waiting |
 //! | [`Effect::Request`] | [`Input::Response`] | the network |
 //!
-//! [`Effect::Send`], [`Effect::Respond`], [`Effect::Reply`], [`Effect::Disconnect`], [`Effect::Report`] and
+//! [`Effect::Send`], [`Effect::Respond`], [`Effect::Reply`], [`Effect::Disconnect`], [`Effect::Report`], [`Effect::Reopen`] and
 //! [`Effect::Halt`] are not answered.
 //!
 //! **Durability is named.** Every [`Effect::Persist`] has a [`Ticket`], and every effect that must not be seen before
@@ -32,17 +34,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lockstep_app::snapshot::{Difference, Outline};
 use lockstep_mempool::TxBytes;
 use lockstep_storage::guard::GuardRecord;
 use lockstep_storage::log::Kind;
+use lockstep_types::light::LightBlock;
 use lockstep_types::vote::Verified;
 use lockstep_types::{
-    AppHash, Block, BlockId, Commit, ConsensusParams, Event, Hash, Height, PublicKey, Signature, Time, TxResult, ValidatorUpdate,
+    AppHash, Block, BlockId, Commit, ConsensusParams, Event, Evidence, Hash, Height, PublicKey, Signature, Time, TxResult, ValidatorUpdate,
 };
 
 use crate::chain::ChainState;
 use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob};
+use crate::evidence::rules::Refused;
 use crate::execution::ExecuteJob;
+use crate::state_sync::{Found, Task};
 
 /// A monotonic moment: nanoseconds since a start that only the shell knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -203,10 +209,38 @@ pub enum Input {
         /// What came out; the error is the application's and fatal.
         outcome: Result<Box<Outcome>, String>,
     },
+    /// A piece of evidence was judged.
+    Judged {
+        /// The question.
+        job: JobId,
+        /// The piece, completed where that was asked for.
+        evidence: Box<Evidence>,
+        /// Whether a block may carry it.
+        verdict: Result<(), Refused>,
+    },
+    /// A client brings evidence.
+    SubmitEvidence {
+        /// Names the call in [`Effect::Reply`].
+        request: RequestId,
+        /// The piece.
+        evidence: Box<Evidence>,
+    },
+    /// Old blocks are gone from the log: peers who ask for them are told.
+    Pruned {
+        /// The earliest height that is here.
+        base: Height,
+    },
     /// The state database holds this height.
     Flushed {
         /// Which.
         height: Height,
+    },
+    /// The staging folder was asked.
+    Staged {
+        /// The question.
+        job: JobId,
+        /// What was found.
+        found: Found,
     },
     /// A timer ran out.
     TimedOut(Timer),
@@ -294,6 +328,17 @@ pub enum Effect {
         /// The block.
         execute: Box<ExecuteJob>,
     },
+    /// Judge a piece of evidence ([`crate::evidence::rules::judge`]).
+    Judge {
+        /// Joins the answer.
+        job: JobId,
+        /// The piece.
+        evidence: Box<Evidence>,
+        /// The chain whose next block is to carry it.
+        chain: Arc<ChainState>,
+        /// Whether powers, time and culprits are first filled in from the chain, as for clients, who may not know them.
+        complete: bool,
+    },
     /// Write the executed state of a height to the database.
     Flush {
         /// The decisions up to that height.
@@ -302,6 +347,18 @@ pub enum Effect {
         height: Height,
         /// The chain after it, which is kept beside the state.
         chain: Arc<ChainState>,
+    },
+    /// Ask the staging folder of state sync ([`crate::state_sync::Staging`]).
+    Stage {
+        /// Joins the answer.
+        job: JobId,
+        /// What.
+        task: Task,
+    },
+    /// Stop this replica and open its home again, which begins with the snapshot of this height then. Nothing comes after it.
+    Reopen {
+        /// The height.
+        height: Height,
     },
     /// Send one frame.
     Send {
@@ -412,7 +469,7 @@ pub struct LogRecord {
 }
 
 /// What to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadQuestion {
     /// Decided blocks with their commits, from `from`, at most `count` and about `bytes_max` bytes, but at least one.
     Blocks {
@@ -441,6 +498,31 @@ pub enum ReadQuestion {
         /// How many, at most [`crate::wire::WHOLE_PARTS_MAX`].
         count: u32,
     },
+    /// The heights of the snapshots.
+    Snapshots,
+    /// Headers with their commits and validators, downwards, at most `count` and about `bytes_max` bytes, but at least one.
+    Light {
+        /// The highest.
+        from: Height,
+        /// Most headers.
+        count: u32,
+        /// Bound on their bytes.
+        bytes_max: u64,
+    },
+    /// The manifest of a snapshot.
+    Manifest {
+        /// Its height.
+        height: Height,
+    },
+    /// A chunk of a snapshot.
+    Chunk {
+        /// The snapshot's height.
+        height: Height,
+        /// The chunk's name.
+        root: Hash,
+        /// What the asker has in its place.
+        outline: Option<Outline>,
+    },
 }
 
 /// What was read.
@@ -456,6 +538,16 @@ pub enum ReadAnswer {
     Absent,
     /// The parts; none when the body of this hash has others.
     Parts(Vec<lockstep_types::block::Part>),
+    /// Heights of snapshots.
+    Snapshots(Vec<Height>),
+    /// Headers downwards; none when the first is not here.
+    Light(Vec<LightBlock>),
+    /// A manifest.
+    Manifest(Bytes),
+    /// A chunk, packed.
+    Chunk(Bytes),
+    /// How a chunk differs from the asker's outline.
+    Difference(Box<Difference>),
 }
 
 /// What a timer is for.
@@ -471,6 +563,8 @@ pub enum Timer {
     Gossip,
     /// Block sync has something to do.
     Sync,
+    /// State sync has something to do.
+    StateSync,
     /// A peer that asked may be answered.
     Serve,
     /// Flush the batch of transactions.
@@ -500,6 +594,8 @@ pub struct Outcome {
     pub standing: Arc<lockstep_app::Standing>,
     /// Keys changed since the last flush, for its interval.
     pub unflushed_keys: u64,
+    /// Whether the height is a checkpoint: the state after it holds the replica record, and a snapshot is made of it.
+    pub checkpoint: bool,
 }
 
 /// The answer to a client.
@@ -522,6 +618,13 @@ pub enum Reply {
         height: Height,
         /// Result of its execution.
         result: TxResult,
+    },
+    /// Evidence was judged.
+    Evidence {
+        /// Name of the piece.
+        hash: Hash,
+        /// Why it is not taken; none when it waits for a block, or a block carries it.
+        refused: Option<String>,
     },
     /// The pool refused it; the text is the contract's.
     Refused {
@@ -571,6 +674,11 @@ pub enum Report {
         /// The other vote.
         second: Box<lockstep_types::Vote>,
     },
+    /// Evidence waits for a block, which this node has just come to know.
+    Evidence {
+        /// The piece.
+        evidence: Arc<Evidence>,
+    },
     /// A peer sent something that is refused.
     Refused {
         /// Who.
@@ -587,6 +695,8 @@ pub enum Report {
         /// Best height proven.
         target: Height,
     },
+    /// How far state sync is.
+    StateSync(lockstep_sync::state::Told),
     /// Something worth a line in the log.
     Note(String),
 }

@@ -8,11 +8,13 @@ use std::io::Read;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
+use lockstep_app::snapshot::{Difference, MANIFEST_BYTES_MAX, OUTLINE_LEVELS_MAX, Outline, PACKED_BYTES_MAX};
 use lockstep_mempool::TxBytes;
 use lockstep_types::block::{PART_BYTES, Part};
 use lockstep_types::codec::{self, DecodeError};
+use lockstep_types::light::LightBlock;
 use lockstep_types::validators::VALIDATORS_MAX;
-use lockstep_types::{Address, BlockId, Commit, Height, PartSetHeader, Polka, Proposal, Round, Vote};
+use lockstep_types::{Address, BlockId, Commit, Evidence, Hash, Height, PartSetHeader, Polka, Proposal, Round, Vote};
 
 /// First byte of every message, question and answer.
 pub const WIRE_VERSION: u8 = 1;
@@ -24,8 +26,13 @@ pub const FRAME_BYTES_MAX: usize = PART_BYTES + ENVELOPE_BYTES_MAX;
 pub const GOSSIP_BYTES_MAX: usize = 1 << 20;
 /// Votes in one batch: about 200 bytes each, so that a batch fits a frame.
 pub const VOTES_MAX: usize = 256;
-/// Longest question.
-pub const QUESTION_BYTES_MAX: usize = 4 * 1024;
+/// Longest question: one for a chunk, with what the asker has of it.
+pub const QUESTION_BYTES_MAX: usize = 20 * 1024;
+const _: () = assert!(QUESTION_BYTES_MAX >= (4 << OUTLINE_LEVELS_MAX) + 128);
+/// Most snapshots that a peer offers.
+pub const SNAPSHOTS_MAX: usize = lockstep_sync::state::OFFERS_MAX;
+/// Most headers with their commits and sets in one answer.
+pub const LIGHT_MAX: usize = lockstep_sync::state::HEADERS_MAX as usize;
 /// A body of more parts travels in ranges of at most as many, each verified when it comes: 4 MiB, half of what the network
 /// carries in one response.
 pub const WHOLE_PARTS_MAX: u32 = lockstep_sync::WHOLE_PARTS_MAX;
@@ -42,6 +49,7 @@ const _: () = assert!(lockstep_sync::RESPONSE_BYTES_MAX + (1 << 20) <= SENT_BYTE
 const PART_ENVELOPE_BYTES: usize = 4 + 4 + 4 + 32 * lockstep_types::merkle::AUNTS_MAX;
 const _: () = assert!(2 + 4 + WHOLE_PARTS_MAX as usize * (PART_BYTES + PART_ENVELOPE_BYTES) <= SENT_BYTES_MAX);
 const _: () = assert!(WHOLE_PARTS_MAX as usize * PART_BYTES + VALIDATORS_MAX * (1 + 20 + 12 + 64) + 256 <= SENT_BYTES_MAX);
+const _: () = assert!(MANIFEST_BYTES_MAX + 16 <= SENT_BYTES_MAX && PACKED_BYTES_MAX + 1024 + 16 <= SENT_BYTES_MAX);
 /// Transactions in one batch, whatever their size.
 pub const TXS_MAX: usize = 4_096;
 
@@ -88,6 +96,8 @@ pub enum Message {
     Have(Have) = 8,
     /// Transactions for the pool.
     Txs(TxBatch) = 9,
+    /// Evidence that no block carries yet.
+    Evidence(Box<Evidence>) = 10,
 }
 
 /// Where a node is in the chain. A claim: it makes others ask, never believe.
@@ -208,7 +218,7 @@ impl BorshDeserialize for TxBatch {
 }
 
 /// What one peer asks another, outside the lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 #[borsh(use_discriminant = true)]
 #[repr(u8)]
 pub enum Question {
@@ -244,6 +254,29 @@ pub enum Question {
         /// Most parts.
         count: u32,
     } = 4,
+    /// Which snapshots are here.
+    Snapshots = 5,
+    /// Headers with their commits and validators, downwards.
+    Light {
+        /// The highest.
+        from: Height,
+        /// Most headers.
+        count: u32,
+    } = 6,
+    /// The manifest of a snapshot.
+    Manifest {
+        /// Its height.
+        height: Height,
+    } = 7,
+    /// A chunk of a snapshot.
+    Chunk {
+        /// The snapshot's height.
+        height: Height,
+        /// The chunk's name.
+        root: Hash,
+        /// What the asker has in its place.
+        outline: Option<Outline>,
+    } = 8,
 }
 
 /// What is answered.
@@ -261,6 +294,16 @@ pub enum Answer {
     Parts(Vec<Part>),
     /// The first of the blocks asked for has more than [`WHOLE_PARTS_MAX`] parts: its certificate, which names them.
     Certificate(Commit),
+    /// Heights of the snapshots that are here. At most [`SNAPSHOTS_MAX`].
+    Snapshots(Vec<Height>),
+    /// From the height asked for downwards, without a hole; at most [`LIGHT_MAX`], and fewer when they would be too long.
+    Light(Vec<LightBlock>),
+    /// The manifest asked for, as [`lockstep_app::snapshot::Manifest`] writes it.
+    Manifest(Bytes),
+    /// The chunk asked for, packed.
+    Chunk(Bytes),
+    /// How the chunk asked for differs from the outline in the question.
+    Difference(Difference),
 }
 
 impl BorshSerialize for Answer {
@@ -295,6 +338,26 @@ impl BorshSerialize for Answer {
                 6u8.serialize(writer)?;
                 commit.serialize(writer)
             }
+            Self::Snapshots(heights) => {
+                7u8.serialize(writer)?;
+                heights.serialize(writer)
+            }
+            Self::Light(blocks) => {
+                8u8.serialize(writer)?;
+                blocks.serialize(writer)
+            }
+            Self::Manifest(bytes) => {
+                9u8.serialize(writer)?;
+                bytes.as_ref().serialize(writer)
+            }
+            Self::Chunk(bytes) => {
+                10u8.serialize(writer)?;
+                bytes.as_ref().serialize(writer)
+            }
+            Self::Difference(difference) => {
+                11u8.serialize(writer)?;
+                difference.serialize(writer)
+            }
         }
     }
 }
@@ -320,6 +383,11 @@ impl BorshDeserialize for Answer {
             4 => Ok(Self::Signed(codec::read_list(reader, VOTES_MAX)?, codec::read_list(reader, VOTES_MAX)?)),
             5 => Ok(Self::Parts(codec::read_list(reader, WHOLE_PARTS_MAX as usize)?)),
             6 => Ok(Self::Certificate(Commit::deserialize_reader(reader)?)),
+            7 => Ok(Self::Snapshots(codec::read_list(reader, SNAPSHOTS_MAX)?)),
+            8 => Ok(Self::Light(codec::read_list(reader, LIGHT_MAX)?)),
+            9 => Ok(Self::Manifest(Bytes::from(codec::read_bytes(reader, MANIFEST_BYTES_MAX)?))),
+            10 => Ok(Self::Chunk(Bytes::from(codec::read_bytes(reader, PACKED_BYTES_MAX)?))),
+            11 => Ok(Self::Difference(Difference::deserialize_reader(reader)?)),
             other => Err(invalid(format!("no answer has tag {other}"))),
         }
     }
@@ -336,7 +404,7 @@ impl Message {
             Self::Polka(polka) => polka.height,
             Self::Commit(commit) => commit.height,
             Self::Have(have) => have.height,
-            Self::Status(_) | Self::Txs(_) => Height::ZERO,
+            Self::Status(_) | Self::Txs(_) | Self::Evidence(_) => Height::ZERO,
         }
     }
 

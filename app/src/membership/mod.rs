@@ -77,7 +77,7 @@ pub(crate) use query::answer;
 pub use registry::{Member, Status};
 pub(crate) use registry::{Registry, genesis_changes};
 pub(crate) use requests::{Desk, judge};
-pub use standing::{RECENT_MAX, RecentBlocks, Standing};
+pub use standing::{EVIDENCE_REMEMBERED_MAX, RECENT_MAX, RecentBlocks, Standing};
 pub use turn::ChainFacts;
 pub(crate) use turn::{Ended, Turn};
 pub use tx::{

@@ -5,8 +5,9 @@ use std::io::Read;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use lockstep_types::codec;
+use lockstep_types::params::EvidenceParams;
 use lockstep_types::validators::VALIDATORS_MAX;
-use lockstep_types::{Address, Hash, Height, Power, ValidatorSet};
+use lockstep_types::{Address, Hash, Height, Power, Time, ValidatorSet};
 
 use super::registry::MEMBERS_MAX;
 use crate::record::{Attendance, CommittedEvidence, PowerMoved, Waiting};
@@ -14,11 +15,12 @@ use crate::record::{Attendance, CommittedEvidence, PowerMoved, Waiting};
 /// Recent blocks whose names are remembered, so that a JOIN can name one.
 pub const RECENT_MAX: usize = 1_024;
 
-/// Most pieces of evidence that are remembered until they expire: of one validator only the first counts
-/// (`crate::membership`), and no chain has more of them than fit its registry and its sets.
-pub(super) const EVIDENCE_REMEMBERED_MAX: usize = MEMBERS_MAX + 2 * VALIDATORS_MAX;
+/// Most pieces of evidence that are remembered until they expire. Each takes power from somebody who had some, so a chain with
+/// membership has no more of them than fit its registry and its sets; one without, whose application leaves a culprit its
+/// power, carries no more until some expire.
+pub const EVIDENCE_REMEMBERED_MAX: usize = MEMBERS_MAX + 2 * VALIDATORS_MAX;
 
-/// Of the chain after a height, as a function of its blocks. Empty on a chain without membership.
+/// Of the chain after a height, as a function of its blocks. On a chain without membership it holds evidence alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Standing {
     /// Number of the view of the next height.
@@ -53,6 +55,16 @@ impl Standing {
             known.iter().find(|attendance| attendance.address == address).copied().unwrap_or(newcomer)
         };
         self.attendance = validators.iter().map(|validator| of(validator.address)).collect();
+    }
+
+    /// Remembers what a block of this height and time carried, and forgets what expired: what neither age allows any more.
+    pub(super) fn remember_evidence(&mut self, carried: &[CommittedEvidence], height: Height, time: Time, params: &EvidenceParams) {
+        self.committed_evidence.extend_from_slice(carried);
+        self.committed_evidence.retain(|piece| {
+            let old_in_blocks = height.get().saturating_sub(piece.height.get()) > params.max_age_num_blocks;
+            !(old_in_blocks && time.since(piece.time).as_nanos() > u128::from(params.max_age_duration_ns))
+        });
+        debug_assert!(self.committed_evidence.len() <= EVIDENCE_REMEMBERED_MAX, "no valid block carries more");
     }
 
     /// Power moved in the window that ends with `height`, and the total at its start.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::validators::{UpdateError, VALIDATORS_MAX};
 use lockstep_types::{Address, Event, EventAttribute, Height, Power, TxResult, ValidatorSet, ValidatorUpdate};
 
 use super::config::Config;
 use super::registry::{Member, Status};
 use super::requests::{Desk, Granted, Powers, power, total};
-use super::standing::{EVIDENCE_REMEMBERED_MAX, Standing};
+use super::standing::Standing;
 use crate::application::{BlockInput, ParticipationFlag};
 use crate::changes::Changes;
 use crate::node_tx::NODE_CODESPACE;
@@ -43,9 +44,16 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Of a chain without membership: the application's updates, and nothing else.
-    pub(crate) fn without_membership(standing: &Standing, updates: Vec<ValidatorUpdate>) -> Self {
-        Self { changes: Changes::new(), standing: standing.clone(), updates, events: Vec::new(), checkpoint: false }
+    /// Of a chain without membership: the application's updates, and evidence remembered.
+    pub(crate) fn without_membership(
+        standing: &Standing,
+        block: &BlockInput<'_>,
+        evidence: &[CommittedEvidence],
+        updates: Vec<ValidatorUpdate>,
+    ) -> Self {
+        let mut standing = standing.clone();
+        standing.remember_evidence(evidence, block.height, block.time, &block.parameters.evidence);
+        Self { changes: Changes::new(), standing, updates, events: Vec::new(), checkpoint: false }
     }
 }
 
@@ -289,7 +297,7 @@ impl<'a> Turn<'a> {
                 self.desk.registry.put(member);
                 return Step::Dropped;
             }
-            if let Some(old) = member.replaces
+            if let Some(old) = member.replaces.filter(|_| !planted::has(Bug::ReplacedKeepsPower))
                 && next.remove(&old.address()).is_none()
             {
                 self.events.push(told("deferred", &address, "the key that it was to replace is no validator any more: join as a newcomer"));
@@ -315,7 +323,7 @@ impl<'a> Turn<'a> {
         let now = moved(before, next);
         let largest = before.values().map(|(_, power)| *power).max().unwrap_or(0);
         let alone = earlier == 0 && set == before && now <= largest;
-        alone || u128::from(earlier.saturating_add(now)) * 3 <= u128::from(start)
+        planted::has(Bug::PowerMovesAtOnce) || alone || u128::from(earlier.saturating_add(now)) * 3 <= u128::from(start)
     }
 
     /// What changed, in address order, and what becomes of the records.
@@ -365,13 +373,7 @@ impl<'a> Turn<'a> {
         standing.power_moved.retain(|moved| moved.height.get().saturating_add(window) > height.get());
         standing.seat(self.facts.next_validators, height.next());
         standing.recent.push(height, block.block_hash);
-        standing.committed_evidence.extend_from_slice(self.facts.evidence);
-        let evidence = &block.parameters.evidence;
-        standing.committed_evidence.retain(|piece| {
-            let old_in_blocks = height.get().saturating_sub(piece.height.get()) > evidence.max_age_num_blocks;
-            !(old_in_blocks && block.time.since(piece.time).as_nanos() > u128::from(evidence.max_age_duration_ns))
-        });
-        debug_assert!(standing.committed_evidence.len() <= EVIDENCE_REMEMBERED_MAX, "one piece for each culprit");
+        standing.remember_evidence(self.facts.evidence, height, block.time, &block.parameters.evidence);
     }
 }
 

@@ -17,6 +17,7 @@ use super::executor::{CheckTxsJob, ExecutorJob};
 use super::inbox::{Inputs, Mail};
 use super::publish::News;
 use super::room::Room;
+use super::stage::StageJob;
 use super::verifier::{INLINE_MAX, Verifier};
 use crate::metrics::Metrics;
 
@@ -30,6 +31,15 @@ const IDLE: Duration = Duration::from_millis(500);
 /// Messages that wait to be signed while there is no room on the disk: several rounds of a height, many times over.
 const UNSIGNED_MAX: usize = 1_024;
 
+/// Why a replica ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// For a reason of its own.
+    Halted(String),
+    /// Its home is to be opened again, which begins with the snapshot of this height then.
+    Reopens(lockstep_types::Height),
+}
+
 /// Everything the replica's thread works with.
 pub(crate) struct Driver {
     pub(crate) replica: Replica,
@@ -42,9 +52,10 @@ pub(crate) struct Driver {
     pub(crate) check: Sender<CheckTxsJob>,
     pub(crate) verifier: Verifier,
     pub(crate) read: Sender<ReadJob>,
+    pub(crate) stage: Sender<StageJob>,
     pub(crate) publish: Sender<News>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) halted: watch::Sender<Option<String>>,
+    pub(crate) halted: watch::Sender<Option<End>>,
     pub(crate) room: Room,
 }
 
@@ -102,7 +113,7 @@ impl Driver {
                     return;
                 }
             }
-            if self.replica.halted().is_some() {
+            if self.replica.halted().is_some() || self.replica.reopens() {
                 return;
             }
         }
@@ -146,6 +157,12 @@ impl Driver {
                 let first = self.replica.pool().mempool().iter().take(limit).map(|tx| tx.bytes.clone()).collect();
                 // A reader that went away wants no answer.
                 let _ = reply.send(first);
+                return true;
+            }
+            Mail::HandOver { reply } => {
+                let effects = self.replica.hand_over();
+                self.perform_all(at, effects);
+                let _ = reply.send(());
                 return true;
             }
             Mail::Stop => return false,
@@ -254,6 +271,9 @@ impl Driver {
             Effect::Read { job, what } => drop(self.read.send((job, what))),
             Effect::Build { job, build } => drop(self.execute.send(ExecutorJob::Build(job, build))),
             Effect::Check { job, check } => drop(self.execute.send(ExecutorJob::Check(job, check))),
+            Effect::Judge { job, evidence, chain, complete } => {
+                drop(self.execute.send(ExecutorJob::Judge(job, evidence, chain, complete)));
+            }
             Effect::Execute { job, execute } => drop(self.execute.send(ExecutorJob::Execute(job, execute))),
             Effect::Flush { height, chain, .. } => drop(self.execute.send(ExecutorJob::Flush(height, chain))),
             Effect::CheckTxs { job, txs, recheck } => drop(self.check.send((job, txs, recheck))),
@@ -279,7 +299,9 @@ impl Driver {
             }
             Effect::Disconnect { peer, reason } => self.network.disconnect(PeerNo(peer.0), reason),
             Effect::Report { report, .. } => self.report(report),
-            Effect::Halt { reason } => drop(self.halted.send_replace(Some(reason))),
+            Effect::Stage { job, task } => drop(self.stage.send((job, task))),
+            Effect::Reopen { height } => drop(self.halted.send_replace(Some(End::Reopens(height)))),
+            Effect::Halt { reason } => drop(self.halted.send_replace(Some(End::Halted(reason)))),
         }
     }
 

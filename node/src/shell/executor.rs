@@ -1,24 +1,27 @@
 //! The threads that run the application and keep its state.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lockstep_app::{CheckKind, Host};
 use lockstep_mempool::TxBytes;
-use lockstep_replica::check::{BuildJob, CheckJob, build, check};
+use lockstep_replica::check::{BuildJob, CheckJob};
 use lockstep_replica::execution::{ExecuteJob, Executor, FlushBatch};
 use lockstep_replica::seam::JobId;
 use lockstep_replica::{ChainState, Input};
 use lockstep_storage::results::Results;
 use lockstep_storage::state::{Change, StateDb};
-use lockstep_types::Height;
+use lockstep_types::crypto::verify_batch;
 use lockstep_types::state_tree::Path;
+use lockstep_types::{Evidence, Height};
 
 use super::Threads;
 use super::inbox::Inbox;
 use super::readers::Readers;
 use super::room::Room;
+use super::snapshots::Checkpoints;
 
 /// Between two looks whether the results that a flush needs are kept. They nearly always are.
 const RESULTS_LOOK: Duration = Duration::from_millis(5);
@@ -31,6 +34,8 @@ pub(crate) enum ExecutorJob {
     Build(JobId, Box<BuildJob>),
     /// Judge a body.
     Check(JobId, Box<CheckJob>),
+    /// Judge a piece of evidence, completed first where asked for.
+    Judge(JobId, Box<Evidence>, Arc<ChainState>, bool),
     /// Hand the changes up to a height to the database.
     Flush(Height, Arc<ChainState>),
 }
@@ -42,6 +47,7 @@ impl ExecutorJob {
             Self::Execute(..) => "execute",
             Self::Build(..) => "build",
             Self::Check(..) => "check",
+            Self::Judge(..) => "judge",
             Self::Flush(..) => "flush",
         }
     }
@@ -54,13 +60,13 @@ pub(crate) type CheckTxsJob = (JobId, Vec<TxBytes>, bool);
 pub(crate) fn threads(
     threads: &mut Threads,
     mut executor: Executor,
-    db: StateDb,
-    kept: Arc<Mutex<Results>>,
+    database: Database,
+    checkpoints: Checkpoints,
     readers: Arc<Readers>,
     inbox: Inbox,
     room: Room,
 ) -> Sender<ExecutorJob> {
-    let flush = flush_thread(threads, db, kept, inbox.clone(), room);
+    let flush = flush_thread(threads, database, inbox.clone(), room);
     let (sender, receiver) = channel::<ExecutorJob>();
     threads.spawn("execute", move || {
         while let Ok(job) = receiver.recv() {
@@ -68,16 +74,23 @@ pub(crate) fn threads(
             match job {
                 ExecutorJob::Execute(job, execute) => {
                     let outcome = executor.execute(&execute).map(Box::new).map_err(|error| error.to_string());
+                    if outcome.as_ref().is_ok_and(|outcome| outcome.checkpoint) {
+                        checkpoints.reached(executor.state());
+                    }
                     readers.put_state(executor.state().clone());
                     inbox.answer(Input::Executed { job, outcome });
                 }
                 ExecutorJob::Build(job, request) => {
-                    let built = Box::new(build(executor.host(), executor.state(), &request));
+                    let built = Box::new(executor.build(&request, &mut verify_batch));
                     inbox.answer(Input::Built { job, built });
                 }
                 ExecutorJob::Check(job, request) => {
-                    let verdict = check(executor.host(), executor.state(), &request);
+                    let verdict = executor.check(&request, &mut verify_batch);
                     inbox.answer(Input::Checked { job, verdict });
+                }
+                ExecutorJob::Judge(job, mut evidence, chain, complete) => {
+                    let verdict = executor.judge(&mut evidence, &chain, complete, &mut verify_batch);
+                    inbox.answer(Input::Judged { job, evidence, verdict });
                 }
                 ExecutorJob::Flush(height, chain) => {
                     // The receiver lives as long as this thread's sender.
@@ -90,10 +103,17 @@ pub(crate) fn threads(
     sender
 }
 
+/// The state database and what it depends on.
+pub(crate) struct Database {
+    pub(crate) db: StateDb,
+    pub(crate) kept: Arc<Mutex<Results>>,
+    /// The height that it holds, for whoever prunes.
+    pub(crate) flushed: Arc<AtomicU64>,
+}
+
 fn flush_thread(
     threads: &mut Threads,
-    mut db: StateDb,
-    kept: Arc<Mutex<Results>>,
+    Database { mut db, kept, flushed }: Database,
     inbox: Inbox,
     room: Room,
 ) -> Sender<(FlushBatch, Arc<ChainState>)> {
@@ -111,7 +131,10 @@ fn flush_thread(
             // Results are rebuilt by executing from the flushed height on, so what lies below must be durable first.
             let synced = kept.lock().expect("no holder panics").sync().map_err(|error| error.to_string());
             match synced.and_then(|()| write_state(&mut db, &batch, &chain)) {
-                Ok(()) => inbox.answer(Input::Flushed { height: batch.height }),
+                Ok(()) => {
+                    flushed.store(batch.height.get(), Ordering::Release);
+                    inbox.answer(Input::Flushed { height: batch.height });
+                }
                 Err(reason) => {
                     inbox.answer(Input::DiskFailed { reason });
                     while receiver.recv().is_ok() {}

@@ -15,6 +15,7 @@ use super::inbox::Inbox;
 use super::progress::{Line, Progress};
 use super::readers::{Readers, Tip};
 use super::room::{LOOK, Lacking, Room};
+use super::state_sync;
 use crate::metrics::Metrics;
 
 /// What to tell.
@@ -119,10 +120,14 @@ fn publish(
             metrics.equivocation();
             tracing::warn!(?first, ?second, "a validator voted for two values in one step");
         }
+        Report::Evidence { evidence } => {
+            tracing::warn!(hash = %evidence.hash(), height = evidence.height().get(), accused = ?evidence.accused(), "evidence waits for a block");
+        }
         Report::Refused { peer, points, reason } => {
             metrics.refused();
             tracing::warn!(%peer, points, %reason, "refused");
         }
+        Report::StateSync(told) => state_sync::tell(told),
         Report::Note(note) => tracing::warn!("{note}"),
     }
     Ok(())

@@ -11,7 +11,7 @@ use lockstep_app::Host;
 use lockstep_genesis::Genesis;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::guard::Guard;
-use lockstep_storage::log::{BlockLog, LogError, LogOptions, Recovery, cut_at_damage, set_aside_all};
+use lockstep_storage::log::{BlockLog, LogError, LogOptions, Recovery, cut_at_damage, pruned_below, set_aside_all};
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::{Results, ResultsError, set_aside_from};
 use lockstep_storage::state::{Change, StateDb, StateError};
@@ -24,6 +24,7 @@ use crate::chain::ChainState;
 use crate::execution::Executor;
 use crate::results::keep;
 use crate::seam::Outcome;
+use crate::state_sync::{Installed, LightStore, install};
 
 /// A home to open.
 pub struct Home<'a> {
@@ -61,6 +62,8 @@ pub struct Opened {
     pub recovered: Recovered,
     /// What was damaged and is whole again.
     pub healed: Vec<Healed>,
+    /// What came of a snapshot that state sync had gathered.
+    pub installed: Option<Installed>,
 }
 
 /// A store.
@@ -171,6 +174,7 @@ impl From<ResultsError> for Stop {
 /// When the disk fails, a store was written by a newer program, what verifies makes no sense, or too much was damaged before
 /// ([`lockstep_storage::quarantine`]).
 pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_>)) -> Result<Opened, RecoveryError> {
+    let installed = install(home)?;
     let mut quarantine = Quarantine::new(home.disk.clone(), home.damaged);
     let suspected = quarantine.is_suspected()?;
     let mut healed: Vec<Healed> = Vec::new();
@@ -183,7 +187,7 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
                     quarantine.clear_suspicion()?;
                 }
                 healed.extend(opened.healed);
-                return Ok(Opened { healed, ..opened });
+                return Ok(Opened { healed, installed, ..opened });
             }
             Err(stop) => stop,
         };
@@ -238,9 +242,12 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
     let flushed = chain.height;
     let tip = tip_of(&reader, home.genesis);
     let before_first = home.genesis.initial_height().previous();
-    // Nothing is pruned, so a log that does not begin with the chain has lost its beginning.
+    // A log that does not begin with the chain has lost its beginning, unless it was pruned or began with a snapshot.
     let base = reader.base().and_then(Height::new);
-    if let Some(base) = base.filter(|base| *base > home.genesis.initial_height()) {
+    let base = base.filter(|base| *base > home.genesis.initial_height());
+    let may_be_missing = pruned_below(&*home.disk, home.log)?;
+    let restored_at = base.filter(|base| *base <= flushed && (base.get() <= may_be_missing || began_with(home, &reader, *base)));
+    if let Some(base) = base.filter(|_| restored_at.is_none()) {
         // Rot in what should be there is named more precisely.
         decided(&reader, base.previous())?;
         return Err(Stop::Unreachable(format!("it begins with height {base}")));
@@ -257,7 +264,7 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
             return Err(RecoveryError::Unbelievable(what).into());
         }
     }
-    let mut results = open_results(home, &reader, suspected, flushed)?;
+    let mut results = open_results(home, &reader, suspected, flushed, restored_at)?;
     let mut healed = Vec::new();
     if let Some(Missing::FromGenesis(missing)) = results.as_ref().map(|(_, missing)| *missing) {
         let damage = format!("those of height {missing} and above are missing, or did not verify and were cut off");
@@ -270,7 +277,7 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
         executor = Executor::at_genesis(home.host.clone(), state, changes);
     }
     let mut written = flushed;
-    let (chain, executor) = replay(home.genesis, &reader, chain, executor, |block, outcome, chain, executor| {
+    let (chain, mut executor) = replay(home.genesis, &reader, chain, executor, |block, outcome, chain, executor| {
         if let Some((results, _)) = &mut results
             && let Some(segment) = reader.segment_of(outcome.height.get())
         {
@@ -295,7 +302,15 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
         results.sync()?;
     }
     let restored = restored(&reader, chain, written, guard)?;
-    Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed })
+    executor.read_history_from(reader, results.as_ref().map(Results::reader));
+    Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed, installed: None })
+}
+
+/// Whether the log began with the snapshot of this height: the header of its block lies in the light store.
+fn began_with(home: &Home<'_>, log: &lockstep_storage::log::LogReader, base: Height) -> bool {
+    let known = LightStore::open(home.disk.clone()).and_then(|mut light| light.get(base));
+    let hash = known.ok().flatten().map(|block| block.header.hash().0);
+    hash.is_some() && log.decided_hash(base.get()) == hash
 }
 
 /// What is missing of the results.
@@ -313,6 +328,7 @@ fn open_results(
     log: &lockstep_storage::log::LogReader,
     suspected: bool,
     flushed: Height,
+    restored_at: Option<Height>,
 ) -> Result<Option<(Results, Missing)>, Stop> {
     if !home.keep_results {
         return Ok(None);
@@ -323,13 +339,18 @@ fn open_results(
     if suspected && let Err((height, error)) = reader.verify() {
         return Err(stop(height, error.to_string()));
     }
-    let initial = home.genesis.initial_height().get();
+    // Of the block that a snapshot came with, no results are known.
+    let initial = restored_at.map_or(home.genesis.initial_height(), Height::next).get();
     let tip = tip_of(log, home.genesis).get();
     let Some(missing) = reader.first_missing(initial..=tip) else { return Ok(Some((results, Missing::Nothing))) };
     // Results behind a gap, or the empty file that they would go to, are in the way of those that are to fill it.
     let is_closed = reader.open_segment() > log.segment_of(missing) || reader.last_height().is_some_and(|last| last > missing);
     if is_closed {
         return Err(stop(missing, format!("those of height {missing} are missing or do not verify")));
+    }
+    // What came before the state cannot be executed again where the chain's beginning is not here: then it stays missing.
+    if restored_at.is_some() && missing <= flushed.get() {
+        return Ok(Some((results, Missing::Nothing)));
     }
     let is_below = missing < flushed.get() || (missing == flushed.get() && !planted::has(Bug::ResultsHoleAtState));
     Ok(Some((results, if is_below { Missing::FromGenesis(missing) } else { Missing::Nothing })))

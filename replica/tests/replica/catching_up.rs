@@ -36,7 +36,7 @@ fn catch_up(desk: &mut Desk, made: &Made, mut answer: impl FnMut(u64, &Question)
         }
         match desk.question() {
             Some((job, peer, question)) => {
-                questions.push((peer, question));
+                questions.push((peer, question.clone()));
                 desk.reply(job, answer(peer, &question).as_ref());
             }
             None => desk.pass(Duration::from_millis(50)),

@@ -7,8 +7,7 @@ use lockstep_replica::ChainState;
 use lockstep_replica::check::{BuildJob, CheckFailure, CheckJob, build, check};
 use lockstep_replica::execution::{ExecuteJob, Executor};
 use lockstep_types::block::{self, Block, BlockId, PartSetHeader};
-use lockstep_types::evidence::{DuplicateVote, Evidence, list_hash};
-use lockstep_types::{Address, AppHash, ChainId, Commit, Hash, Header, Round, Time, Tx, Vote, VoteType};
+use lockstep_types::{Address, AppHash, ChainId, Commit, Hash, Header, Round, Time, Tx};
 
 use crate::support::*;
 
@@ -25,7 +24,14 @@ fn second() -> Second {
     let chain = Arc::new(chain);
     let mut executor = Executor::at_genesis(host(), state, changes);
     let time = chain.last_time.saturating_add(std::time::Duration::from_secs(1));
-    let job = BuildJob { chain: chain.clone(), time, proposer: proposer(&chain), txs: vec![b"a=1".as_slice().into()], last_commit: None };
+    let job = BuildJob {
+        chain: chain.clone(),
+        time,
+        proposer: proposer(&chain),
+        txs: vec![b"a=1".as_slice().into()],
+        evidence: Vec::new(),
+        last_commit: None,
+    };
     let first = build(executor.host(), executor.state(), &job);
     let verdict = check(executor.host(), executor.state(), &check_job(&chain, first.block_id, &first.body));
     assert_eq!(verdict.as_deref(), Ok(&*first.block), "the first block is valid");
@@ -55,6 +61,7 @@ impl Second {
             time: self.time(),
             proposer: proposer(&self.chain),
             txs: txs.iter().map(|tx| (*tx).into()).collect(),
+            evidence: Vec::new(),
             last_commit: Some(self.last_commit.clone()),
         };
         (*build(self.executor.host(), self.executor.state(), &job).block).clone()
@@ -197,21 +204,6 @@ fn the_last_commit_is_verified() {
         let job = CheckJob { known: Some(Arc::new(other_round)), ..second.job(&block) };
         assert!(matches!(second.verdict(&job), Err(CheckFailure::Invalid(_))), "another round is another message");
     }
-}
-
-#[test]
-fn evidence_is_refused() {
-    let second = second();
-    let good = second.built(&[]);
-    let set = &second.chain.last_validators;
-    let cast = |block: Option<BlockId>| {
-        let vote = Vote { kind: VoteType::Prevote, height: height(1), round: Round::ZERO, block_id: block, ..nil_precommit() };
-        signed_vote(set, 1, vote)
-    };
-    let proof = DuplicateVote::from_votes(cast(None), cast(Some(block_id())), set, second.chain.last_time).unwrap();
-    let evidence = vec![Evidence::DuplicateVote(Box::new(proof))];
-    let header = Header { evidence_hash: list_hash(&evidence), ..good.header.clone() };
-    assert!(second.invalid(&Block { header, evidence, ..good }).contains("evidence"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstep_app::CheckKind;
 use lockstep_mempool::Limits;
-use lockstep_replica::check::{BuildJob, build, check};
+use lockstep_replica::check::BuildJob;
 use lockstep_replica::execution::{ExecuteJob, Executor};
 use lockstep_replica::seam::{AskId, JobId, Mono, Peer, ReadAnswer, ReadQuestion, Report, Timer};
 use lockstep_replica::signing::{GuardView, Me};
@@ -15,14 +15,14 @@ use lockstep_replica::wire::{Answer, Message, Question, WHOLE_PARTS_MAX};
 use lockstep_replica::{ChainState, Config, Effect, Fence, Input, Now, Replica, Restored};
 use lockstep_types::block::cut;
 use lockstep_types::crypto::{SignatureCheck, verify_batch};
-use lockstep_types::{BlockId, Commit, ConsensusParams, Height, Round};
+use lockstep_types::{BlockId, Commit, ConsensusParams, Evidence, Height, Round};
 
 use crate::support::*;
 
 /// A chain that four validators decided, made outside any replica.
 pub(crate) struct Made {
     pub(crate) genesis: lockstep_genesis::Genesis,
-    executor: Executor,
+    pub(crate) executor: Executor,
     pub(crate) chain: Arc<ChainState>,
     /// Name, body and certificate by height, the first at place 0.
     pub(crate) blocks: Vec<(BlockId, Bytes, Commit)>,
@@ -44,19 +44,32 @@ impl Made {
 
     /// Decides one more block.
     pub(crate) fn grow(&mut self, txs: &[&[u8]]) {
+        self.grow_with(txs, Vec::new());
+    }
+
+    /// The job of the next block.
+    pub(crate) fn next(&self, txs: &[&[u8]], evidence: Vec<Evidence>) -> BuildJob {
         let chain = self.chain.clone();
         let proposer = chain.validators.get(chain.validators.proposer(Round::ZERO)).unwrap().address;
-        let job = BuildJob {
-            chain: chain.clone(),
+        BuildJob {
             time: chain.last_time.saturating_add(std::time::Duration::from_secs(1)),
             proposer,
             txs: txs.iter().map(|tx| (*tx).into()).collect(),
+            evidence,
             last_commit: self.blocks.last().map(|(_, _, commit)| commit.clone()),
-        };
-        let built = build(self.executor.host(), self.executor.state(), &job);
+            chain,
+        }
+    }
+
+    /// Decides one more block, which proves this.
+    pub(crate) fn grow_with(&mut self, txs: &[&[u8]], evidence: Vec<Evidence>) {
+        let chain = self.chain.clone();
+        let job = self.next(txs, evidence);
+        let built = self.executor.build(&job, &mut verify_batch);
         let execute = ExecuteJob { block: built.block.clone(), block_id: built.block_id, chain: chain.clone() };
         let outcome = self.executor.execute(&execute).unwrap();
-        let commit = signed_commit(&chain.validators, &[0, 1, 3], chain.next_height().get(), built.block_id, job.time);
+        let places: &[u32] = if chain.validators.len() == 4 { &[0, 1, 3] } else { &[0, 1, 2] };
+        let commit = signed_commit(&chain.validators, places, chain.next_height().get(), built.block_id, job.time);
         self.chain = Arc::new(chain.advance(built.block_id, &built.block.header, built.block.txs.len(), &outcome));
         self.blocks.push((built.block_id, built.body, commit));
     }
@@ -142,8 +155,14 @@ impl Desk {
                     queue.extend(self.fence.durable(ticket));
                     Input::Durable { ticket }
                 }
-                Effect::Build { job, build: request } => Input::Built { job, built: Box::new(build(host, state, &request)) },
-                Effect::Check { job, check: request } => Input::Checked { job, verdict: check(host, state, &request) },
+                Effect::Build { job, build: request } => {
+                    Input::Built { job, built: Box::new(self.executor.build(&request, &mut verify_batch)) }
+                }
+                Effect::Check { job, check: request } => Input::Checked { job, verdict: self.executor.check(&request, &mut verify_batch) },
+                Effect::Judge { job, mut evidence, chain, complete } => {
+                    let verdict = self.executor.judge(&mut evidence, &chain, complete, &mut verify_batch);
+                    Input::Judged { job, evidence, verdict }
+                }
                 Effect::CheckTxs { job, txs, .. } => {
                     let verdicts = txs.iter().map(|tx| host.check_tx(state, tx, CheckKind::New)).collect();
                     Input::TxsChecked { job, verdicts }
@@ -209,7 +228,7 @@ impl Desk {
         let mut reads = Vec::new();
         self.out.retain(|effect| match effect {
             Effect::Read { job, what } => {
-                reads.push((*job, *what));
+                reads.push((*job, what.clone()));
                 false
             }
             _ => true,
@@ -291,6 +310,9 @@ impl Made {
                 None => Answer::Unavailable(status),
             },
             Question::Signed { .. } => Answer::Signed(Vec::new(), Vec::new()),
+            Question::Snapshots | Question::Light { .. } | Question::Manifest { .. } | Question::Chunk { .. } => {
+                Answer::Unavailable(status)
+            }
         }
     }
 }

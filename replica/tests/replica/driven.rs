@@ -139,6 +139,10 @@ impl Node {
                 self.answers.push(Input::Built { job, built: Box::new(build(host, state, &request)) });
             }
             Effect::Check { job, check: request } => self.answers.push(Input::Checked { job, verdict: check(host, state, &request) }),
+            Effect::Judge { job, mut evidence, chain, complete } => {
+                let verdict = self.executor.judge(&mut evidence, &chain, complete, &mut verify_batch);
+                self.answers.push(Input::Judged { job, evidence, verdict });
+            }
             Effect::CheckTxs { job, txs, recheck } => {
                 let kind = if recheck { CheckKind::Recheck } else { CheckKind::New };
                 let verdicts = txs.iter().map(|tx| host.check_tx(state, tx, kind)).collect();
@@ -157,7 +161,9 @@ impl Node {
             }
             Effect::SetTimer { at, timer } => drop(self.timers.insert((at, self.events.len()), timer)),
             Effect::Halt { reason } => panic!("{reason}"),
-            Effect::Request { .. } | Effect::Respond { .. } | Effect::Read { .. } => unreachable!("nobody is connected"),
+            Effect::Request { .. } | Effect::Respond { .. } | Effect::Read { .. } | Effect::Stage { .. } | Effect::Reopen { .. } => {
+                unreachable!("nobody is connected")
+            }
             Effect::Send { .. } | Effect::Reply { .. } | Effect::Report { .. } | Effect::Disconnect { .. } => {}
         }
     }

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use lockstep_mempool::TxBytes;
 use lockstep_replica::wire::{Answer, Bits, Have, Message, Question, Status, TxBatch, VoteBatch};
-use lockstep_types::Address;
 use lockstep_types::commit::{Commit, CommitSig, SlotSignature};
+use lockstep_types::evidence::DuplicateVote;
+use lockstep_types::light::LightBlock;
+use lockstep_types::{Address, Evidence, Hash, Header, Power, Version};
 
 use crate::support::*;
 
@@ -108,6 +110,18 @@ pub(crate) fn messages() -> Vec<(&'static str, Message, String)> {
             Message::Txs(TxBatch(vec![TxBytes::from(&b"a=1"[..]), TxBytes::from(&b""[..])])),
             "09".to_owned() + "02000000" + "03000000613d31" + "00000000",
         ),
+        (
+            "evidence",
+            Message::Evidence(Box::new(Evidence::DuplicateVote(Box::new(DuplicateVote {
+                vote_a: nil_precommit(),
+                vote_b: vote(),
+                address: Address([0x44; 20]),
+                total_power: Power::new(40).unwrap(),
+                validator_power: Power::new(10).unwrap(),
+                timestamp: at(2, 7),
+            })))),
+            "0a".to_owned() + "01" + &nil_precommit_hex() + &vote_hex() + &times(20, "44") + "2800000000000000" + "0a00000000000000" + TIME,
+        ),
     ]
 }
 
@@ -125,7 +139,65 @@ pub(crate) fn questions() -> Vec<(&'static str, Question, String)> {
             Question::Parts { height: height(5), block_id: block_id(), from: 64, count: 64 },
             "04".to_owned() + "0500000000000000" + &id() + "40000000" + "40000000",
         ),
+        ("snapshots", Question::Snapshots, "05".to_owned()),
+        ("light", Question::Light { from: height(7), count: 64 }, "06".to_owned() + "0700000000000000" + "40000000"),
+        ("manifest", Question::Manifest { height: height(5) }, "07".to_owned() + "0500000000000000"),
+        (
+            "chunk",
+            Question::Chunk { height: height(5), root: Hash([0x77; 32]), outline: None },
+            "08".to_owned() + "0500000000000000" + &times(32, "77") + "00",
+        ),
+        (
+            "chunk, and what is there of it",
+            Question::Chunk {
+                height: height(5),
+                root: Hash([0x77; 32]),
+                outline: Some(borsh::from_slice(&[1, 0xaa, 0xbb, 0xcc, 0xdd, 1, 2, 3, 4]).expect("two subtrees")),
+            },
+            "08".to_owned() + "0500000000000000" + &times(32, "77") + "01" + "01" + "aabbccdd" + "01020304",
+        ),
     ]
+}
+
+/// A header with its commit and both sets: three parts whose own bytes are pinned where their types are.
+fn light() -> LightBlock {
+    let validators = start(&genesis(1)).0.validators;
+    let header = Header {
+        version: Version { block: 11, app: 1 },
+        chain_id: chain_id(),
+        height: height(5),
+        time: at(2, 7),
+        last_block_id: Some(block_id()),
+        last_commit_hash: Hash([1; 32]),
+        data_hash: Hash([2; 32]),
+        validators_hash: Hash([3; 32]),
+        next_validators_hash: Hash([4; 32]),
+        consensus_hash: Hash([5; 32]),
+        app_hash: Hash([6; 32]).into(),
+        last_results_hash: Hash([7; 32]),
+        evidence_hash: Hash([8; 32]),
+        proposer_address: Address([9; 20]),
+    };
+    LightBlock { header, commit: commit(), validators: (*validators).clone(), next_validators: (*validators).clone() }
+}
+
+fn light_hex() -> String {
+    let hashes = |from: u8, to: u8| (from..=to).map(|n| format!("{n:02x}").repeat(32)).collect::<String>();
+    let header = "0b00000000000000".to_owned()
+        + "0100000000000000"
+        + "0a000000746573742d636861696e"
+        + "0500000000000000"
+        + TIME
+        + "01"
+        + &id()
+        + &hashes(1, 5)
+        + "20000000"
+        + &hashes(6, 6)
+        + &hashes(7, 8)
+        + &times(20, "09");
+    // One validator: its key, power 10, priority 0; it proposes.
+    let set = "01000000".to_owned() + &hex::encode(key(1).public_key().0) + "0a00000000000000" + "0000000000000000" + "00000000";
+    header + &commit_hex() + &set + &set
 }
 
 pub(crate) fn answers() -> Vec<(&'static str, Answer, String)> {
@@ -141,5 +213,14 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer, String)> {
         ),
         ("parts", Answer::Parts(vec![part()]), "05".to_owned() + "01000000" + &part_hex()),
         ("certificate", Answer::Certificate(commit()), "06".to_owned() + &commit_hex()),
+        ("snapshots", Answer::Snapshots(vec![height(5)]), "07".to_owned() + "01000000" + "0500000000000000"),
+        ("light", Answer::Light(vec![light()]), "08".to_owned() + "01000000" + &light_hex()),
+        ("manifest", Answer::Manifest(body()), "09".to_owned() + "04000000626f6479"),
+        ("chunk", Answer::Chunk(body()), "0a".to_owned() + "04000000626f6479"),
+        (
+            "difference",
+            Answer::Difference(borsh::from_slice(&[1, 0, 0, 0, 0x80, 2, 0, 0, 0, 5, 6]).expect("one subtree")),
+            "0b".to_owned() + "0100000080" + "020000000506",
+        ),
     ]
 }

@@ -6,6 +6,7 @@ mod catching_up;
 mod check;
 mod desk;
 mod driven;
+mod evidence;
 mod examples;
 mod fence;
 mod helping;

@@ -9,9 +9,7 @@ use lockstep_replica::effects::Effects;
 use lockstep_replica::pool::{Pool, WAITING_MAX};
 use lockstep_replica::seam::{Effect, Lane, Outcome, Peer, Reply, RequestId, Target, Ticket, Wait};
 use lockstep_replica::wire::{Message, TxBatch};
-use lockstep_types::{
-    AppHash, Block, ChainId, ConsensusParams, Hash, Power, PrivateKey, Signature, Time, Tx, TxResult, ValidatorUpdate,
-};
+use lockstep_types::{AppHash, Block, ChainId, ConsensusParams, Hash, Power, PrivateKey, Signature, Time, Tx, TxResult, ValidatorUpdate};
 
 use crate::support::*;
 
@@ -43,6 +41,7 @@ fn executed(txs: &[&str]) -> (Block, Outcome) {
         params: None,
         standing: Arc::default(),
         unflushed_keys: 0,
+        checkpoint: false,
     };
     (Block { header, txs, evidence: Vec::new(), last_commit: None }, outcome)
 }
@@ -55,6 +54,7 @@ fn answers(fx: &mut Effects) -> Vec<(u64, String, Vec<Ticket>)> {
                 Reply::Checked { verdict, .. } => format!("checked {:?}", verdict.map(|verdict| verdict.code)),
                 Reply::Committed { height, .. } => format!("committed {height}"),
                 Reply::Refused { reason, .. } => reason,
+                Reply::Evidence { hash, .. } => format!("evidence {hash}"),
             };
             Some((request.0, what, after))
         }

@@ -130,12 +130,12 @@ fn a_body_that_is_not_in_memory_is_read() {
     desk.ask(1, 5, &Question::Body { height: height(1), block_id });
     desk.ask(1, 6, &Question::Parts { height: height(1), block_id, from: 0, count: 64 });
     let reads = desk.reads();
-    assert_eq!(reads.iter().map(|(_, what)| *what).collect::<Vec<_>>(), [ReadQuestion::Body { height: height(1), block_id }]);
+    assert_eq!(reads.iter().map(|(_, what)| what.clone()).collect::<Vec<_>>(), [ReadQuestion::Body { height: height(1), block_id }]);
     let body = made.block(1).1.clone();
     desk.read_done(reads[0].0, ReadAnswer::Body(Some(body.clone())));
     assert_eq!(desk.answers(), [(5, lockstep_replica::wire::Answer::Body(body))]);
     assert_eq!(
-        desk.reads().iter().map(|(_, what)| *what).collect::<Vec<_>>(),
+        desk.reads().iter().map(|(_, what)| what.clone()).collect::<Vec<_>>(),
         [ReadQuestion::Parts { height: height(1), block_id, from: 0, count: 64 }]
     );
 }

@@ -190,8 +190,14 @@ fn attack_37_any_bytes_are_a_transaction_with_a_result() {
         let verdicts: Vec<_> = txs.iter().map(|tx| host().check_tx(&state, tx, CheckKind::New)).collect();
         let (chain, mut executor) = (std::sync::Arc::new(chain), lockstep_replica::execution::Executor::at_genesis(host(), state, changes));
         let proposer = chain.validators.get(chain.validators.proposer(Round::ZERO)).expect("the proposer").address;
-        let job =
-            lockstep_replica::check::BuildJob { chain: chain.clone(), time: chain.last_time, proposer, txs: Vec::new(), last_commit: None };
+        let job = lockstep_replica::check::BuildJob {
+            chain: chain.clone(),
+            time: chain.last_time,
+            proposer,
+            txs: Vec::new(),
+            evidence: Vec::new(),
+            last_commit: None,
+        };
         let empty = lockstep_replica::check::build(executor.host(), executor.state(), &job).block;
         // As a faulty proposer would, and more than two thirds decided it: everything is in the block.
         let txs: Vec<_> = txs.iter().map(|tx| lockstep_types::Tx(tx.clone())).collect();

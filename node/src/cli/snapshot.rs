@@ -1,15 +1,52 @@
 //! `lockstep snapshot`: the command line of snapshots.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use lockstep_types::Hash;
+use lockstep_types::{Hash, Height};
 
-use super::NODE_DEFAULT;
+use super::{HomeArg, NODE_DEFAULT, SeatArgs};
+use crate::config::parse_duration;
 
 /// Snapshots of the state, and what a new node needs to begin with one.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
+    /// Have every node make a snapshot of one height now, and wait for this one's.
+    ///
+    /// Signs a CHECKPOINT with the home's validator key (or one of the authority's: --signer). The height of the block that it comes
+    /// into is a checkpoint: every node makes a snapshot of the state after it, beside its work. Genesis may set an interval for the same; the
+    /// chain refuses a CHECKPOINT too soon after the last one.
+    #[command(after_long_help = "\
+Examples:
+  lockstep snapshot create --home n0            beside its node, which is a validator
+  lockstep snapshot create --home n0 --no-wait  only ask for it")]
+    Create(CreateArgs),
+    /// Show the snapshots in a home, whether or not its node runs.
+    #[command(after_long_help = "\
+Examples:
+  lockstep snapshot list --home n0
+  lockstep snapshot list --home n0 --json | jq '.[-1].height'")]
+    List(ListSnapshotsArgs),
+    /// Write a snapshot, with all that proves it, into one file. The node must be stopped.
+    ///
+    /// The file holds the state after one height, that block, and the headers that a new node has to know. It is worth nothing without the
+    /// hash of one header, which this command prints: carry that another way, or compare it with any node of the chain.
+    #[command(after_long_help = "\
+Examples:
+  lockstep snapshot export --home n0 --output state.snapshot
+  lockstep snapshot export --home n0 --height 120000 --output state.snapshot")]
+    Export(ExportArgs),
+    /// Begin a new home with an exported snapshot, instead of all blocks.
+    ///
+    /// Everything in the file is verified against the hash that you trust before the home has it; the node then fetches the blocks after
+    /// it from its peers. For a home without blocks: made by lockstep init --genesis.
+    #[command(after_long_help = "\
+Examples:
+  lockstep init --genesis genesis.json --home n4
+  lockstep snapshot restore state.snapshot --trust-hash 5F…C1 --home n4
+  lockstep start --home n4")]
+    Restore(RestoreArgs),
     /// Write a join bundle: what a new node trusts, and whom it asks.
     ///
     /// A node that begins with a snapshot has to be told one height and hash by somebody it trusts; from there on every header, and the
@@ -36,4 +73,53 @@ pub(crate) struct BundleArgs {
     /// Where it goes; printed where nothing is said.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// See [`SnapshotCommand::Create`].
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    pub(crate) seat: SeatArgs,
+    /// The key that signs, if not the home's validator key: one of the authority's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signer: Option<PathBuf>,
+    /// How long to wait for the snapshot.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub(crate) wait: Duration,
+}
+
+/// See [`SnapshotCommand::List`].
+#[derive(Debug, Args)]
+pub(crate) struct ListSnapshotsArgs {
+    #[command(flatten)]
+    pub(crate) home: HomeArg,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// See [`SnapshotCommand::Export`].
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) home: HomeArg,
+    /// Which, by its height.  [default: the newest]
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) height: Option<Height>,
+    /// Where it goes. Nothing is overwritten.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// See [`SnapshotCommand::Restore`].
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Hash of the header after the snapshot's height, from somebody you trust: lockstep snapshot export prints it.
+    #[arg(long, value_name = "HASH")]
+    pub(crate) trust_hash: Hash,
+    #[command(flatten)]
+    pub(crate) home: HomeArg,
 }

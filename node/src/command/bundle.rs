@@ -31,8 +31,9 @@ impl Bundle {
     pub(super) fn read(path: &Path) -> Result<Self, NodeError> {
         let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-        serde_json::from_str(&text)
-            .map_err(|error| refused(format!("no join bundle: {error}")).next("make one: lockstep snapshot bundle --node http://… --output FILE"))
+        serde_json::from_str(&text).map_err(|error| {
+            refused(format!("no join bundle: {error}")).next("make one: lockstep snapshot bundle --node http://… --output FILE")
+        })
     }
 
     /// The root of trust, for a node of this genesis; its peers join those of the configuration.

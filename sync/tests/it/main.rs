@@ -1,6 +1,7 @@
 //! Block sync from outside: its rules as stories, the server's arithmetic, and a seeded world of liars.
 
 mod server;
+mod state;
 mod stories;
 mod world;
 

@@ -1,0 +1,434 @@
+//! State sync from outside: what is believed of headers, and the phases as stories, with a checker that shares nothing with the
+//! crate.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstep_sync::light::{Climb, Step, is_below};
+use lockstep_sync::state::{
+    Backfill, CHOOSE_MS, Check, Checked, ChunkWanted, Clock, PATIENCE_MS, Question, Root, StateAnswer, StateEffect, StateInput, StateOptions,
+    StateSync, Told,
+};
+use lockstep_types::block::{BlockId, Version, cut};
+use lockstep_types::commit::{Commit, CommitSig};
+use lockstep_types::crypto::verify;
+use lockstep_types::light::{LightBlock, LightError, Options, Trusted};
+use lockstep_types::{
+    AppHash, ChainId, Hash, Header, Height, Power, PrivateKey, Round, Signature, Time, ValidatorIndex, ValidatorSet, ValidatorUpdate, Vote,
+    VoteType,
+};
+
+use crate::h;
+
+/// Blocks of the chain.
+const TIP: u64 = 40;
+
+fn key(n: u64) -> PrivateKey {
+    PrivateKey::from_seed(&[u8::try_from(n).expect("few keys"); 32])
+}
+
+/// The validators of a height: four, of which one is another every three heights.
+fn set(height: u64) -> ValidatorSet {
+    let first = height / 3;
+    let power = Power::new(10).expect("small");
+    let members: Vec<ValidatorUpdate> =
+        (first + 1..first + 5).map(|n| ValidatorUpdate { public_key: key(n).public_key(), power }).collect();
+    ValidatorSet::new(&members).expect("four validators")
+}
+
+fn time(height: u64) -> Time {
+    Time::new(1_000 + i64::try_from(height).expect("few"), 0).expect("a time")
+}
+
+fn body(height: u64) -> Vec<u8> {
+    format!("the body of height {height}").into_bytes()
+}
+
+fn commit(header: &Header, validators: &ValidatorSet, first: u64) -> Commit {
+    let block_id = BlockId { hash: header.hash(), parts: cut(&body(header.height.get())).0 };
+    let keys: BTreeMap<_, _> = (first..first + 40).map(|n| (key(n).public_key().address(), key(n))).collect();
+    let votes: Vec<Vote> = (0..u32::try_from(validators.len()).expect("few"))
+        .map(|place| {
+            let validator = ValidatorIndex::new(place).expect("few");
+            let mut vote = Vote {
+                kind: VoteType::Precommit,
+                height: header.height,
+                round: Round::ZERO,
+                block_id: Some(block_id),
+                valid_round: None,
+                timestamp: header.time,
+                validator,
+                signature: Signature([0; 64]),
+            };
+            let address = validators.get(validator).expect("it is there").address;
+            vote.signature = keys[&address].sign(&vote.sign_bytes(&header.chain_id));
+            vote
+        })
+        .collect();
+    Commit::from_precommits(header.height, Round::ZERO, block_id, validators, &votes)
+}
+
+fn header(height: u64, below: Option<&LightBlock>, validators: &ValidatorSet, next: &ValidatorSet) -> Header {
+    Header {
+        version: Version { block: 11, app: 1 },
+        chain_id: ChainId::new("stated").expect("a name"),
+        height: h(height),
+        time: time(height),
+        last_block_id: below.map(|below| below.commit.block_id),
+        last_commit_hash: below.map_or(Hash::EMPTY_LIST, |below| below.commit.hash()),
+        data_hash: Hash::EMPTY_LIST,
+        validators_hash: validators.hash(),
+        next_validators_hash: next.hash(),
+        consensus_hash: Hash::EMPTY_LIST,
+        app_hash: AppHash::from(Hash::of(height.to_le_bytes())),
+        last_results_hash: Hash::EMPTY_LIST,
+        evidence_hash: Hash::EMPTY_LIST,
+        proposer_address: validators.get(ValidatorIndex::new(0).expect("zero")).expect("it is there").address,
+    }
+}
+
+/// The chain, from height 1 on.
+fn chain() -> Vec<LightBlock> {
+    let mut blocks: Vec<LightBlock> = Vec::new();
+    for height in 1..=TIP {
+        let (validators, next_validators) = (set(height), set(height + 1));
+        let header = header(height, blocks.last(), &validators, &next_validators);
+        let commit = commit(&header, &validators, 1);
+        blocks.push(LightBlock { header, commit, validators, next_validators });
+    }
+    blocks
+}
+
+/// A block of that height of a chain that its own validators alone ever signed.
+fn forged(height: u64) -> LightBlock {
+    let power = Power::new(10).expect("small");
+    let members: Vec<ValidatorUpdate> = (200..203).map(|n| ValidatorUpdate { public_key: key(n).public_key(), power }).collect();
+    let validators = ValidatorSet::new(&members).expect("three validators");
+    let header = header(height, None, &validators, &validators);
+    let commit = commit(&header, &validators, 200);
+    LightBlock { header, commit, validators: validators.clone(), next_validators: validators }
+}
+
+fn at(blocks: &[LightBlock], height: Height) -> LightBlock {
+    blocks[usize::try_from(height.get()).expect("few") - 1].clone()
+}
+
+fn options() -> Options {
+    Options { trusting_period: Duration::from_secs(3_600), clock_drift: Duration::from_secs(10), trust_level: (1, 3) }
+}
+
+fn now() -> Time {
+    time(TIP + 5)
+}
+
+/// Climbs with blocks of this giver; whoever is refused is noted, and the heights that were asked for.
+fn climb(blocks: &[LightBlock], mut give: impl FnMut(Height, usize) -> (u64, LightBlock)) -> (Climb, Vec<u64>, Vec<u64>) {
+    let mut climb = Climb::new(Trusted::from_block(&blocks[0]), options(), h(TIP));
+    let (mut refused, mut asked) = (Vec::new(), Vec::new());
+    while let Some(wanted) = climb.wanted() {
+        asked.push(wanted.get());
+        assert!(asked.len() < 200, "a climb ends");
+        let (source, block) = give(wanted, asked.len());
+        let mut step = climb.on_block(source, block, now());
+        while let Step::Check(checks) = step {
+            let verdicts: Vec<bool> = checks.iter().map(|check| verify(&check.public_key, &check.message, &check.signature)).collect();
+            step = climb.on_verdicts(&verdicts, now());
+        }
+        if let Step::Refused { source, .. } = step {
+            refused.push(source);
+        }
+    }
+    (climb, refused, asked)
+}
+
+#[test]
+fn a_climb_crosses_changes_of_all_validators_by_halves() {
+    let blocks = chain();
+    let (climb, refused, asked) = climb(&blocks, |height, _| (1, at(&blocks, height)));
+    assert_eq!(climb.reached(), Some(&at(&blocks, h(TIP))));
+    assert!(refused.is_empty());
+    // Every set signed nothing above its own third: straight to the top is not possible, and every height is not needed.
+    assert!(asked[0] == TIP && asked.len() > 2 && asked.len() < usize::try_from(TIP).expect("few"), "{asked:?}");
+}
+
+#[test]
+fn who_gives_a_header_that_others_signed_is_named_and_nobody_else() {
+    let blocks = chain();
+    // The liar gives the target first; what lies between comes of the honest.
+    let (climb, refused, _) =
+        climb(&blocks, |height, count| if count == 1 { (7, forged(TIP)) } else { (1, at(&blocks, height)) });
+    assert_eq!(climb.reached(), Some(&at(&blocks, h(TIP))));
+    assert_eq!(refused, [7]);
+}
+
+#[test]
+fn a_signature_that_does_not_hold_refuses_its_block() {
+    let blocks = chain();
+    let (_, refused, _) = climb(&blocks, |height, count| {
+        let mut block = at(&blocks, height);
+        if count == 1 {
+            for sig in &mut block.commit.signatures {
+                if let CommitSig::Commit(slot) = sig {
+                    slot.signature.0[0] ^= 1;
+                }
+            }
+            return (7, block);
+        }
+        (1, block)
+    });
+    // Too few of those who are trusted are in the target's set, so its signatures are read when it is next above.
+    assert_eq!(refused, [7]);
+}
+
+#[test]
+fn what_lies_below_a_header_is_its_parent_in_every_part() {
+    let blocks = chain();
+    let (newer, older) = (&blocks[20].header, &blocks[19]);
+    assert_eq!(is_below(newer, older), Ok(()));
+    let changed = |change: fn(&mut LightBlock)| {
+        let mut block = older.clone();
+        change(&mut block);
+        is_below(newer, &block)
+    };
+    let changes: [fn(&mut LightBlock); 6] = [
+        |block| block.header.app_hash = AppHash::from(Hash::EMPTY_LIST),
+        |block| block.commit.signatures[0] = CommitSig::Absent,
+        |block| block.commit.block_id.parts.total += 1,
+        |block| block.commit.height = block.commit.height.next(),
+        |block| block.validators = set(1),
+        |block| block.next_validators = set(1),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        assert!(matches!(changed(change), Err(LightError::Mismatch(_))), "change {number}");
+    }
+    assert!(is_below(&blocks[21].header, older).is_err(), "the parent's parent is not the parent");
+}
+
+/// A machine, the moment, and what it asked for and told.
+struct Story {
+    sync: StateSync,
+    blocks: Vec<LightBlock>,
+    now_ms: u64,
+    told: Vec<Told>,
+    blamed: Vec<u64>,
+    installed: Option<Height>,
+    /// Chunks of every manifest: those that are here.
+    here: Vec<bool>,
+    /// Peers, with the lowest block of each and what they answer.
+    peers: BTreeMap<u64, (u64, Answers)>,
+}
+
+type Answers = fn(&[LightBlock], &Question) -> StateAnswer;
+
+/// Offers heights 10 and 20, and has everything.
+fn honest(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Offers => StateAnswer::Offers(vec![h(10), h(20)]),
+        Question::Light { from, .. } if from.get() >= TIP => StateAnswer::Nothing,
+        Question::Light { from, count } => {
+            let lowest = from.get().saturating_sub(u64::from(*count) - 1).max(1);
+            StateAnswer::Light((lowest..=from.get()).rev().map(|height| at(blocks, h(height))).collect())
+        }
+        Question::Manifest { height } => StateAnswer::Manifest(height.get().to_le_bytes().as_slice().into()),
+        Question::Chunk { root, .. } => StateAnswer::Chunk(root.0.as_slice().into()),
+        Question::Parts { height, .. } => StateAnswer::Parts(cut(&body(height.get())).1),
+    }
+}
+
+/// Has blocks, and no snapshots.
+fn plain(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Offers => StateAnswer::Offers(Vec::new()),
+        Question::Manifest { .. } | Question::Chunk { .. } => StateAnswer::Nothing,
+        question => honest(blocks, question),
+    }
+}
+
+/// Chunks with a byte changed.
+fn wrong_chunk(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match honest(blocks, question) {
+        StateAnswer::Chunk(bytes) => StateAnswer::Chunk(bytes.iter().map(|byte| byte ^ 1).collect()),
+        answer => answer,
+    }
+}
+
+/// Offers a height that has no header above it.
+fn inventor(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Offers => StateAnswer::Offers(vec![h(TIP * 2)]),
+        question => plain(blocks, question),
+    }
+}
+
+fn chunk_root(index: usize) -> Hash {
+    Hash::of(index.to_le_bytes())
+}
+
+impl Story {
+    fn new(root: Root, peers: &[(u64, u64, Answers)]) -> Self {
+        let options = StateOptions {
+            root,
+            light: options(),
+            tip: Height::ZERO,
+            initial: h(1),
+            backfill: Backfill { blocks: 8, age: Duration::ZERO },
+        };
+        let sync = StateSync::new(options, None, Clock { mono_ms: 0, wall: now() });
+        let peers: BTreeMap<u64, (u64, Answers)> = peers.iter().map(|(peer, base, answers)| (*peer, (*base, *answers))).collect();
+        let mut story = Self {
+            sync,
+            blocks: chain(),
+            now_ms: 0,
+            told: Vec::new(),
+            blamed: Vec::new(),
+            installed: None,
+            here: vec![true, false, false, false, false],
+            peers,
+        };
+        for (peer, (base, _)) in story.peers.clone() {
+            story.input(StateInput::PeerStatus { peer, base: h(base), tip: h(TIP) });
+        }
+        story
+    }
+
+    fn input(&mut self, input: StateInput) {
+        let effects = self.sync.on(Clock { mono_ms: self.now_ms, wall: now() }, input);
+        for effect in effects {
+            match effect {
+                StateEffect::Ask { peer, id, question } => {
+                    let answer = (self.peers[&peer].1)(&self.blocks, &question);
+                    self.input(StateInput::Response { peer, id, answer });
+                }
+                StateEffect::Verify { ticket, checks } => {
+                    let verdicts = checks.iter().map(|check| verify(&check.public_key, &check.message, &check.signature)).collect();
+                    self.input(StateInput::Verified { ticket, verdicts });
+                }
+                StateEffect::Check { ticket, check } => {
+                    let found = self.judge(check);
+                    self.input(StateInput::Checked { ticket, found });
+                }
+                StateEffect::Blame { peer, .. } => self.blamed.push(peer),
+                StateEffect::Tell(told) => self.told.push(told),
+                StateEffect::Install { height } => self.installed = Some(height),
+            }
+        }
+    }
+
+    fn judge(&mut self, check: Check) -> Checked {
+        match check {
+            Check::Manifest { above, at, .. } => {
+                assert_eq!((above.header.height, at.header.height), (h(21), h(20)), "the newest that is proven");
+                assert_eq!(above.header, self.blocks[20].header);
+                let wanted = |(index, have): (usize, &bool)| ChunkWanted { root: chunk_root(index), have: *have, known: Arc::from([]) };
+                Checked::Manifest(self.here.iter().enumerate().map(wanted).collect())
+            }
+            Check::Chunk { index, bytes, .. } if bytes[..] == chunk_root(index as usize).0 => {
+                self.here[index as usize] = true;
+                Checked::Good
+            }
+            Check::Chunk { .. } => Checked::Bad("another".to_owned()),
+            Check::Body(bytes) => {
+                assert_eq!(bytes[..], body(20));
+                Checked::Good
+            }
+            Check::Headers(below) => {
+                for block in below {
+                    assert_eq!(block, at(&self.blocks, block.header.height));
+                }
+                Checked::Good
+            }
+            Check::Complete => {
+                assert!(self.here.iter().all(|have| *have), "complete before everything is here");
+                Checked::Good
+            }
+        }
+    }
+
+    /// Time passes, tick by tick as the machine asks for it.
+    fn pass(&mut self, until_ms: u64) {
+        while let Some(next) = self.sync.wakeup_ms().filter(|next| *next <= until_ms) {
+            self.now_ms = next.max(self.now_ms);
+            self.input(StateInput::Tick);
+            if self.sync.is_over() {
+                return;
+            }
+        }
+        self.now_ms = until_ms;
+    }
+}
+
+fn named(height: u64) -> Root {
+    Root::Named { height: h(height), hash: chain()[usize::try_from(height).expect("few") - 1].header.hash() }
+}
+
+fn genesis() -> Root {
+    let first = &chain()[0];
+    Root::Own(Trusted {
+        chain_id: first.header.chain_id.clone(),
+        height: Height::ZERO,
+        time: time(0),
+        next_validators: first.validators.clone(),
+    })
+}
+
+#[test]
+fn a_new_node_gathers_the_newest_snapshot_from_every_kind_of_root() {
+    for root in [genesis(), named(2), named(20), named(21), named(35)] {
+        let mut story = Story::new(root.clone(), &[(1, 1, honest), (2, 1, honest)]);
+        story.pass(CHOOSE_MS);
+        assert_eq!(story.installed, Some(h(20)), "{root:?}: {:?}", story.told);
+        assert!(story.blamed.is_empty());
+    }
+}
+
+#[test]
+fn a_wrong_chunk_costs_its_sender_and_nothing_else() {
+    let mut story = Story::new(genesis(), &[(1, 1, wrong_chunk), (2, 1, honest)]);
+    story.pass(60_000);
+    assert_eq!((story.installed, &story.blamed[..]), (Some(h(20)), &[1][..]));
+}
+
+#[test]
+fn a_height_that_nobody_proves_is_given_up_for_one_that_somebody_does() {
+    let mut story = Story::new(genesis(), &[(1, 1, inventor), (2, 1, honest)]);
+    story.pass(120_000);
+    assert_eq!(story.installed, Some(h(20)), "{:?}", story.told);
+    assert!(story.told.iter().any(|told| matches!(told, Told::GivenUp { height, .. } if *height == h(TIP * 2))));
+}
+
+#[test]
+fn where_nobody_offers_anything_it_falls_back_or_says_what_it_waits_for() {
+    let mut story = Story::new(genesis(), &[(1, 1, plain)]);
+    story.pass(PATIENCE_MS + 1);
+    assert!(matches!(story.told[..], [Told::FallsBack { .. }]) && story.sync.is_over(), "{:?}", story.told);
+    // The blocks that come next are pruned there.
+    let mut story = Story::new(genesis(), &[(1, 30, plain)]);
+    story.pass(10 * PATIENCE_MS);
+    let [Told::Waits { reason }] = &story.told[..] else { panic!("{:?}", story.told) };
+    assert!(reason.contains("pruned, earliest is 30") && !story.sync.is_over(), "{reason}");
+    // Somebody comes who has one.
+    story.peers.insert(2, (1, honest));
+    story.input(StateInput::PeerStatus { peer: 2, base: h(15), tip: h(TIP) });
+    story.pass(11 * PATIENCE_MS);
+    assert_eq!(story.installed, Some(h(20)));
+}
+
+#[test]
+fn who_shows_another_header_than_the_trusted_one_is_left() {
+    let wrong = Root::Named { height: h(30), hash: Hash::of(b"another chain") };
+    let mut story = Story::new(wrong, &[(1, 1, honest)]);
+    story.pass(60_000);
+    assert_eq!((story.installed, &story.blamed[..]), (None, &[1][..]));
+}
+
+#[test]
+fn trust_that_is_too_old_is_the_operators_matter() {
+    let Root::Own(trusted) = genesis() else { unreachable!("just made") };
+    let old = Root::Own(Trusted { time: Time::new(-7_200, 0).expect("a time"), ..trusted });
+    let mut story = Story::new(old, &[(1, 1, honest)]);
+    story.pass(60_000);
+    assert!(story.blamed.is_empty() && story.installed.is_none());
+    let fails = |told: &Told| matches!(told, Told::Fails { reason } if reason.contains("--trust-height"));
+    assert!(story.told.iter().any(fails) && story.sync.is_over(), "{:?}", story.told);
+}

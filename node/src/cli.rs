@@ -1,5 +1,8 @@
 //! The command line, and the help that teaches it.
 
+mod snapshot;
+mod validator;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +10,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use lockstep_types::{Hash, Height};
 
 use crate::config::parse_duration;
+pub(crate) use snapshot::{BundleArgs, CreateArgs, ExportArgs, ListSnapshotsArgs, RestoreArgs, SnapshotCommand};
+pub(crate) use validator::{ApproveArgs, JoinArgs, ListArgs, QuitArgs, RotateArgs, SeatArgs, ValidatorCommand};
 
 /// Where clients look for a node when nothing is said.
 pub(crate) const NODE_DEFAULT: &str = "http://127.0.0.1:26657";
@@ -20,9 +25,9 @@ Exit codes:
   4  home or port in use          130  a second Ctrl-C did not let it finish
 
 Environment variables:
-  LOCKSTEP_HOME   stands for --home of init, start, query and keys
-  LOCKSTEP_NODE   stands for --node of status, tx and query, and for --endpoints
-                  of bench
+  LOCKSTEP_HOME   stands for --home of init, start, query, validator and keys
+  LOCKSTEP_NODE   stands for --node of status, tx, query and validator list, and
+                  for --endpoints of bench
   LOCKSTEP_<KEY>  overrides a key of config.toml for start: LOCKSTEP_RPC_LADDR
                   for rpc.laddr
 
@@ -53,12 +58,16 @@ pub(crate) enum Command {
     Tx(TxArgs),
     Query(QueryArgs),
     #[command(subcommand)]
+    Validator(ValidatorCommand),
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    #[command(subcommand)]
     Keys(KeysCommand),
     Bench(BenchArgs),
     Sim(SimArgs),
 }
 
-/// Make the home of a new node: a chain of one validator, or a member of a chain that exists.
+/// Make the home of a new node: a chain of one validator, or a node of a chain that exists.
 ///
 /// Writes config/config.toml (every key with its meaning, bounds and default), config/genesis.json, the two keys (readable by
 /// their owner alone) and a vote guard in data/, which remembers what the key signed. Nothing is ever overwritten.
@@ -67,18 +76,26 @@ pub(crate) enum Command {
 Examples:
   lockstep init                                a chain of one validator
   lockstep init --home n0 --chain-id my-chain  ... elsewhere, with a name
-  lockstep init --home n1 --genesis n0/config/genesis.json
-                                               a node of an existing chain
+  lockstep init --home n1 --from http://127.0.0.1:26657
+                                               a node of an existing chain: that
+                                               one tells its genesis and peers
+  lockstep init --home n2 --genesis n0/config/genesis.json
+                                               the same, from a file
   lockstep init --home v --genesis n0/config/genesis.json \\
       --import-key priv_validator_key.json \\
       --import-state priv_validator_state.json
                                                a validator that moves here, with
                                                what it signed so far
 
-A node of an existing chain does not find the others by itself. Name some before
-it starts, under [p2p] in its config/config.toml:
+A node of an existing chain that was made with --genesis does not know the
+others. Name some before it starts, under [p2p] in its config/config.toml:
   persistent_peers = [\"NODE_ID@HOST:26656\"]
 NODE_ID is shown by `lockstep keys show` in their home and by `lockstep status`.
+
+A node that --from asks is believed: it could name another chain. Compare the
+genesis hash that is printed with somebody whom you trust, or give it:
+--genesis-hash. Such a node follows the chain; `lockstep validator join` asks that
+it validate.
 
 A key must sign in one place only. Stop the old node before you import its
 state, and never start it again.")]
@@ -86,20 +103,87 @@ pub(crate) struct InitArgs {
     #[command(flatten)]
     pub(crate) home: HomeArg,
     /// Name of the new chain, 1 to 50 characters of A-Z a-z 0-9 . _ -  [default: lockstep- and a random suffix]
-    #[arg(long, value_name = "ID", conflicts_with = "genesis")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["genesis", "from"])]
     pub(crate) chain_id: Option<String>,
     /// The node's name, for people.
     #[arg(long, value_name = "NAME", default_value = "node")]
     pub(crate) moniker: String,
     /// Genesis of an existing chain (CometBFT's format or ours), instead of a new one.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "rules")]
     pub(crate) genesis: Option<PathBuf>,
+    /// A node of an existing chain, by its RPC address: it tells the genesis and where its peers are. A home beside it on the same
+    /// machine gets ports of its own.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["genesis", "rules"])]
+    pub(crate) from: Option<String>,
+    /// The genesis hash that you trust, 64 hex digits: another genesis is refused.
+    #[arg(long, value_name = "HASH", value_parser = parse_hash)]
+    pub(crate) genesis_hash: Option<Hash>,
     /// The validator's key, from another home or from CometBFT, instead of a new one.
     #[arg(long, value_name = "FILE", requires = "import_state")]
     pub(crate) import_key: Option<PathBuf>,
     /// What the key signed elsewhere (priv_validator_state.json): the guard starts above it.
     #[arg(long, value_name = "FILE")]
     pub(crate) import_state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) rules: RulesArgs,
+}
+
+/// What a new chain runs and who may validate on it. It stands in genesis (`app_state`), for as long as the chain exists.
+#[derive(Debug, Default, Args)]
+#[group(id = "rules", multiple = true)]
+#[command(next_help_heading = "A new chain")]
+pub(crate) struct RulesArgs {
+    /// The application: kv stores key=value; token has accounts, signed transfers and fees  [default: kv]
+    #[arg(long, value_enum)]
+    pub(crate) app: Option<AppKind>,
+    /// The application's part of genesis, a JSON object, instead of what --app writes: an application of your own, or other first
+    /// accounts of the token than the validators'
+    #[arg(long, value_name = "FILE", conflicts_with = "app")]
+    pub(crate) app_state: Option<PathBuf>,
+    /// Who admits further validators  [default: vote; localnet: open]
+    #[arg(long, value_enum)]
+    pub(crate) admission: Option<AdmissionKind>,
+    /// Keys that may remove validators, and with --admission authority admit them: public keys in base64, as `lockstep keys` shows
+    /// them, separated by commas
+    #[arg(long, value_name = "KEY,...", value_delimiter = ',')]
+    pub(crate) authority: Vec<String>,
+    /// How many of these keys have to agree  [default: more than half of them]
+    #[arg(long, value_name = "M", requires = "authority", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) authority_threshold: Option<u32>,
+    /// Heights in which a validator must have signed to count as live, and for which a request to join is good, 1 to 1000
+    /// [default: 1000, which at the least block interval of 20 ms is 20 s]
+    #[arg(long, value_name = "HEIGHTS")]
+    pub(crate) live_window: Option<u64>,
+    /// Heights in which at most a third of the power moves, or one validator, 1 to 10000: light clients follow slow changes, and
+    /// newcomers who all lie stay too few  [default: 1000; localnet: 1, so that nobody waits]
+    #[arg(long, value_name = "HEIGHTS")]
+    pub(crate) power_window: Option<u64>,
+    /// Heights after which an absent validator that missed all its turns loses its power, 0 for never; it returns by
+    /// `lockstep validator join`, without approval  [default: 1000000, which under load is some hours]
+    #[arg(long, value_name = "HEIGHTS")]
+    pub(crate) absence_window: Option<u64>,
+    /// Every so many heights is a checkpoint, of which nodes make snapshots; 0 for none but on request  [default: 50000; localnet: 1000]
+    #[arg(long, value_name = "HEIGHTS", help_heading = "A new chain")]
+    pub(crate) checkpoint_interval: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AppKind {
+    /// key=value; what a newcomer tries first
+    Kv,
+    /// Accounts, nonces, signed transfers, fees. Each first validator's key has an account with 1000000000
+    Token,
+}
+
+/// Why `vote` is what a network gets when nothing is said: no key outside of it can change who runs it, and none that is stolen can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AdmissionKind {
+    /// Validators with more than two thirds of the power approve: no key outside of the network can change who runs it
+    Vote,
+    /// So many of the authority's keys as its threshold says: for a network with one owner
+    Authority,
+    /// Nobody has to: for experiments, since whoever joins often enough has a third of the power
+    Open,
 }
 
 /// Make the homes of a network, to be carried to its machines.
@@ -135,6 +219,8 @@ pub(crate) struct TestnetArgs {
     /// Name of the chain.  [default: lockstep- and a random suffix]
     #[arg(long, value_name = "ID")]
     pub(crate) chain_id: Option<String>,
+    #[command(flatten)]
+    pub(crate) rules: RulesArgs,
 }
 
 /// Run a whole network on this machine: one process per validator.
@@ -151,6 +237,11 @@ Examples:
 
 Try to break it:    kill -9 $(cat lockstep-localnet/node2/pid)
 and bring it back:  lockstep start --home lockstep-localnet/node2
+
+A fifth joins while it runs; it is one of the network from then on:
+  lockstep init --from http://127.0.0.1:26657 --home lockstep-localnet/node4
+  lockstep start --home lockstep-localnet/node4
+  lockstep validator join --home lockstep-localnet/node4
 
 Logs: DIR/node<i>/node.log")]
 pub(crate) struct LocalnetArgs {
@@ -175,6 +266,8 @@ pub(crate) struct LocalnetArgs {
     /// Submit this many transactions a second, over all validators.
     #[arg(long, value_name = "TX_PER_S", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) load: Option<u32>,
+    #[command(flatten)]
+    pub(crate) rules: RulesArgs,
 }
 
 /// Run a node.
@@ -188,6 +281,7 @@ Examples:
   lockstep start                               the home in ~/.lockstep
   lockstep start --home lockstep-localnet/node2 --log-level debug
   lockstep start --home n0 --set rpc.laddr=127.0.0.1:26667 --set rpc.batch=50
+  lockstep start --home n4 --bundle join.json  a new node, from a snapshot
 
 Every key of config.toml can be set by a variable too: LOCKSTEP_RPC_LADDR for
 rpc.laddr. Flags win over variables, and variables over the file.")]
@@ -203,6 +297,15 @@ pub(crate) struct StartArgs {
     /// Override a key of config.toml.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_assignment)]
     pub(crate) set: Vec<(String, String)>,
+    /// Begin with a snapshot, from this join bundle (lockstep snapshot bundle). For a node without blocks; others go on from theirs.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trust_height", "trust_hash"])]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Begin with a snapshot, trusting the header of this height. For a node without blocks; others go on from theirs.
+    #[arg(long, value_name = "HEIGHT", requires = "trust_hash")]
+    pub(crate) trust_height: Option<Height>,
+    /// The hash of that header.
+    #[arg(long, value_name = "HASH", requires = "trust_height")]
+    pub(crate) trust_hash: Option<Hash>,
     /// Stop when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) stop_with_parent: bool,
@@ -490,6 +593,7 @@ Examples:
   lockstep sim                           100 seeds, a few seconds
   lockstep sim --seeds 10000             more of them
   lockstep sim --byzantine --seeds 1000  somebody lies in every one
+  lockstep sim --members --seeds 1000    validators come and go in every one
   lockstep sim --sweep --seeds 3000      crashes at every step of a node
   lockstep sim --coverage                which fault met which step
 
@@ -536,6 +640,9 @@ pub(crate) struct SimArgs {
     /// nodes without power who lie to those who catch up (sync)
     #[arg(long, value_name = "BUDGET", num_args = 0..=1, default_missing_value = "safe", value_parser = ["safe", "over", "sync"])]
     pub(crate) byzantine: Option<String>,
+    /// Validators join, quit, rotate and return in every seed, by transactions, while all else goes on
+    #[arg(long, conflicts_with_all = ["byzantine", "sweep", "schedule", "long"])]
+    pub(crate) members: bool,
     /// Have each seed live for so many simulated minutes: four validators, a block a second, faults a minute apart
     #[arg(long, value_name = "MINUTES", conflicts_with_all = ["byzantine", "sweep", "schedule"], value_parser = clap::value_parser!(u64).range(1..=10_080))]
     pub(crate) long: Option<u64>,

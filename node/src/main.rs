@@ -1,4 +1,4 @@
-//! The program with the bundled key-value application. An author's own program is this file with another application.
+//! The program with the bundled applications, of which genesis names one. An author's own program is this file with another.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,5 +9,5 @@ use std::sync::Arc;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    lockstep::main(Arc::new(lockstep_app::Kv))
+    lockstep::main(Arc::new(lockstep_app::Bundled::default()))
 }

@@ -77,6 +77,7 @@ fn every() -> Vec<Entry> {
         catching_up(),
         transactions(),
         execution(),
+        membership(),
         healing(),
     ]
     .concat()
@@ -238,6 +239,17 @@ fn execution() -> Vec<Entry> {
         beneath(CLASS, Beneath::RootOfStateBefore, "the root of the height before", 4),
         beneath(CLASS, Beneath::FlushTakesLast, "a flush of several heights takes the last one's changes", 4),
         beneath(CLASS, Beneath::FlushStopsShort, "a flush forgets the changes of its own height", 4),
+    ]
+}
+
+fn membership() -> Vec<Entry> {
+    const CLASS: &str = "membership";
+    vec![
+        beneath(CLASS, Beneath::PowerMovesAtOnce, "any power moves at one height", 0),
+        beneath(CLASS, Beneath::ApprovalUnneeded, "nobody has to approve who joins", 0),
+        beneath(CLASS, Beneath::AdmittedExchanged, "who was admitted and waits is admitted as something else", 0),
+        beneath(CLASS, Beneath::DeadCountAsLive, "the dead count for the quorum that must remain", 0),
+        beneath(CLASS, Beneath::ReplacedKeepsPower, "a key that is replaced keeps its power", 0),
     ]
 }
 

@@ -55,6 +55,7 @@ impl Run {
     fn plan(&self, options: &Options) -> Plan {
         let plan = match options.life {
             Some(life) => Plan::draw_long(self.seed, u64::try_from(life.as_nanos()).unwrap_or(u64::MAX)),
+            None if options.members => Plan::draw_within(self.seed, options.byzantine).with_members(self.seed),
             None => Plan::draw_within(self.seed, options.byzantine),
         };
         options.narrow.apply(plan)
@@ -195,6 +196,7 @@ impl Options {
                 summary.acknowledged += report.acknowledged as u64;
                 summary.crashes += report.crashes;
                 summary.heals += report.heals;
+                summary.views += report.views;
                 summary.reads += report.reads;
                 summary.led.0 += report.led.0;
                 summary.led.1 += report.led.1;
@@ -295,6 +297,9 @@ impl Options {
 /// The command that repeats a run.
 fn replay(run: &Run, narrow: &Narrow, options: &Options) -> String {
     let mut kind = options.byzantine.map_or_else(String::new, |budget| format!(" --byzantine {budget}"));
+    if options.members && options.life.is_none() {
+        kind.push_str(" --members");
+    }
     if let Some(life) = options.life {
         kind.push_str(&format!(" --long {}", life.as_secs() / 60));
     }
@@ -325,7 +330,7 @@ impl fmt::Display for Last<'_> {
         write!(
             f,
             "{}{} seeds in {seconds:.1} s ({:.1} per second), {:.2} simulated hours, {} blocks, {} acknowledged transactions, {} reads, \
-             {} crashes, {} files healed, {} run twice: {} failed",
+             {} crashes, {} files healed, {} changes of validators, {} run twice: {} failed",
             if summary.was_stopped { "stopped after " } else { "" },
             summary.runs,
             summary.runs as f64 / seconds.max(0.001),
@@ -335,6 +340,7 @@ impl fmt::Display for Last<'_> {
             summary.reads,
             summary.crashes,
             summary.heals,
+            summary.views,
             summary.repeated,
             summary.failures.len()
         )?;

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use lockstep_app::node_tx::is_node_tx;
 use lockstep_replica::seam::Outcome;
-use lockstep_types::{Address, AppHash, Block, BlockId, Commit, CommitSig, Hash, Height};
+use lockstep_types::{AppHash, Block, BlockId, Commit, CommitSig, Hash, Height};
 
+use crate::members::{Powers, Rules};
+use crate::plan::Plan;
 use crate::subject::Subject;
 
 /// A broken invariant (numbers as in `docs/simulator.md`).
@@ -29,7 +32,10 @@ struct Decided {
 /// What every checker remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
-    powers: BTreeMap<Address, u64>,
+    /// The validators, by the first height of each set.
+    sets: BTreeMap<u64, Powers>,
+    /// Who may come and go, where validators do.
+    rules: Option<Rules>,
     /// Whether the application is the one that is modelled here, and whether it may add transactions to those of clients.
     is_kv: bool,
     adds_transactions: bool,
@@ -53,8 +59,25 @@ pub(crate) struct Checks {
 
 impl Checks {
     /// A liar says what it submits, too, as far as it has the form of a transaction ([`Checks::submitted`]).
-    pub(crate) fn new(powers: BTreeMap<Address, u64>, subject: &Subject) -> Self {
-        Self { powers, is_kv: subject.is_kv, adds_transactions: subject.adds_transactions, ..Self::default() }
+    pub(crate) fn new(powers: Powers, subject: &Subject, plan: &Plan) -> Self {
+        let rules = plan.members.map(|windows| Rules::new(windows, powers.clone()));
+        let sets = BTreeMap::from([(1, powers)]);
+        Self { sets, rules, is_kv: subject.is_kv, adds_transactions: subject.adds_transactions, ..Self::default() }
+    }
+
+    /// The newest set of validators, and the first height that it decides.
+    pub(crate) fn newest_set(&self) -> (u64, &Powers) {
+        self.sets.last_key_value().map(|(from, set)| (*from, set)).expect("genesis has a set")
+    }
+
+    /// Who decides a height.
+    fn set_of(&self, height: u64) -> &Powers {
+        self.sets.range(..=height).next_back().expect("genesis has a set").1
+    }
+
+    /// How often the validators changed.
+    pub(crate) fn views(&self) -> u64 {
+        self.sets.len() as u64 - 1
     }
 
     pub(crate) fn submitted(&mut self, tx: &[u8]) {
@@ -118,6 +141,9 @@ impl Checks {
             }
         }
         self.apply(block, outcome).map_err(|what| Violation { invariant: "I3", what: format!("height {height}: {what}") })?;
+        if let Some(rules) = &mut self.rules {
+            rules.block(block, outcome).map_err(|what| Violation { invariant: "I15", what: format!("height {height}: {what}") })?;
+        }
         self.chain.insert(height, Decided { block_id, block: block.clone(), app_hash: outcome.app_hash.clone() });
         Ok(())
     }
@@ -139,14 +165,18 @@ impl Checks {
         } else if height > 1 {
             return fail("nobody committed the height before".into());
         }
-        let total: u64 = self.powers.values().sum();
+        let powers = self.set_of(height);
+        let total: u64 = powers.values().sum();
         let mut voted = BTreeSet::new();
         let mut power = 0;
         for sig in &commit.signatures {
             if let CommitSig::Commit(slot) = sig
                 && voted.insert(slot.address)
             {
-                power += self.powers.get(&slot.address).copied().unwrap_or(0);
+                let Some(weight) = powers.get(&slot.address) else {
+                    return fail(format!("{} signed, and is no validator", slot.address));
+                };
+                power += weight;
             }
         }
         if commit.block_id != block_id || commit.height.get() != height || 3 * power <= 2 * total {
@@ -163,10 +193,21 @@ impl Checks {
         if outcome.results.len() != block.txs.len() {
             return Err("not one result for each transaction".into());
         }
+        let mut set = self.newest_set().1.clone();
+        for update in &outcome.validator_updates {
+            match update.power.get() {
+                0 => drop(set.remove(&update.public_key.address())),
+                power => drop(set.insert(update.public_key.address(), power)),
+            }
+        }
+        if set != *self.newest_set().1 {
+            self.sets.insert(self.model_height + 2, set);
+        }
         if !self.is_kv {
             return Ok(());
         }
-        for (tx, result) in block.txs.iter().zip(outcome.results.iter()) {
+        let of_clients = |(tx, _): &(&lockstep_types::Tx, &lockstep_types::TxResult)| !is_node_tx(&tx.0);
+        for (tx, result) in block.txs.iter().zip(outcome.results.iter()).filter(of_clients) {
             let split: Vec<&[u8]> = tx.0.splitn(2, |byte| matches!(byte, b'=' | b':')).collect();
             match split[..] {
                 [key, value] if result.code == 0 => drop(self.model.insert(key.to_vec(), value.to_vec())),
@@ -240,6 +281,11 @@ impl Checks {
 
     pub(crate) fn height(&self) -> u64 {
         self.model_height
+    }
+
+    /// A decided block.
+    pub(crate) fn block(&self, height: u64) -> Option<&Arc<Block>> {
+        self.chain.get(&height).map(|decided| &decided.block)
     }
 
     pub(crate) fn told(&self, node: usize) -> u64 {

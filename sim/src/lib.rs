@@ -26,11 +26,14 @@ pub mod coverage;
 mod crypto;
 pub mod disk;
 mod forged;
+mod forgiving;
 #[cfg(test)]
 mod heal_tests;
 mod history;
+pub mod joins;
 mod keys;
 mod liars;
+mod members;
 pub mod naive;
 mod narrow;
 mod node;
@@ -60,6 +63,7 @@ use lockstep_replica::planted::Planted;
 pub use campaign::run;
 pub use checks::Violation;
 pub use liars::{Budget, Lies};
+pub use members::Ask;
 pub use narrow::{Fault, Narrow};
 pub use regression::Regression;
 pub use schedule::Schedule;
@@ -101,6 +105,8 @@ pub struct Options {
     pub shrink_to: Option<PathBuf>,
     /// Have somebody lie in every seed, within this budget.
     pub byzantine: Option<Budget>,
+    /// Have validators come and go in every seed.
+    pub members: bool,
     /// Have each seed live so long, in whole minutes: a small network with a block a second, and faults a minute apart.
     pub life: Option<Duration>,
     /// The commit that is simulated, for failures; empty where nobody knows.
@@ -134,6 +140,7 @@ impl Default for Options {
             narrow: Narrow::default(),
             shrink_to: None,
             byzantine: None,
+            members: false,
             life: None,
             commit: String::new(),
             replay: None,
@@ -231,6 +238,8 @@ pub struct Summary {
     pub crashes: u64,
     /// Damaged files that a restart healed, over all runs.
     pub heals: u64,
+    /// Changes of the validator set, over all runs.
+    pub views: u64,
     /// Runs made twice and compared.
     pub repeated: u64,
     /// Which fault met which step, over all runs.

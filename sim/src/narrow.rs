@@ -53,6 +53,8 @@ pub enum Fault {
     Liar,
     /// One key in two nodes.
     Twins,
+    /// Validators who come and go.
+    Members,
     /// Nodes that only follow.
     Followers,
     /// Nodes that stay broken after the heal.
@@ -60,7 +62,7 @@ pub enum Fault {
 }
 
 /// The order in which kinds are taken away: those that change most of a run first.
-pub(crate) const ORDER: [(Fault, &str); 22] = [
+pub(crate) const ORDER: [(Fault, &str); 23] = [
     (Fault::Liar, "liar"),
     (Fault::Twins, "twins"),
     (Fault::Rot, "rot"),
@@ -78,6 +80,7 @@ pub(crate) const ORDER: [(Fault, &str); 22] = [
     (Fault::Duplication, "duplication"),
     (Fault::ClockSteps, "clock-steps"),
     (Fault::Clocks, "clocks"),
+    (Fault::Members, "members"),
     (Fault::Followers, "followers"),
     (Fault::BrokenRest, "broken-rest"),
     (Fault::SlowDisks, "slow-disks"),
@@ -154,6 +157,7 @@ pub(crate) fn take_away(fault: Fault, plan: &mut Plan) {
         Fault::SlowJobs => plan.job_delay = MS / 5,
         Fault::Liar => plan.byzantine = Byzantine::default(),
         Fault::Twins => plan.twins = None,
+        Fault::Members => plan.members = None,
         Fault::Followers => plan.followers = 0,
         Fault::BrokenRest => plan.leave_rest_broken = false,
     }

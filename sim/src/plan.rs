@@ -9,6 +9,7 @@ use lockstep_types::{ConsensusParams, ValidatorIndex, Vote, VoteType};
 use serde::{Deserialize, Serialize};
 
 use crate::liars::{self, Budget, Byzantine};
+use crate::members::Windows;
 use crate::random::Stream;
 
 /// Nanoseconds of a millisecond.
@@ -74,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) byzantine: Byzantine,
     /// Where nobody lies, one may run twice.
     pub(crate) twins: Option<Twins>,
+    /// Validators come and go by transactions, under these rules. Those who follow have keys, and may come to validate.
+    pub(crate) members: Option<Windows>,
     /// The chain's pace ([`lockstep_types::params::PaceParams`]), in milliseconds; its other parameters are the default ones.
     pub(crate) min_block_interval_ms: u64,
     pub(crate) empty_block_interval_ms: u64,
@@ -225,6 +228,7 @@ impl Plan {
             followers,
             byzantine,
             twins,
+            members: None,
             min_block_interval_ms: *dice.pick(&[0, 0, 20]),
             empty_block_interval_ms: dice.between(100, 400),
             gather_ms: *dice.pick(&[0, 0, 0, 30]),
@@ -267,7 +271,37 @@ impl Plan {
             leave_rest_broken: dice.chance(500),
             powers,
         };
-        plan.for_liars(budget, &mut rest)
+        let has_members = budget.is_none() && validators.is_none() && Stream::new(seed, "membership").chance(150);
+        let plan = plan.for_liars(budget, &mut rest);
+        if has_members { plan.with_members(seed) } else { plan }
+    }
+
+    /// The same with validators who come and go. Nobody lies, and no disk loses what was durable: both are bounded by a share of the power,
+    /// which here changes hands. All come back at the heal, since anybody may be needed for a quorum by then.
+    pub(crate) fn with_members(self, seed: u64) -> Self {
+        let mut dice = Stream::new(seed, "members");
+        let live = *dice.pick(&[20, 1_000, 1_000]);
+        let absence = if live == 20 { *dice.pick(&[0, 25]) } else { 0 };
+        Self {
+            members: Some(Windows { live, power: *dice.pick(&[1, 3, 10]), absence }),
+            followers: usize::try_from(dice.between(1, 3)).expect("few"),
+            byzantine: Byzantine::default(),
+            twins: None,
+            churn: false,
+            rots: false,
+            disk_troubles: false,
+            losses: false,
+            leave_rest_broken: false,
+            // Long enough for several changes, each of which needs blocks of its own.
+            chaos: self.chaos.max(6_000 * MS),
+            chaos_blocks: self.chaos_blocks.max(40),
+            ..self
+        }
+    }
+
+    /// Nodes that may validate at one time.
+    pub(crate) fn validators_max(&self) -> usize {
+        self.powers.len() + if self.members.is_some() { self.followers } else { 0 }
     }
 
     /// What a budget asks of the rest: who catches up among liars needs a source that stays, and a cabal does more where
@@ -305,6 +339,7 @@ impl Plan {
             followers: 0,
             byzantine: Byzantine::default(),
             twins: None,
+            members: None,
             min_block_interval_ms: 0,
             empty_block_interval_ms: 200,
             gather_ms: 0,
@@ -376,7 +411,7 @@ impl Plan {
     /// propose and one more, counted from the highest round at the heal, then the blocks, each at its round-0 time.
     pub(crate) fn liveness_bound(&self, highest_round: u32, lag_blocks: u64) -> u64 {
         let liars = self.byzantine.count_among(self.powers.len());
-        let faulty = (u32::try_from(self.powers.len()).unwrap_or(u32::MAX) / 3).max(liars);
+        let faulty = (u32::try_from(self.validators_max()).unwrap_or(u32::MAX) / 3).max(liars);
         let params = self.params();
         let timeouts = &params.timeouts;
         let round = |r: u32| timeouts.propose_at(r) + timeouts.vote_at(r) + timeouts.vote_at(r);

@@ -14,6 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Loss, Survival, Trouble, When};
+use crate::members::Ask;
 use crate::plan::{Hushed, Plan};
 
 /// One fault. Nodes are numbers from 0: the validators, then the followers, then a twin. Times are in nanoseconds.
@@ -148,6 +149,13 @@ pub enum Fault {
         a: usize,
         /// With this one.
         b: usize,
+    },
+    /// A node asks something of the chain that is about who validates.
+    Ask {
+        /// Which.
+        node: usize,
+        /// What.
+        ask: Ask,
     },
     /// The faults end for a core of more than two thirds of the power. What comes after it in a list does not happen.
     Heal {

@@ -206,7 +206,8 @@ fn without_last_node(schedule: &mut Schedule) {
         | Fault::Loss { node, .. }
         | Fault::Freeze { node, .. }
         | Fault::ClockStep { node, .. }
-        | Fault::Leave { node, .. } => *node < n,
+        | Fault::Leave { node, .. }
+        | Fault::Ask { node, .. } => *node < n,
         Fault::Reset { a, b } => *a < n && *b < n,
         Fault::PowerCut { down_ns, .. } => {
             down_ns.truncate(n);

@@ -24,7 +24,8 @@ type Answered = (usize, u64, i128);
 /// Every message of the honest validators.
 #[derive(Debug, Default)]
 pub(crate) struct Votes {
-    powers: Vec<u64>,
+    /// By the first height of each set: the power of each node.
+    powers: BTreeMap<u64, Vec<u64>>,
     honest: Vec<bool>,
     /// Nodes by the address of their key.
     nodes: BTreeMap<Address, usize>,
@@ -41,7 +42,22 @@ impl Votes {
     /// Of validators with these addresses and powers, by node.
     pub(crate) fn new(addresses: &[Address], powers: &[u64], honest: Vec<bool>) -> Self {
         let nodes = addresses.iter().enumerate().map(|(node, address)| (*address, node)).collect();
-        Self { powers: powers.to_vec(), honest, nodes, ..Self::default() }
+        Self { powers: BTreeMap::from([(0, powers.to_vec())]), honest, nodes, ..Self::default() }
+    }
+
+    /// From this height on nodes have the powers of this set.
+    pub(crate) fn changed(&mut self, from: u64, set: &BTreeMap<Address, u64>) {
+        let mut powers = vec![0; self.honest.len()];
+        for (address, power) in set {
+            if let Some(node) = self.nodes.get(address) {
+                powers[*node] = *power;
+            }
+        }
+        self.powers.insert(from, powers);
+    }
+
+    fn powers_at(&self, height: u64) -> &[u64] {
+        self.powers.range(..=height).next_back().map_or(&[], |(_, powers)| powers)
     }
 
     /// This validator's memory is older than what it said: what it says from now on may be anything.
@@ -51,12 +67,12 @@ impl Votes {
         }
     }
 
-    fn total(&self) -> u64 {
-        self.powers.iter().sum()
+    fn total(&self, height: u64) -> u64 {
+        self.powers_at(height).iter().sum()
     }
 
-    fn dishonest(&self) -> u64 {
-        self.powers.iter().zip(&self.honest).filter(|(_, honest)| !**honest).map(|(power, _)| power).sum()
+    fn dishonest(&self, height: u64) -> u64 {
+        self.powers_at(height).iter().zip(&self.honest).filter(|(_, honest)| !**honest).map(|(power, _)| power).sum()
     }
 
     /// An honest validator signs. A message that it signed before, as restarts do, says nothing new.
@@ -102,7 +118,8 @@ impl Votes {
     /// Who said this at a place, as power; the dishonest included.
     fn power_of(&self, place: Place, holds: impl Fn(&Value) -> bool) -> u64 {
         let said = self.said.get(&place).into_iter().flatten();
-        said.filter(|(_, value)| holds(value)).map(|(node, _)| self.powers[*node]).sum::<u64>() + self.dishonest()
+        let powers = self.powers_at(place.0);
+        said.filter(|(_, value)| holds(value)).map(|(node, _)| powers[*node]).sum::<u64>() + self.dishonest(place.0)
     }
 
     /// Prevotes for the block, all with one valid round, make more than two thirds.
@@ -111,20 +128,20 @@ impl Votes {
         let said = self.said.get(&place).into_iter().flat_map(BTreeMap::values);
         let tags = said.filter(|(voted, _)| voted.as_deref() == Some(block)).map(|(_, valid_round)| *valid_round);
         let best = tags.map(|tag| self.power_of(place, |(voted, vr)| voted.as_deref() == Some(block) && *vr == tag)).max();
-        let best = best.unwrap_or_else(|| self.dishonest());
-        if best * 3 > self.total() * 2 {
+        let best = best.unwrap_or_else(|| self.dishonest(height));
+        if best * 3 > self.total(height) * 2 {
             return Ok(());
         }
         fail(format!(
             "node {node} acts on a polka of height {height}, round {round} that nobody can have: power {best} of {}",
-            self.total()
+            self.total(height)
         ))
     }
 
     /// Somebody proposed it: an honest proposer signs before anybody can vote, a dishonest one may have.
     fn check_proposed(&self, node: usize, height: u64, round: u64, value: &Value) -> Result<(), Violation> {
         let proposed = self.said.get(&(height, round, PROPOSAL)).is_some_and(|said| said.values().any(|other| other == value));
-        if proposed || self.dishonest() > 0 {
+        if proposed || self.dishonest(height) > 0 {
             return Ok(());
         }
         fail(format!("node {node} prevotes in height {height}, round {round} what nobody proposed there"))
@@ -136,7 +153,7 @@ impl Votes {
         let Some(before) = round.checked_sub(1) else { return Ok(()) };
         let followed = self.said.range((height, round, 0)..(height + 1, 0, 0)).next().is_some();
         let gave_up = self.power_of((height, before, PRECOMMIT), |_| true);
-        if followed || gave_up * 3 > self.total() * 2 {
+        if followed || gave_up * 3 > self.total(height) * 2 {
             return Ok(());
         }
         fail(format!("node {node} is in height {height}, round {round}, which no honest validator has a reason to enter"))

@@ -8,7 +8,9 @@ mod disks;
 mod effects;
 mod faults;
 mod judged;
+mod members;
 mod network;
+mod proofs;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -231,6 +233,7 @@ pub(crate) struct Report1 {
     pub(crate) crashes: u64,
     /// Files that were damaged and made whole.
     pub(crate) heals: u64,
+    pub(crate) views: u64,
     /// Answers to clients that were compared with the chain.
     pub(crate) reads: u64,
     /// Rounds that honest proposers led after the faults had ended, and those of them that decided.
@@ -381,6 +384,7 @@ pub(crate) struct World {
     scheduler: Stream,
     work: Stream,
     liars: Liars,
+    proofs: proofs::Proofs,
 }
 
 pub(crate) use disks::Ailing;
@@ -406,7 +410,8 @@ impl World {
             .enumerate()
             .map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.rots || plan.disk_troubles || plan.losses))
             .collect();
-        machines.extend((0..plan.followers).map(|_| Machine::new(None, 0, hash, plan.rots || plan.disk_troubles || plan.losses)));
+        let candidates = (0..plan.followers).map(|place| crate::keys::candidate(&plan, plan.powers.len() + place));
+        machines.extend(candidates.map(|key| Machine::new(key, 0, hash, plan.rots || plan.disk_troubles || plan.losses)));
         if let Some(twins) = plan.twins {
             let key = machines[twins.node].key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
             machines.push(Machine::new(key, 0, hash, plan.rots || plan.disk_troubles || plan.losses));
@@ -418,7 +423,11 @@ impl World {
         let keys = machines.iter().take(plan.powers.len()).filter_map(|machine| machine.key.as_ref());
         let keys: Vec<PublicKey> = keys.map(PrivateKey::public_key).collect();
         let addresses: Vec<Address> = keys.iter().map(PublicKey::address).collect();
-        let honest = (0..plan.powers.len()).map(|node| is_honest(&plan, node)).collect();
+        // Who votes, or may come to.
+        let voters = 0..plan.validators_max();
+        let honest = voters.clone().map(|node| is_honest(&plan, node)).collect();
+        let voters: Vec<Address> = voters.filter_map(|node| machines[node].key.as_ref()).map(|key| key.public_key().address()).collect();
+        let first_powers: Vec<u64> = (0..voters.len()).map(|node| plan.powers.get(node).copied().unwrap_or(0)).collect();
         let indices = indices(&plan.powers, &addresses);
         let first_operation = machines[0].disk.operations();
         if let Some(ForcedCrash { node, boundary: Boundary::Operation(operation, when), .. }) = forced {
@@ -433,8 +442,9 @@ impl World {
             acting: None,
             flights: BTreeMap::new(),
             readers: Stream::new(seed, "readers"),
-            votes: Votes::new(&addresses, &plan.powers, honest),
+            votes: Votes::new(&voters, &first_powers, honest),
             liars: Liars::new(seed, &plan, &keys),
+            proofs: proofs::Proofs::default(),
             first_operation,
             watched: 0,
             longest_start: 0,
@@ -464,7 +474,7 @@ impl World {
             eclipses: Vec::new(),
             outages: BTreeMap::new(),
             indices,
-            checks: Checks::new(powers, subject),
+            checks: Checks::new(powers, subject, &plan),
             digest: None,
             crypto: Crypto::new(plan.real_keys),
             processed: 0,
@@ -564,6 +574,7 @@ impl World {
             acknowledged: self.checks.acknowledgements(),
             crashes: self.crashes,
             heals: self.heals,
+            views: self.checks.views(),
             reads: self.history.reads(),
             led: self.led,
             effects: self.machines[self.watched].effects,
@@ -648,6 +659,7 @@ impl World {
     fn finish(&mut self) -> Outcome {
         self.checks.settled()?;
         self.nobody_honest_is_accused()?;
+        self.lies_are_carried()?;
         if self.subject.is_kv {
             for node in &self.core {
                 if let Some(running) = &self.machines[*node].running {

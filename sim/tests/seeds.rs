@@ -32,6 +32,17 @@ fn seeds_hold_and_repeat_themselves() {
     passes(&Options { seeds: 40, first: 1_000, ..Options::default() });
 }
 
+/// Validators join, quit, rotate and return in every seed, during every fault; `SIM_MEMBERS` says in how many, if not forty.
+#[test]
+fn seeds_in_which_validators_come_and_go_hold() {
+    let seeds = std::env::var("SIM_MEMBERS").map_or(40, |text| text.parse().expect("SIM_MEMBERS is a number"));
+    let first = std::env::var("SIM_FIRST").map_or(5_000, |text| text.parse().expect("SIM_FIRST is a number"));
+    let options = Options { seeds, first, members: true, ..Options::default() };
+    passes(&options);
+    let summary = run(&Options { seeds: 10, ..options }, &mut std::io::sink()).expect("nothing is printed");
+    assert!(summary.views > 20, "{} changes of validators in ten runs: nobody came or went", summary.views);
+}
+
 #[test]
 fn some_crashes_of_the_sweep_hold() {
     passes(&Options { seeds: 40, sweep: Some(Sweep { double: 11, ..Sweep::default() }), ..Options::default() });

@@ -97,6 +97,17 @@ pub enum Bug {
     ExecutedForgotten,
     /// What a block executed while it was being checked enters the pool when it is.
     CheckOutlivesCommit,
+    // --- membership ---
+    /// Any power moves at one height.
+    PowerMovesAtOnce,
+    /// Nobody has to approve.
+    ApprovalUnneeded,
+    /// Who was admitted and waits may be admitted as something else.
+    AdmittedExchanged,
+    /// Whoever remains is taken to be live.
+    DeadCountAsLive,
+    /// A key that is replaced keeps its power.
+    ReplacedKeepsPower,
     // --- healing ---
     /// A missing segment of the log is a reason not to start.
     MissingSegmentFatal,

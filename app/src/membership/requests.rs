@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::quorum::Quorum;
 use lockstep_types::{Address, Height, Power, PublicKey, ValidatorSet, ValidatorUpdate};
 
@@ -124,7 +125,8 @@ impl<'a> Desk<'a> {
 
     /// Rule 2: a set that is not empty, and whose live members are a quorum.
     pub(super) fn is_live_quorum(&self, set: &Powers) -> bool {
-        let live = set.iter().filter(|(address, _)| self.is_live(address)).map(|(_, (_, power))| *power).fold(0, u64::saturating_add);
+        let is_live = |address: &Address| self.is_live(address) || planted::has(Bug::DeadCountAsLive);
+        let live = set.iter().filter(|(address, _)| is_live(address)).map(|(_, (_, power))| *power).fold(0, u64::saturating_add);
         !set.is_empty() && power(live).is_some_and(|live| power(total(set)).is_some_and(|total| Quorum::Byzantine.is_quorum(live, total)))
     }
 
@@ -160,6 +162,7 @@ impl<'a> Desk<'a> {
             };
             return refuse(NODE_TX_REFUSED, log);
         }
+        self.check_admitted(&address, record.as_ref(), &join)?;
         if let Some(old) = &join.replaces {
             self.check_replaced(old, &join)?;
         }
@@ -203,6 +206,22 @@ impl<'a> Desk<'a> {
             return granted("back: it keeps its power".to_owned());
         }
         granted(self.consider(&address, returns))
+    }
+
+    /// What was admitted stands as it was admitted until it is granted: a rotation needs no approval because the old key goes, and
+    /// must not become a newcomer that nobody approved, nor an approval for one power become another.
+    fn check_admitted(&self, address: &Address, record: Option<&Member>, join: &Join) -> Result<(), Refusal> {
+        let admitted = self.waits(address).filter(|waiting| waiting.update.power != Power::ZERO);
+        let Some((waiting, record)) = admitted.zip(record) else { return Ok(()) };
+        if (waiting.update.power == join.power && record.replaces == join.replaces) || planted::has(Bug::AdmittedExchanged) {
+            return Ok(());
+        }
+        let place = record.replaces.map_or_else(String::new, |old| format!(" in the place of {}", old.address()));
+        let log = format!(
+            "it is admitted with power {}{place} and waits until power may move: ask for the same, or take that back by QUIT first",
+            waiting.update.power
+        );
+        refuse(NODE_TX_REFUSED, log)
     }
 
     fn check_replaced(&self, old: &PublicKey, join: &Join) -> Result<(), Refusal> {
@@ -268,6 +287,7 @@ impl<'a> Desk<'a> {
     /// What a member lacks to be admitted, as the policy counts it now.
     fn missing_approval(&self, member: &Member) -> Option<String> {
         match self.config.admission {
+            _ if planted::has(Bug::ApprovalUnneeded) => None,
             Admission::Open => None,
             Admission::Authority => {
                 let given = member.approvals.iter().filter(|key| self.config.authority.keys.contains(key)).count();

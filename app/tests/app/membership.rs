@@ -409,6 +409,31 @@ fn a_rotation_moves_the_power_at_one_height() {
 }
 
 #[test]
+fn what_was_admitted_and_waits_is_not_exchanged_for_something_else() {
+    let mut town = Town::new(r#"{"admission":"vote","power_window":1000}"#, &four());
+    town.blocks(1);
+    let admit = |town: &mut Town, who: u8| {
+        town.ok(town.join(who, 10));
+        (1..=4).for_each(|by| drop(town.block(&[town.approve(who, 10, by)], &[])));
+    };
+    // The window is full with the first; the next wait.
+    admit(&mut town, 5);
+    admit(&mut town, 7);
+    assert_eq!((town.has(5), town.has(7)), (Some(10), None));
+    town.refused(town.join(7, 5), NODE_TX_REFUSED, "admitted with power 10 and waits");
+    // A rotation is admitted without approval, since the old key goes. It must not become a newcomer.
+    town.ok(town.rotate(1, 6, 10));
+    assert_eq!(town.has(6), None);
+    town.refused(town.join(6, 10), NODE_TX_REFUSED, &format!("in the place of {}", address(1)));
+    town.refused(town.rotate(2, 6, 10), NODE_TX_REFUSED, &format!("in the place of {}", address(1)));
+    assert!(town.ok(town.rotate(1, 6, 10)).contains("admitted already"), "the same may be asked again");
+    town.ok(town.quit(6, 6));
+    assert!(town.ok(town.join(6, 10)).contains("0 of 50 of the power approve"), "taken back, it is a newcomer");
+    town.blocks(2_000);
+    assert_eq!((town.has(1), town.has(6)), (Some(10), None));
+}
+
+#[test]
 fn a_checkpoint_writes_the_record_of_exactly_that_height() {
     let mut town = Town::new(r#"{"admission":"vote","checkpoint_interval":50,"checkpoint_spacing":10}"#, &four());
     town.blocks(1);

@@ -1,11 +1,13 @@
 //! `lockstep init`
 
 use std::path::Path;
+use std::sync::Arc;
 
+use lockstep_app::Application;
 use lockstep_genesis::home::{self as files, Member};
 use lockstep_genesis::keys::{KEY_FILE_BYTES_MAX, SignState, parse_sign_state, parse_validator_key};
 
-use super::{chain_id_of, home_of, new_member, now, program, say, shell_word};
+use super::{chain_id_of, from, home_of, new_member, now, program, rules, runtime, say, shell_word};
 use crate::cli::InitArgs;
 use crate::config::Config;
 use crate::error::{Exit, NodeError};
@@ -13,31 +15,45 @@ use crate::home::{read_bounded, read_genesis, read_key};
 use lockstep_types::PrivateKey;
 use zeroize::Zeroizing;
 
-pub(super) fn run(args: &InitArgs) -> Result<(), NodeError> {
+pub(super) fn run(args: &InitArgs, app: Arc<dyn Application>) -> Result<(), NodeError> {
     let home = home_of(&args.home)?;
-    let config = Config::load("init", "", [], &[("--moniker".to_owned(), args.moniker.clone())])?;
+    let mut config = Config::load("init", "", [], &[("--moniker".to_owned(), args.moniker.clone())])?;
     let signed = args.import_state.as_deref().map(read_sign_state).transpose()?;
     let mut member = new_member(&args.moniker)?;
     if let Some(path) = &args.import_key {
         member.validator_key = imported_key(path)?;
     }
-    let genesis = match &args.genesis {
-        Some(path) => read_genesis(path)?,
-        None => {
+    let genesis = match (&args.genesis, &args.from) {
+        (Some(path), _) => read_genesis(path)?,
+        (None, Some(url)) => runtime()?.block_on(from::ask(url, args.genesis_hash))?.fill(&mut config)?,
+        (None, None) => {
             let chain_id = chain_id_of(args.chain_id.as_deref())?;
-            let params = super::new_params();
-            files::genesis(chain_id, now()?, params, std::slice::from_ref(&member), "{}")
-                .map_err(|error| NodeError::new(Exit::Usage, error))?
+            let app_state = args.rules.app_state(rules::NETWORK, std::slice::from_ref(&member))?;
+            let genesis = files::genesis(chain_id, now()?, super::new_params(), std::slice::from_ref(&member), app_state)
+                .map_err(|error| NodeError::new(Exit::Usage, error))?;
+            rules::check_start(app, &genesis)?;
+            genesis
         }
     };
+    if let Some(trusted) = args.genesis_hash.filter(|trusted| *trusted != genesis.hash()) {
+        return Err(from::other_genesis("this chain", &genesis, trusted));
+    }
     home.create(&config, &genesis, &member, signed.as_ref())?;
 
     say(format!("Made the home of {:?} in {}", args.moniker, home.root().display()));
     say(format!("  chain      {}", genesis.chain_id));
+    say(format!("  genesis    {}", genesis.hash()));
     say(format!("  validator  {}{}", member.address(), role(&genesis, &member)));
     say(format!("  node id    {}", member.node_id()));
     if let Some(state) = signed {
         say(format!("  the key signed up to height {}: its first signature here is for a height above", state.height));
+    }
+    if args.from.is_some() {
+        say(format!("  peers      {}", config.p2p.persistent_peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
+        say(format!("  clients    http://{}", config.rpc.laddr));
+        if args.genesis_hash.is_none() {
+            say("One node was believed: compare the hash of the genesis with another source, if this network is not your own.");
+        }
     }
     if args.genesis.is_some() {
         say(format!(

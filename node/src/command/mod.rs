@@ -1,15 +1,20 @@
 //! The commands, one module each.
 
 mod bench;
+mod bundle;
+mod from;
 mod init;
 mod keys;
 mod localnet;
 mod query;
+mod rules;
 mod sim;
+mod snapshot;
 mod start;
 mod status;
 mod testnet;
 mod tx;
+mod validator;
 
 use std::fmt::Display;
 use std::future::Future;
@@ -24,7 +29,7 @@ use lockstep_rpc::client::ClientError;
 use lockstep_types::{ChainId, ConsensusParams, Power, Time};
 use zeroize::Zeroizing;
 
-use crate::cli::{Cli, Command, HomeArg};
+use crate::cli::{Cli, Command, HomeArg, SnapshotCommand};
 use crate::error::{Exit, NodeError};
 use crate::home::Home;
 
@@ -51,13 +56,19 @@ pub(crate) fn run(cli: Cli, app: Arc<dyn Application>) -> Result<(), NodeError> 
 
 fn run_one(command: Command, app: Arc<dyn Application>) -> Result<(), NodeError> {
     match command {
-        Command::Init(args) => init::run(&args),
-        Command::Testnet(args) => testnet::run(&args),
-        Command::Localnet(args) => localnet::run(&args),
+        Command::Init(args) => init::run(&args, app),
+        Command::Testnet(args) => testnet::run(&args, app),
+        Command::Localnet(args) => localnet::run(&args, app),
         Command::Start(args) => start::run(&args, app),
         Command::Status(args) => waiting(status::run(&args)),
         Command::Tx(args) => waiting(tx::run(&args)),
         Command::Query(args) => waiting(query::run(&args)),
+        Command::Validator(command) => waiting(validator::run(&command)),
+        Command::Snapshot(SnapshotCommand::Create(args)) => waiting(validator::create_checkpoint(&args)),
+        Command::Snapshot(SnapshotCommand::List(args)) => snapshot::list(&args),
+        Command::Snapshot(SnapshotCommand::Export(args)) => snapshot::export(&args),
+        Command::Snapshot(SnapshotCommand::Restore(args)) => snapshot::restore(&args),
+        Command::Snapshot(SnapshotCommand::Bundle(args)) => waiting(bundle::run(&args)),
         Command::Keys(command) => keys::run(&command),
         Command::Bench(args) => bench::run(&args),
         Command::Sim(args) => sim::run(&args),

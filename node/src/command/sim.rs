@@ -48,6 +48,7 @@ pub(super) fn run(args: &SimArgs) -> Result<(), NodeError> {
         narrow: Narrow { without: args.without.clone(), chaos_ms: args.chaos_ms },
         shrink_to: (!args.no_shrink && !args.sweep && args.schedule.is_none()).then(|| args.shrink_to.clone()),
         byzantine: args.byzantine.as_deref().map(|budget| budget.parse().expect("the command line knows their names")),
+        members: args.members,
         life: args.long.map(|minutes| Duration::from_secs(60 * minutes)),
         commit: commit(),
         replay,

@@ -1,21 +1,25 @@
 //! `lockstep testnet`
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use lockstep_app::Application;
 use lockstep_genesis::home as files;
 
-use super::{chain_id_of, new_member, now, program, say, shell_word};
+use super::{chain_id_of, new_member, now, program, rules, say, shell_word};
 use crate::cli::TestnetArgs;
 use crate::config::{P2P_PORT, RPC_PORT};
 use crate::error::{Exit, NodeError};
 use crate::homes::{self, Place, node_folder};
 
-pub(super) fn run(args: &TestnetArgs) -> Result<(), NodeError> {
+pub(super) fn run(args: &TestnetArgs, app: Arc<dyn Application>) -> Result<(), NodeError> {
     let places: Vec<Place> = hosts(args)?.into_iter().map(place).collect();
     let members = (0..places.len()).map(|index| new_member(&format!("node{index}"))).collect::<Result<Vec<_>, _>>()?;
     let chain_id = chain_id_of(args.chain_id.as_deref())?;
+    let app_state = args.rules.app_state(rules::NETWORK, &members)?;
     let genesis =
-        files::genesis(chain_id, now()?, super::new_params(), &members, "{}").map_err(|error| NodeError::new(Exit::Usage, error))?;
+        files::genesis(chain_id, now()?, super::new_params(), &members, app_state).map_err(|error| NodeError::new(Exit::Usage, error))?;
+    rules::check_start(app, &genesis)?;
     homes::create(&args.output, &genesis, &members, &places, &[])?;
 
     say(format!("Made the homes of chain {} in {}", genesis.chain_id, args.output.display()));

@@ -153,6 +153,12 @@ impl Driver {
                 self.drop_abandoned(at, started);
                 Input::Submit { request, tx, wait }
             }
+            Mail::Evidence { evidence, reply } => {
+                at.request_count += 1;
+                let request = RequestId(at.request_count);
+                at.requests.insert(request, reply);
+                Input::SubmitEvidence { request, evidence }
+            }
             Mail::Pool { limit, reply } => {
                 let first = self.replica.pool().mempool().iter().take(limit).map(|tx| tx.bytes.clone()).collect();
                 // A reader that went away wants no answer.

@@ -42,8 +42,12 @@ pub(crate) enum Mail {
     Response { id: lockstep_network::RequestId, bytes: Option<bytes::Bytes> },
     /// A client submits; the answer goes to the sender.
     Submit { tx: Arc<[u8]>, wait: lockstep_replica::seam::Wait, reply: oneshot::Sender<Reply> },
+    /// A client brings evidence; the answer goes to the sender.
+    Evidence { evidence: Box<lockstep_types::Evidence>, reply: oneshot::Sender<Reply> },
     /// A reader wants to see the first transactions of the pool, in the order in which they would be proposed.
     Pool { limit: usize, reply: oneshot::Sender<Vec<Arc<[u8]>>> },
+    /// The node will stop: peers are told once more what waits in the pool. Answered when that is with the network.
+    HandOver { reply: oneshot::Sender<()> },
     /// The node stops.
     Stop,
 }

@@ -208,3 +208,133 @@ fn bench_measures_a_network() {
     assert!(ended.code == Some(0) && ended.out.contains("1 validator stopped cleanly"), "{}{}", ended.out, ended.err);
     run(&["bench", "--endpoints", "http://127.0.0.1:1", "--disk", text(folder.path())]).refused(7, &["127.0.0.1:1"]);
 }
+
+#[test]
+fn a_fifth_joins_a_localnet_by_the_lines_that_it_prints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let net = folder.path().join("net");
+    let port = free_ports(5);
+    let url = |index: u16| format!("http://127.0.0.1:{}", port + index);
+    let home = |index: u16| net.join(format!("node{index}"));
+    let network = Running::start(lockstep(&["localnet", "--home", text(&net), "--rpc-port", &port.to_string()]));
+    network.hear("validator join --home");
+    let printed = network.heard();
+    let line = |begins: &str| {
+        let line = printed.lines().find_map(|line| line.strip_prefix(begins)).unwrap_or_else(|| panic!("{begins:?} in {printed}"));
+        line.trim().to_owned()
+    };
+
+    // One command to paste, as a shell takes it. It goes on as the node.
+    let paste = line("one more node:");
+    assert!(paste.contains(" init --from ") && paste.contains(" && "), "{paste}");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec 2>&1; {}", paste.replace("&& ", "&& exec "))]).stdin(Stdio::null());
+    let node = Running::start(shell);
+    let status = wait_until("it follows", || {
+        let status = run(&["status", "--node", &url(4)]).out;
+        status.contains("in step     yes").then_some(status)
+    });
+    assert!(status.contains("with power 0\nsigns       no"), "{status}");
+    // It serves and hands on: what it is given is decided by the others.
+    run(&["tx", "by=the-fifth", "--node", &url(4)]).done();
+
+    let words: Vec<String> = line("let it validate:").split(' ').skip(1).map(str::to_owned).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let out = run(&words).done();
+    assert!(out.contains("validates: power 10 of 50"), "{out}");
+    assert!(run(&words).done().contains("validates already, with power 10"), "asked twice, it says how it is");
+    let list = run(&["validator", "list", "--node", &url(0)]).done();
+    assert!(list.contains("5 validators with power 50") && list.contains("admission is open"), "{list}");
+    let json: serde_json::Value = serde_json::from_str(&run(&["validator", "list", "--json", "--node", &url(4)]).done()).expect("JSON");
+    assert_eq!(json["members"].as_array().map(Vec::len), Some(5));
+
+    // Another node takes the place of the fifth, by a key of its own.
+    let sixth = folder.path().join("sixth");
+    run(&["init", "--from", &url(4), "--home", text(&sixth), "--moniker", "sixth"]).done();
+    let wrong = "ab".repeat(32);
+    run(&["init", "--from", &url(4), "--home", text(&folder.path().join("no")), "--genesis-hash", &wrong]).refused(3, &["is trusted"]);
+    let late = Running::start(lockstep(&["start", "--home", text(&sixth)]));
+    let old_key = home(4).join("config/priv_validator_key.json");
+    let rotate = ["validator", "rotate", "--home", text(&sixth), "--old-key", text(&old_key)];
+    let out = wait_until("it serves", || Some(run(&rotate)).filter(|ended| ended.code != Some(7))).done();
+    assert!(out.contains("validates: power 10 of 50") && out.contains("has no power any more: stop its node"), "{out}");
+
+    let out = run(&["validator", "quit", "--home", text(&sixth)]).done();
+    assert!(out.contains("has no power any more") && out.contains("its node follows the chain"), "{out}");
+    run(&["validator", "quit", "--home", text(&sixth)]).refused(3, &["is no validator"]);
+    run(&["validator", "approve", "53316E6A54A3B1CF51ED709F96674246683692DC", "--home", text(&home(0))])
+        .refused(2, &["lockstep validator list"]);
+    let stranger = new_home(folder.path(), "stranger");
+    run(&["validator", "join", "--home", text(&stranger), "--node", &url(0)]).refused(3, &["serves chain", "--node"]);
+    run(&["validator", "join", "--home", text(&stranger), "--node", "http://127.0.0.1:1"]).refused(7, &["start it: lockstep start"]);
+
+    for node in [node, late] {
+        node.signal(Signal::TERM);
+        let ended = node.wait();
+        assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
+    }
+    network.signal(Signal::INT);
+    assert_eq!(network.wait().code, Some(0));
+    // It is one of the folder's network from then on.
+    let out = run(&["localnet", "--home", text(&net), "--for", "1s"]).done();
+    assert!(out.contains("5 validators stopped cleanly") || out.contains("5 validators in"), "{out}");
+    run(&["localnet", "--home", text(&net), "--admission", "vote"]).refused(3, &["--admission is given", "has its genesis"]);
+}
+
+#[test]
+fn validators_admit_by_vote_where_nothing_else_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = free_ports(3);
+    let url = |index: u16| format!("http://127.0.0.1:{}", port + index);
+    let first = new_home(folder.path(), "first");
+    let settings = [format!("rpc.laddr=127.0.0.1:{port}"), format!("p2p.laddr=127.0.0.1:{}", port + 100)];
+    let one = Running::start(lockstep(&["start", "--home", text(&first), "--set", &settings[0], "--set", &settings[1]]));
+    wait_until("it serves", || (run(&["status", "--node", &url(0)]).code == Some(0)).then_some(()));
+    let second = folder.path().join("second");
+    run(&["init", "--from", &url(0), "--home", text(&second)]).done();
+    let two = Running::start(lockstep(&["start", "--home", text(&second)]));
+    let join = ["validator", "join", "--home", text(&second)];
+    let asked = wait_until("it serves", || Some(run(&[&join[..], &["--no-wait"]].concat())).filter(|ended| ended.code != Some(7))).done();
+    assert!(asked.contains("observer: 0 of 10 of the power approve"), "{asked}");
+    let list = run(&["validator", "list", "--node", &url(0)]).done();
+    assert!(list.contains("admission by vote") && list.contains("observer"), "{list}");
+    let key = run(&["keys", "show", "--home", text(&second)]).done();
+    let address = key.lines().find_map(|line| line.strip_prefix("validator address")).expect("an address").trim().to_owned();
+    // Who is no validator may not approve; who is, admits.
+    run(&["validator", "approve", &address, "--home", text(&second)]).refused(8, &["is no validator, and validators admit"]);
+    let waits = Running::start(lockstep(&join));
+    waits.hear("of the power approve, more than two thirds are needed. Each approves with:");
+    let out = run(&["validator", "approve", &address, "--home", text(&first), "--node", &url(0)]).done();
+    assert!(out.contains("admitted"), "{out}");
+    let ended = waits.wait();
+    assert!(ended.code == Some(0) && ended.out.contains("validates: power 10 of 20"), "{}{}", ended.out, ended.err);
+    for node in [one, two] {
+        node.signal(Signal::TERM);
+        assert_eq!(node.wait().code, Some(0));
+    }
+}
+
+#[test]
+fn a_chain_of_the_token_starts_with_the_validators_accounts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path().join("bank");
+    run(&["init", "--home", text(&home), "--app", "token", "--admission", "authority"]).refused(2, &["app_state.membership.authority"]);
+    run(&["init", "--home", text(&home), "--live-window", "1001"]).refused(2, &["live_window", "1 to 1000"]);
+    assert!(!home.exists(), "nothing was made");
+    run(&["init", "--home", text(&home), "--app", "token"]).done();
+    let port = free_ports(1);
+    let (rpc, p2p) = (format!("rpc.laddr=127.0.0.1:{port}"), format!("p2p.laddr=127.0.0.1:{}", port + 100));
+    let node = Running::start(lockstep(&["start", "--home", text(&home), "--set", &rpc, "--set", &p2p]));
+    let url = format!("http://127.0.0.1:{port}");
+    wait_until("it serves", || (run(&["status", "--node", &url]).code == Some(0)).then_some(()));
+    run(&["tx", "no=transfer", "--node", &url]).refused(8, &["code 1"]);
+    let file = fs::read(home.join("config/priv_validator_key.json")).expect("a key");
+    let key: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
+    // `token/` and the address.
+    let hex = format!("746f6b656e2f{}", key["address"].as_str().expect("an address"));
+    let out = run(&["query", &hex, "--hex", "--prefix", "", "--node", &url, "--home", text(&home)]).done();
+    // Balance and nonce, 64 bits each, little-endian.
+    assert!(out.starts_with("0x00ca9a3b000000000000000000000000\nVERIFIED"), "{out}");
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait().code, Some(0));
+}

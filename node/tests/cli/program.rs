@@ -138,6 +138,11 @@ impl Running {
         wait_until(says, || self.out.so_far().contains(says).then_some(()));
     }
 
+    /// What it has written to stdout so far.
+    pub(crate) fn heard(&self) -> String {
+        self.out.so_far()
+    }
+
     /// Waits until it ends by itself.
     #[track_caller]
     pub(crate) fn wait(mut self) -> Ended {

@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use lockstep_app::CheckKind;
-use lockstep_replica::check::{build, check_with};
 use lockstep_replica::seam::{Lane, Mono, ReadQuestion, Reply, Report, Write};
 use lockstep_replica::serving::POINTS_FLOOD;
 use lockstep_replica::wire::Message;
@@ -55,6 +54,7 @@ impl World {
             if block.outcome.height.get() > self.checks.told(node) {
                 let committed = self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome);
                 committed.or_else(|broken| self.forked(broken, block.outcome.height.get()))?;
+                self.powers_change();
                 self.votes.decided(node, &block.commit)?;
                 self.remember(&block.block);
             }
@@ -229,9 +229,11 @@ impl World {
             }
             Effect::Build { .. }
             | Effect::Check { .. }
+            | Effect::Judge { .. }
             | Effect::Execute { .. }
             | Effect::CheckTxs { .. }
             | Effect::Flush { .. }
+            | Effect::Stage { .. }
             | Effect::Read { .. } => {
                 let delay = self.job_delay(node);
                 self.after(delay, What::Job { node, life, effect: Box::new(effect) });
@@ -285,6 +287,8 @@ impl World {
                 }
             }
             Effect::Report { report, .. } => self.report(node, &report)?,
+            // Nobody here trusts a header by name, and no log is pruned.
+            Effect::Reopen { .. } => return violation("I18", format!("node {node} opens its home again")),
             Effect::Halt { reason } => {
                 // A cabal may bring two chains upon a node, and it must not go on with either.
                 self.liars.tally.halts += u64::from(self.is_over());
@@ -340,7 +344,9 @@ impl World {
                 self.tell(Some(node), Told::Commit, || format!("commits {} {block_id}", block.header.height));
                 let committed = self.checks.committed(node, *block_id, block, commit.get(), outcome);
                 committed.or_else(|broken| self.forked(broken, block.header.height.get()))?;
+                self.powers_change();
                 self.votes.decided(node, commit.get())?;
+                self.accuses(block)?;
                 self.remember(block);
                 self.order_3(node, block.header.height.get(), "readers")?;
                 let precision = i128::try_from(self.plan.params().synchrony.precision.duration().as_nanos()).expect("milliseconds");
@@ -356,7 +362,7 @@ impl World {
                 let running = self.machines[node].running.as_ref().expect("it reports");
                 let address = running.replica.chain().validators.get(first.validator).map(|validator| validator.address);
                 let accused =
-                    (0..self.plan.powers.len()).find(|i| self.machines[*i].key.as_ref().map(|key| key.public_key().address()) == address);
+                    (0..self.machines.len()).find(|i| self.machines[*i].key.as_ref().map(|key| key.public_key().address()) == address);
                 match accused {
                     Some(accused) if self.is_honest(accused) => {
                         violation("I9", format!("node {accused} is honest and accused by node {node}"))
@@ -364,6 +370,9 @@ impl World {
                     Some(accused) => {
                         self.checks.accused.insert(accused);
                         self.liars.tally.accused += 1;
+                        if self.is_honest(node) {
+                            self.sees_lie(node, accused);
+                        }
                         Ok(())
                     }
                     None => violation("I9", "somebody unknown is accused".into()),
@@ -403,8 +412,15 @@ impl World {
         };
         let Some(running) = self.machines[node].running.as_ref() else { return Ok(()) };
         let chain = running.replica.chain();
-        // No transaction changes the validators here, so one set is as good as another.
-        let address = |vote: &Vote| chain.validators.get(vote.validator).map(|validator| validator.address);
+        // A set of long ago is not kept here: votes of one are judged where they are cast.
+        let set = |height: u64| match height.checked_sub(chain.height.get()) {
+            Some(0) => Some(&chain.last_validators),
+            Some(1) => Some(&chain.validators),
+            Some(2) => Some(&chain.next_validators),
+            _ if self.plan.members.is_none() => Some(&chain.validators),
+            _ => None,
+        };
+        let address = |vote: &Vote| set(vote.height.get())?.get(vote.validator).map(|validator| validator.address);
         self.votes.sent(node, &message, address)
     }
 
@@ -432,26 +448,37 @@ impl World {
     /// Does what a thread beside the replica does, and hands the answer over.
     pub(super) fn job(&mut self, node: usize, life: u64, effect: Effect) -> Outcome {
         let machine = &mut self.machines[node];
-        let disk = machine.disk.clone();
+        let (disk, flushed) = (machine.disk.clone(), machine.flushed);
         let Some(running) = machine.running.as_mut().filter(|_| machine.life == life) else { return Ok(()) };
         let executor = &mut running.executor;
         let input = match effect {
             Effect::Build { job, build: request } => {
-                let built = build(executor.host(), executor.state(), &request);
+                let built = executor.build(&request, &mut |checks| self.crypto.verify(checks));
                 if let Some(what) = running.repeats(&built.block, &request.chain) {
                     return violation("I3", format!("node {node} builds {what}"));
                 }
                 Input::Built { job, built: Box::new(built) }
             }
             Effect::Check { job, check } => {
-                let verdict = check_with(executor.host(), executor.state(), &check, &mut |checks| self.crypto.verify(checks));
+                let verdict = executor.check(&check, &mut |checks| self.crypto.verify(checks));
                 Input::Checked { job, verdict }
+            }
+            Effect::Judge { job, mut evidence, chain, complete } => {
+                let verdict = executor.judge(&mut evidence, &chain, complete, &mut |checks| self.crypto.verify(checks));
+                Input::Judged { job, evidence, verdict }
             }
             Effect::Execute { job, execute } => {
                 let outcome = executor.execute(&execute);
                 if let Ok(outcome) = &outcome {
                     running.included(&execute.block, outcome);
                     running.executed.push_back(running.executor.state().clone());
+                }
+                if outcome.as_ref().is_ok_and(|outcome| outcome.checkpoint) {
+                    match running.keep(self.genesis.hash(), flushed) {
+                        Ok(None) => {}
+                        Ok(Some(wrong)) => return violation("I16", format!("node {node} {wrong}")),
+                        Err(reason) => return self.disk_failed(node, reason),
+                    }
                 }
                 Input::Executed { job, outcome: outcome.map(Box::new).map_err(|error| error.to_string()) }
             }

@@ -39,10 +39,12 @@ pub(super) enum Cause {
     Troubles,
     /// Losses of what no copy gives back.
     Losses,
+    /// Validators who come and go.
+    Members,
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Resets,
         Self::Partitions,
         Self::Crashes,
@@ -59,6 +61,7 @@ impl Cause {
         Self::Heal,
         Self::Troubles,
         Self::Losses,
+        Self::Members,
     ];
 
     /// The label of its stream.
@@ -80,6 +83,7 @@ impl Cause {
             Self::Heal => "heal",
             Self::Troubles => "disk troubles",
             Self::Losses => "losses",
+            Self::Members => "requests of members",
         }
     }
 }
@@ -122,6 +126,7 @@ impl World {
             (Cause::Hunts, plan.hunts, (50, 2_000)),
             (Cause::Troubles, plan.disk_troubles, (50, 1_500)),
             (Cause::Losses, plan.losses, (300, 3_000)),
+            (Cause::Members, plan.members.is_some(), (50, 600)),
             (Cause::Clogs, plan.clogs, (50, 2_000)),
             (Cause::Eclipses, plan.eclipses, (50, 3_000)),
             (Cause::Churn, plan.churn && plan.followers > 0, (100, 3_000)),
@@ -224,6 +229,10 @@ impl World {
                 let most = self.plan.honest_offset();
                 let offsets_ns = core.iter().map(|_| i64::try_from(dice.below(most + 1)).expect("offsets are small")).collect();
                 Drawn { faults: vec![(0, Fault::Heal { core, offsets_ns, seed: dice.bits() })], again: None }
+            }
+            Cause::Members => {
+                let faults = self.draw_asks(dice).into_iter().map(|(delay, node, ask)| (delay, Fault::Ask { node, ask })).collect();
+                Drawn { faults, again: Some(dice.between(20 * MS, 500 * MS)) }
             }
             Cause::Rots | Cause::StartStops => Drawn::default(),
         }
@@ -351,6 +360,7 @@ impl World {
                 self.cover(Kind::Reset, b);
                 self.disconnect(a, b)?;
             }
+            Fault::Ask { node, ask } if node < n => return self.ask_chain(node, &ask),
             Fault::Heal { core, offsets_ns, seed } => self.heal(core.into_iter().zip(offsets_ns).collect(), seed)?,
             // Of a node that this network does not have.
             _ => return Ok(false),
@@ -463,8 +473,9 @@ impl World {
         let is_there = highest.consensus().height() == highest.height();
         let round = if is_there { highest.consensus().round() } else { Round::ZERO };
         let round = if dice.chance(500) { round } else { round.next() };
-        let place = highest.chain().validators.proposer(round);
-        self.indices.iter().position(|index| *index == place)
+        let validators = &highest.chain().validators;
+        let address = validators.get(validators.proposer(round)).map(|validator| validator.address);
+        self.machines.iter().position(|machine| machine.key.as_ref().map(|key| key.public_key().address()) == address)
     }
 
     /// A process ends in good order, and begins again, perhaps elsewhere.
@@ -607,7 +618,7 @@ impl World {
 
     fn choose_core(&self, dice: &mut Stream) -> BTreeSet<usize> {
         let is_able = |node: &usize| self.is_honest(*node) && !self.machines[*node].ailing.is_for_good;
-        let honest: Vec<usize> = (0..self.plan.powers.len()).filter(is_able).collect();
+        let honest: Vec<usize> = (0..self.plan.validators_max()).filter(is_able).collect();
         if !self.plan.leave_rest_broken {
             return honest.into_iter().collect();
         }

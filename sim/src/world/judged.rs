@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_app::Query;
+use lockstep_app::node_tx::is_node_tx;
 use lockstep_replica::seam::Reply;
 use lockstep_replica::wire::Message;
 use lockstep_types::crypto::SignatureCheck;
 use lockstep_types::{Address, Block, BlockId, PublicKey, Signature, Vote, VoteType};
 
 use super::{Outcome, What, World, violation};
+use crate::members::HostModel;
 use crate::naive::{AppModel, Beginning, Judge, Kept, KvModel, Model, Time, Wrong, read_log, signature_holds};
 use crate::node::LOG;
 use crate::plan::MS;
@@ -51,7 +53,7 @@ impl World {
         if !self.subject.is_kv {
             return;
         }
-        for tx in &block.txs {
+        for tx in block.txs.iter().filter(|tx| !is_node_tx(&tx.0)) {
             if let Some(at) = tx.0.iter().position(|byte| matches!(byte, b'=' | b':')) {
                 self.history.wrote(height, &tx.0[..at], &tx.0[at + 1..]);
             }
@@ -95,7 +97,14 @@ impl World {
             validators: self.genesis.validators.iter().map(|one| (one.public_key.0, one.power.get())).collect(),
             max_bytes: self.genesis.consensus_params.block.max_bytes,
             max_gas: self.genesis.consensus_params.block.max_gas,
+            evidence: crate::naive::evidence_params(&self.genesis),
         };
+        if self.plan.members.is_some() {
+            return match HostModel::new(self.subject.fresh(), &self.genesis) {
+                Ok(model) => self.judge_with(&beginning, model),
+                Err(what) => violation("I3", what),
+            };
+        }
         if self.subject.is_kv {
             let model = KvModel::new(&beginning.validators);
             return self.judge_with(&beginning, model);

@@ -5,5 +5,7 @@ mod flood;
 mod freeze;
 mod hostile;
 mod kill;
+mod members;
 mod proxy;
+mod state_sync;
 mod stop;

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use lockstep_app::Application;
 use lockstep_genesis::home as files;
 use lockstep_types::params::Millis;
 
-use super::{chain_id_of, new_member, now, program, random, runtime, shell_word};
+use super::{chain_id_of, new_member, now, program, random, rules, runtime, shell_word};
 use crate::cli::{LocalnetArgs, Via};
 use crate::config::{Config, RPC_PORT, show_duration};
 use crate::error::{Exit, NodeError};
@@ -55,10 +56,14 @@ impl Node {
     }
 }
 
-pub(super) fn run(args: &LocalnetArgs) -> Result<(), NodeError> {
+pub(super) fn run(args: &LocalnetArgs, app: Arc<dyn Application>) -> Result<(), NodeError> {
     let mut stop = StopSignal::on_signals().map_err(|error| NodeError::new(Exit::Failed, format!("signals cannot be handled: {error}")))?;
     if !is_network(&args.home) {
-        create(args)?;
+        create(args, app)?;
+    } else if let Some(flag) = args.rules.first_given() {
+        return Err(NodeError::new(Exit::Refused, format!("{flag} is given, and the network in {} has its genesis", args.home.display()))
+            .means("what a chain runs and who may validate stands in its genesis, for as long as it exists")
+            .next(format!("leave {flag} out to go on with this network, or give another --home for a new one")));
     }
     let nodes = open(args)?;
     // One localnet per folder. The lock of a home serves for the folder of homes, too.
@@ -73,12 +78,18 @@ pub(super) fn run(args: &LocalnetArgs) -> Result<(), NodeError> {
     }
     let _held = root.hold()?;
     check_free(&nodes)?;
-    let chain = nodes[0].home.read_genesis()?.chain_id.to_string();
+    let genesis = nodes[0].home.read_genesis()?;
+    let chain = genesis.chain_id.to_string();
+    let is_token = rules::runs_token(&genesis);
+    if is_token && args.load.is_some() {
+        return Err(NodeError::new(Exit::Usage, "--load sends key=value, and this network runs the token")
+            .next("leave --load out, or make a network with --app kv"));
+    }
 
     let mut screen = Screen::new();
     screen.line(&format!("chain {chain}: {} in {}", validators::number(nodes.len()), args.home.display()));
     let mut validators = Validators::start(&nodes)?;
-    let mut network = Network { args, nodes: &nodes, chain, screen };
+    let mut network = Network { args, nodes: &nodes, chain, is_token, screen };
     let ran = runtime()?.block_on(network.run(&mut validators, &mut stop));
     network.screen.clear();
     let unclean = validators.stop(&mut |line| network.screen.line(line));
@@ -100,7 +111,7 @@ fn is_network(root: &Path) -> bool {
     node_folder(root, 0).join(crate::home::CONFIG_PATH).is_file()
 }
 
-fn create(args: &LocalnetArgs) -> Result<(), NodeError> {
+fn create(args: &LocalnetArgs, app: Arc<dyn Application>) -> Result<(), NodeError> {
     let count = args.validators.unwrap_or(VALIDATORS_DEFAULT);
     let rpc_port = args.rpc_port.unwrap_or(RPC_PORT);
     let p2p_port = args.p2p_port.map_or_else(|| rpc_port.checked_add(VALIDATORS_MAX), Some);
@@ -130,8 +141,10 @@ fn create(args: &LocalnetArgs) -> Result<(), NodeError> {
     let mut params = super::new_params();
     params.pace.min_block_interval = Millis(0);
     params.evidence.max_age_duration_ns = TRUSTED_NS;
-    let genesis = files::genesis(chain_id_of(args.chain_id.as_deref())?, now()?, params, &members, "{}")
+    let app_state = args.rules.app_state(rules::LOCALNET, &members)?;
+    let genesis = files::genesis(chain_id_of(args.chain_id.as_deref())?, now()?, params, &members, app_state)
         .map_err(|error| NodeError::new(Exit::Usage, error))?;
+    rules::check_start(app, &genesis)?;
     if let Some(parent) = args.home.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         make_folder(parent)?;
     }
@@ -201,6 +214,8 @@ struct Network<'a> {
     args: &'a LocalnetArgs,
     nodes: &'a [Node],
     chain: String,
+    /// Its transactions are signed transfers: lines with `key=value` would be refused.
+    is_token: bool,
     screen: Screen,
 }
 
@@ -287,9 +302,17 @@ impl Network<'_> {
         let program = shell_word(program());
         let (writer, reader) = (&self.nodes[0], &self.nodes[1 % self.nodes.len()]);
         self.screen.line(&format!("all up; clients are served at {} and following", writer.url()));
-        self.screen.line(&format!("send a transaction:       {program} tx hello=world --node {}", writer.url()));
-        let home = shell_word(reader.home.root().display());
-        self.screen.line(&format!("read it, proof verified:  {program} query hello --node {} --home {home}", reader.url()));
+        if !self.is_token {
+            self.screen.line(&format!("send a transaction:       {program} tx hello=world --node {}", writer.url()));
+            let home = shell_word(reader.home.root().display());
+            self.screen.line(&format!("read it, proof verified:  {program} query hello --node {} --home {home}", reader.url()));
+        }
+        let next = shell_word(node_folder(&self.args.home, self.nodes.len()).display());
+        self.screen.line(&format!(
+            "one more node:            {program} init --from {} --home {next} && {program} start --home {next}",
+            writer.url()
+        ));
+        self.screen.line(&format!("let it validate:          {program} validator join --home {next}"));
     }
 
     fn report(&mut self, event: &Event) {

@@ -1,0 +1,100 @@
+//! `lockstep validator quit` and `approve`.
+
+use lockstep_app::membership::{Approve, NodeTx, Quit, RecentBlock};
+use lockstep_types::{Address, Power, Signature};
+use tokio::time::sleep;
+
+use super::members::find_key;
+use super::{LOOK, Seat, Told, power_of};
+use crate::cli::{ApproveArgs, QuitArgs};
+use crate::command::say;
+use crate::error::{Exit, NodeError};
+
+const NOTHING: Signature = Signature([0; 64]);
+
+pub(super) async fn quit(args: &QuitArgs) -> Result<(), NodeError> {
+    let seat = Seat::open(&args.seat)?;
+    let mut told = Told::default();
+    seat.catch_up(&mut told).await?;
+    let members = seat.members().await?;
+    let public_key = match &args.who {
+        Some(who) => find_key(&members, who)?,
+        None => seat.key.public_key(),
+    };
+    let address = public_key.address();
+    if members.get(&address).is_none() {
+        return Err(NodeError::new(Exit::Refused, format!("{address} is no validator and does not ask to be one"))
+            .next("lockstep validator list shows who is"));
+    }
+    let key = seat.signer(args.signer.as_deref())?;
+    let make =
+        |recent: RecentBlock| seat.sign(NodeTx::Quit(Quit { public_key, signer: key.public_key(), recent, signature: NOTHING }), &key);
+    let leaves_already = members.waiting.iter().any(|waiting| waiting.power == 0 && waiting.address == address.to_string());
+    if leaves_already {
+        say(format!("{address} is leaving already"));
+    } else {
+        let (height, log) = seat.request(&mut told, make).await?;
+        told.progress(format!("in block {height}: {log}"));
+    }
+    // Of several keys of an authority, only the last one effects it: nothing is waited for before.
+    if seat.no_wait || !leaves(&seat, &address).await? {
+        return Ok(());
+    }
+    wait_until_gone(&seat, &address, &mut told).await
+}
+
+/// Whether it has lost its power, or stands in the line of those who do.
+async fn leaves(seat: &Seat, address: &Address) -> Result<bool, NodeError> {
+    let members = seat.members().await?;
+    Ok(members.place_in_line(address).is_some() || members.get(address).is_none_or(|member| member.power == 0))
+}
+
+async fn wait_until_gone(seat: &Seat, address: &Address, told: &mut Told) -> Result<(), NodeError> {
+    let is_own = *address == seat.key.public_key().address();
+    loop {
+        let members = seat.members().await?;
+        let status = seat.status().await?;
+        let power = members.get(address).map_or(0, |member| member.power);
+        if power == 0 && (!is_own || status.validator_info.voting_power == Power::ZERO) {
+            say(format!("{address} has no power any more, from height {} on", status.sync_info.latest_block_height.next()));
+            if is_own {
+                say("its node follows the chain from now on; stopped, it first hands over the transactions that wait with it");
+            }
+            return Ok(());
+        }
+        told.progress(match members.place_in_line(address) {
+            Some(place) => format!("it signs until its power may move; place {place} of the line: {}", members.about_moving()),
+            None => "granted: it signs two more heights".to_owned(),
+        });
+        sleep(LOOK).await;
+    }
+}
+
+pub(super) async fn approve(args: &ApproveArgs) -> Result<(), NodeError> {
+    let seat = Seat::open(&args.seat)?;
+    let mut told = Told::default();
+    seat.catch_up(&mut told).await?;
+    let members = seat.members().await?;
+    let public_key = find_key(&members, &args.who)?;
+    let asked = members.get(&public_key.address());
+    let power = match (args.power, asked) {
+        (Some(power), _) => power,
+        (None, Some(member)) => member.asks_for,
+        (None, None) => {
+            return Err(NodeError::new(
+                Exit::Usage,
+                format!("{} has not asked to join, so it is not known which power it wants", args.who),
+            )
+            .means("an approval names key and power, so that neither can be changed afterwards")
+            .next("say how much: --power 10"));
+        }
+    };
+    let power = power_of(power)?;
+    let key = seat.signer(args.signer.as_deref())?;
+    let make = |recent: RecentBlock| {
+        seat.sign(NodeTx::Approve(Approve { public_key, power, signer: key.public_key(), recent, signature: NOTHING }), &key)
+    };
+    let (height, log) = seat.request(&mut told, make).await?;
+    say(format!("in block {height}: {} with power {power}: {log}", public_key.address()));
+    Ok(())
+}

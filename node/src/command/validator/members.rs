@@ -1,0 +1,234 @@
+//! What a node says of the members: `abci_query` with the path `/membership`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lockstep_app::membership::{MEMBERSHIP_PATH, RecentBlock};
+use lockstep_rpc::Client;
+use lockstep_rpc::client::ClientError;
+use lockstep_types::{Address, Hash, Height, PublicKey};
+use serde::Deserialize;
+
+use super::super::{client_error, say};
+use crate::cli::ListArgs;
+use crate::error::{Exit, NodeError};
+
+/// The members of a chain and its rules, after a height.
+#[derive(Debug, Deserialize)]
+pub(super) struct Members {
+    pub(super) height: u64,
+    pub(super) view: u64,
+    pub(super) admission: String,
+    pub(super) authority: Authority,
+    pub(super) live_window: u64,
+    pub(super) power_window: u64,
+    pub(super) absence_window: u64,
+    pub(super) power_moved_in_window: u64,
+    pub(super) members: Vec<Member>,
+    pub(super) waiting: Vec<Waiting>,
+    recent: Recent,
+    pub(super) genesis_hash: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Authority {
+    pub(super) keys: Vec<String>,
+    pub(super) threshold: u32,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Member {
+    pub(super) address: String,
+    public_key: String,
+    /// Of the newest set, which acts two heights after it was made.
+    pub(super) power: u64,
+    pub(super) asks_for: u64,
+    pub(super) status: String,
+    pub(super) since: u64,
+    pub(super) proven: u64,
+    pub(super) moniker: String,
+    pub(super) approvals: Vec<String>,
+    last_signed: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Waiting {
+    pub(super) address: String,
+    pub(super) power: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Recent {
+    height: u64,
+    hash: Option<String>,
+}
+
+impl Members {
+    /// Asks a node. The inner error is the client's, of which the caller knows what to say.
+    pub(super) async fn ask(client: &Client) -> Result<Self, Result<NodeError, ClientError>> {
+        let answer = client.abci_query(MEMBERSHIP_PATH, &[], Height::ZERO, false).await.map_err(Err)?;
+        if answer.code != 0 {
+            return Err(Ok(NodeError::new(Exit::Failed, format!("{}: {}", client.endpoint(), answer.log))
+                .means("its validators are those of genesis, or what its application makes of them")
+                .next("a new chain has membership: lockstep init, testnet and localnet write it into genesis")));
+        }
+        let text = answer.value.map(|value| value.0).unwrap_or_default();
+        serde_json::from_slice(&text).map_err(|error| {
+            Ok(NodeError::new(Exit::Failed, format!("{} answers in another form than this program reads: {error}", client.endpoint()))
+                .next("use the program that the node runs"))
+        })
+    }
+
+    /// The newest block, to be named in a request.
+    pub(super) fn recent(&self) -> Option<RecentBlock> {
+        Some(RecentBlock { height: Height::new(self.recent.height)?, hash: Hash(bytes(self.recent.hash.as_ref()?)?) })
+    }
+
+    /// The one with this address.
+    pub(super) fn get(&self, address: &Address) -> Option<&Member> {
+        let address = address.to_string();
+        self.members.iter().find(|member| member.address == address)
+    }
+
+    /// Power of all.
+    pub(super) fn total(&self) -> u64 {
+        self.members.iter().map(|member| member.power).fold(0, u64::saturating_add)
+    }
+
+    /// The least power that a validator has.
+    pub(super) fn least_power(&self) -> Option<u64> {
+        self.members.iter().map(|member| member.power).filter(|power| *power > 0).min()
+    }
+
+    /// Where an address stands in the line of those who wait for power to move, from one.
+    pub(super) fn place_in_line(&self, address: &Address) -> Option<usize> {
+        let address = address.to_string();
+        self.waiting.iter().position(|waiting| waiting.address == address).map(|place| place + 1)
+    }
+
+    /// What lets power move, in words that do not change with every block.
+    pub(super) fn about_moving(&self) -> String {
+        format!("in any {} heights at most a third of the power moves, or one validator", self.power_window)
+    }
+
+    /// What a member lacks to be admitted, in words; none when it lacks no approval.
+    pub(super) fn missing(&self, member: &Member) -> Option<String> {
+        match self.admission.as_str() {
+            "vote" => {
+                let approves = |other: &&Member| member.approvals.contains(&other.address);
+                let given = self.members.iter().filter(approves).map(|other| other.power).fold(0, u64::saturating_add);
+                let total = self.total();
+                (u128::from(given) * 3 <= u128::from(total) * 2)
+                    .then(|| format!("{given} of {total} of the power approve, more than two thirds are needed"))
+            }
+            "authority" => {
+                let address = |key: &String| Some(PublicKey(bytes(key)?).address().to_string());
+                let keys: Vec<String> = self.authority.keys.iter().filter_map(address).collect();
+                let given = member.approvals.iter().filter(|key| keys.contains(key)).count();
+                let wanted = self.authority.threshold;
+                (given < wanted as usize).then(|| format!("{given} of {wanted} keys of the authority approve"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Member {
+    pub(super) fn key(&self) -> Option<PublicKey> {
+        bytes(&self.public_key).map(PublicKey)
+    }
+}
+
+/// Hex digits of a fixed length.
+fn bytes<const N: usize>(text: &String) -> Option<[u8; N]> {
+    hex::decode(text).ok()?.try_into().ok()
+}
+
+/// A key in base64, or the address of somebody whom the chain knows.
+pub(super) fn find_key(members: &Members, who: &str) -> Result<PublicKey, NodeError> {
+    if let Some(key) = STANDARD.decode(who).ok().and_then(|bytes| bytes.try_into().ok()).map(PublicKey) {
+        return Ok(key);
+    }
+    let unknown = || {
+        NodeError::new(
+            Exit::Usage,
+            format!("{who:?} is neither the address of somebody who is known to the chain nor a public key in base64"),
+        )
+        .next("lockstep validator list shows who asks, by address; a key is shown by lockstep keys show in its home")
+    };
+    let address: Address = who.parse().map_err(|_| unknown())?;
+    members.get(&address).and_then(Member::key).ok_or_else(unknown)
+}
+
+pub(super) async fn list(args: &ListArgs) -> Result<(), NodeError> {
+    let client = Client::new(args.nodes.urls.iter().cloned()).map_err(|error| client_error(&error))?;
+    if args.json {
+        let answer = client.abci_query(MEMBERSHIP_PATH, &[], Height::ZERO, false).await.map_err(|error| client_error(&error))?;
+        if answer.code == 0 {
+            say(String::from_utf8_lossy(&answer.value.map(|value| value.0).unwrap_or_default()));
+            return Ok(());
+        }
+    }
+    let members = Members::ask(&client).await.map_err(|error| error.unwrap_or_else(|error| client_error(&error)))?;
+    tell(&members);
+    Ok(())
+}
+
+fn tell(members: &Members) {
+    let validators = members.members.iter().filter(|member| member.power > 0).count();
+    say(format!("after height {}: view {}, {validators} validators with power {}", members.height, members.view, members.total()));
+    say(match members.admission.as_str() {
+        "vote" => "admission by vote: validators with more than two thirds of the power approve".to_owned(),
+        "authority" => format!("admission by authority: {} of {} keys approve", members.authority.threshold, members.authority.keys.len()),
+        _ => "admission is open: nobody has to approve".to_owned(),
+    });
+    say(format!(
+        "live within {} heights, absent after {}; power moves by a third within {} ({} moved lately)",
+        members.live_window, members.absence_window, members.power_window, members.power_moved_in_window
+    ));
+    say(format!("{:<40}  {:>8}  {:<10}  {:>9}  {:>11}  NAME", "ADDRESS", "POWER", "STATUS", "SINCE", "LAST SIGNED"));
+    for member in &members.members {
+        let power = if member.power > 0 { member.power.to_string() } else { format!("({})", member.asks_for) };
+        let signed = member.last_signed.map_or_else(|| "-".to_owned(), |height| height.to_string());
+        let name: String = member.moniker.chars().filter(|letter| !letter.is_control()).collect();
+        say(format!("{:<40}  {power:>8}  {:<10}  {:>9}  {signed:>11}  {name}", member.address, member.status, member.since));
+        if member.power == 0
+            && let Some(missing) = members.missing(member)
+        {
+            say(format!("    {missing}"));
+        }
+    }
+    for (place, waiting) in members.waiting.iter().enumerate() {
+        let what = if waiting.power == 0 { "leaves".to_owned() } else { format!("gets power {}", waiting.power) };
+        say(format!("in line {}: {} {what} when power may move", place + 1, waiting.address));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Members;
+
+    fn answer(admission: &str, approvals: &str) -> Members {
+        let member = |address: &str, power: u64, approvals: &str| {
+            format!(
+                r#"{{"address":"{address}","public_key":"","power":{power},"asks_for":10,"status":"s","since":1,"proven":1,
+                    "replaces":null,"moniker":"","addresses":[],"approvals":[{approvals}],"last_signed":null}}"#
+            )
+        };
+        let members = [member("A", 10, ""), member("B", 10, ""), member("C", 10, ""), member("D", 0, approvals)].join(",");
+        serde_json::from_str(&format!(
+            r#"{{"height":5,"view":1,"admission":"{admission}","authority":{{"keys":[],"threshold":1}},"live_window":10,"power_window":10,
+                "absence_window":0,"checkpoint_interval":0,"checkpoint_spacing":1,"last_checkpoint":0,"power_moved_in_window":0,
+                "members":[{members}],"waiting":[],"recent":{{"height":5,"hash":null}},"genesis_hash":"00"}}"#
+        ))
+        .expect("the form of the answer")
+    }
+
+    #[test]
+    fn two_thirds_are_not_enough_approval() {
+        let missing = |members: &Members| members.missing(&members.members[3]);
+        assert!(missing(&answer("vote", r#""A","B""#)).expect("20 of 30").starts_with("20 of 30"));
+        assert_eq!(missing(&answer("vote", r#""A","B","C""#)), None);
+        assert!(missing(&answer("authority", r#""A""#)).is_some(), "a validator is no authority");
+        assert_eq!(missing(&answer("open", "")), None);
+    }
+}

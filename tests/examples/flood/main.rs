@@ -77,6 +77,8 @@ struct Sent {
     connections: AtomicU64,
     peers: AtomicU64,
     bytes: AtomicU64,
+    /// Bytes that the node said by gossipsub: nobody is to make it say more than it was told.
+    gossiped: AtomicU64,
     last: Mutex<String>,
 }
 
@@ -165,7 +167,9 @@ impl Flooder {
                 drain(heard);
                 drain(unread);
                 let mut gossip = peer.open(GOSSIP).await?;
-                self.gossip(&mut gossip, &mut votes).await
+                let ended = self.gossip(&mut gossip, &mut votes).await;
+                self.sent().gossiped.fetch_add(peer.gossiped(), Ordering::Relaxed);
+                ended
             }
             Kind::Ask => {
                 drain(heard);
@@ -339,7 +343,8 @@ fn main() {
         let sent = &world.sent[&kind];
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let last = sent.last.lock().unwrap_or_else(PoisonError::into_inner);
-        println!("{name}: {} tries, {} peers, {} MB; {last}", read(&sent.connections), read(&sent.peers), read(&sent.bytes) / 1_000_000);
+        let (tries, peers, bytes, gossiped) = (read(&sent.connections), read(&sent.peers), read(&sent.bytes), read(&sent.gossiped));
+        println!("{name}: {tries} tries, {peers} peers, {bytes} bytes, {gossiped} gossiped back; {last}");
     }
     runtime.shutdown_background();
 }

@@ -215,7 +215,6 @@ impl HandPeer {
     }
 
     /// Bytes that the node said by gossipsub so far.
-    #[allow(dead_code, reason = "the program does not ask")]
     pub(crate) fn gossiped(&self) -> u64 {
         self.gossiped.load(Ordering::Relaxed)
     }

@@ -12,6 +12,7 @@ mod allocation;
 mod certificates;
 mod clients;
 mod corpus;
+mod evidence;
 mod files;
 mod peers;
 mod replica;
@@ -24,10 +25,6 @@ mod table;
 #[allow(unreachable_pub, reason = "public in the fuzzer's library")]
 mod targets;
 
-// A peer whose bytes are written by hand, as the program that floods has it.
-#[path = "../../examples/flood/peer.rs"]
-#[allow(dead_code, reason = "shared with the program")]
-mod hand;
 // The desks of the crates' own tests: a replica between peers that a test plays, and a node that serves a small chain. What
 // of them is not used here changes with those tests.
 #[path = "../../../rpc/tests/rpc/chain.rs"]

@@ -85,13 +85,26 @@ fn fifty_peers_flood_and_the_network_commits_in_bounded_memory() {
     println!("measured: KiB logged meanwhile: {logged:?}");
     flood.wait();
     println!("measured: what was sent:\n{}", flood.log());
+    let (said, answered) = gossip(&flood.log());
 
     net.assert_alive();
     assert!(peaks.iter().all(|peak| *peak < RESIDENT_MAX), "a node holds more than {RESIDENT_MAX} bytes: {peaks:?}");
+    // Twelve say every control message there is, without end: the node says less than it is told (attack 6).
+    assert!(said > 0 && answered < said, "{answered} bytes were gossiped back for {said}");
     assert!(flooded.failed.is_empty(), "every client's transaction commits: {:?}", flooded.failed);
     let (_, height) = net.commit_tx(0, "after=flood");
     net.wait_all("the block after", |at| at >= height);
     net.assert_same((1..=height).step_by(20).chain([height]));
+}
+
+/// Bytes that were said by gossipsub's flooders whose connections have ended, and what they were answered.
+fn gossip(log: &str) -> (u64, u64) {
+    let line = log.lines().find(|line| line.starts_with("gossip: ")).expect("it says what was sent");
+    let before = |what: &str| -> u64 {
+        let (before, _) = line.split_once(what).expect("a count");
+        before.rsplit(' ').next().and_then(|count| count.parse().ok()).expect("a number")
+    };
+    (before(" bytes"), before(" gossiped"))
 }
 
 fn log_bytes(net: &Net, index: usize) -> u64 {

@@ -39,6 +39,8 @@ pub const GUARD_PATH: &str = "guard";
 pub const LOG_PATH: &str = "log";
 /// The application's state, in the data folder.
 pub const STATE_PATH: &str = "state.redb";
+/// The folder of snapshots.
+pub const SNAPSHOTS_PATH: &str = "snapshots";
 /// Largest configuration file, in bytes: a thousand persistent peers fit.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
 

@@ -107,6 +107,13 @@ pub struct Metrics {
     damaged_reads: Counter<u64, AtomicU64>,
     /// Times the network was started anew behind the replica's back.
     swarm_restarts: Counter<u64, AtomicU64>,
+    /// Of the newest snapshot, of how many there are, and the earliest block.
+    kept: [Gauge<i64, AtomicI64>; 3],
+    /// Chunks of the snapshot that is being made, and of how many.
+    making: [Gauge<i64, AtomicI64>; 2],
+    snapshots_made: Counter<u64, AtomicU64>,
+    snapshots_failed: Counter<u64, AtomicU64>,
+    snapshot_seconds: Histogram,
     /// One for each of [`HeldBack::ALL`].
     held_back: [Gauge<i64, AtomicI64>; 4],
     /// Nothing is signed below this height.
@@ -136,6 +143,15 @@ impl Metrics {
         let mempool_bytes = gauge("mempool_bytes", "Bytes of transactions waiting");
         let peers = gauge("peers", "Connected peers");
         let behind = gauge("catching_up", "1 while blocks are known to be decided that this node does not have");
+        let kept = [
+            gauge("snapshot_height", "Height of the newest snapshot; 0 for none"),
+            gauge("snapshots", "Snapshots that are kept"),
+            gauge("earliest_block_height", "Height of the earliest block that is here; 0 for none"),
+        ];
+        let making = [
+            gauge("snapshot_chunks_done", "Chunks that are there of the snapshot that is being made"),
+            gauge("snapshot_chunks", "Chunks in all of the snapshot that is being made; 0 while none is"),
+        ];
         let reasons = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
         let held_back = HeldBack::ALL.map(|why| reasons.get_or_create(&[("reason", why.label())]).clone());
         registry.register("votes_held_back", "1 while this validator signs nothing, for this reason", reasons);
@@ -150,6 +166,8 @@ impl Metrics {
         let refused = counter("refused_messages", "Messages of peers that were refused");
         let healed = counter("healed_files", "Damages of its own files that this node healed when it started");
         let swarm_restarts = counter("swarm_restarts", "Times the network's task failed and was started anew; peers reconnect");
+        let snapshots_made = counter("snapshots_made", "Snapshots made since the start");
+        let snapshots_failed = counter("snapshots_failed", "Snapshots that could not be made since the start");
         let damaged_reads = counter("damaged_reads", "Reads of its own files that met damage: a restart heals them");
         let refused_connections = Family::<[(&str, &str); 2], Counter<u64, AtomicU64>>::default();
         registry.register(
@@ -160,7 +178,15 @@ impl Metrics {
         // 1 ms to 16 s: from a chain on one machine to one whose rounds fail.
         let block_interval = Histogram::new(exponential_buckets(0.001, 2.0, 15));
         registry.register("block_interval_seconds", "Time from one commit to the next", block_interval.clone());
+        // 10 ms to 10 minutes, with its rests.
+        let snapshot_seconds = Histogram::new(exponential_buckets(0.01, 3.0, 11));
+        registry.register("snapshot_seconds", "Time from a checkpoint to its snapshot", snapshot_seconds.clone());
         Self {
+            kept,
+            making,
+            snapshots_made,
+            snapshots_failed,
+            snapshot_seconds,
             registry,
             height,
             step_height,
@@ -271,6 +297,30 @@ impl Metrics {
 
     pub(crate) fn damaged_read(&self) {
         self.damaged_reads.inc();
+    }
+
+    /// What is kept: the newest snapshot's height, how many there are, and the earliest block.
+    pub(crate) fn keeps(&self, newest: u64, snapshots: usize, earliest: u64) {
+        let values = [newest.cast_signed(), i64::try_from(snapshots).unwrap_or(i64::MAX), earliest.cast_signed()];
+        for (gauge, value) in self.kept.iter().zip(values) {
+            gauge.set(value);
+        }
+    }
+
+    /// How far the snapshot is that is being made; zeros while none is.
+    pub(crate) fn making_snapshot(&self, chunks: usize, of: usize) {
+        for (gauge, value) in self.making.iter().zip([chunks, of]) {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn snapshot_made(&self, took: std::time::Duration) {
+        self.snapshots_made.inc();
+        self.snapshot_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn snapshot_failed(&self) {
+        self.snapshots_failed.inc();
     }
 
     pub(crate) fn disk_full(&self, is_full: bool) {

@@ -1,7 +1,7 @@
 //! Making a snapshot of a checkpoint, beside everything else.
 //!
 //! The state after a checkpoint is a version of the tree in memory, which stays what it is while blocks go on: a clone of one
-//! pointer. So nothing waits for a snapshot, and no database is read for it (decision record 15). [`make`] walks over that version, writes the chunks
+//! pointer. So nothing waits for a snapshot, and no database is read for it (decision record 16). [`make`] walks over that version, writes the chunks
 //! that no snapshot has yet, rests after each as long as its caller says, and gives the snapshot its name when all are there.
 //!
 //! Anything that goes wrong costs this snapshot and nothing else. The next checkpoint makes another.

@@ -3,20 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use lockstep_app::{Application, Host, State};
+use lockstep_app::snapshot::{Manifest, open};
+use lockstep_app::{Application, Host, State, Tree};
 use lockstep_consensus::Step;
 use lockstep_genesis::Genesis;
 use lockstep_replica::execution::Executor;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, Told, decided};
+use lockstep_replica::retention::{Needs, Retention};
 use lockstep_replica::seam::{AskId, LogRecord, Outcome, Peer, ReadAnswer, ReadQuestion, Ticket, Write};
 use lockstep_replica::signing::{Me, guard_owner};
+use lockstep_replica::snapshots::{Stored, make};
 use lockstep_replica::source::BlockSource;
+use lockstep_replica::state_sync::Installed;
 use lockstep_replica::{ChainState, Config, Fence, Input, Replica};
 use lockstep_storage::guard::{Guard, GuardRecord};
-use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader};
+use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, LogReader};
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::Results;
+use lockstep_storage::snapshots::Snapshots;
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Block, BlockId, Commit, Hash, Height, PrivateKey, VoteType};
@@ -31,6 +36,10 @@ pub(crate) const GUARD: &str = "guard";
 pub(crate) const LOG: &str = "log";
 pub(crate) const STATE: &str = "state.redb";
 pub(crate) const DAMAGED: &str = "damaged";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
+/// Snapshots that are kept, and blocks.
+const KEEP_SNAPSHOTS: usize = 2;
+const KEEP_BLOCKS: u64 = 8;
 /// Small, so that runs of a few dozen blocks have several segments.
 const SEGMENT_BYTES: u64 = 16 << 10;
 
@@ -94,6 +103,8 @@ pub(crate) struct Running {
     pub(crate) db: StateDb,
     pub(crate) results: Option<Results>,
     pub(crate) executor: Executor,
+    /// Of a chain that makes checkpoints.
+    pub(crate) snapshots: Option<Snapshots>,
     /// Appended and not synced.
     pub(crate) unsynced: Vec<Ticket>,
     /// Records of the guard in order.
@@ -156,6 +167,8 @@ pub(crate) struct Started {
     /// The height whose state was on the disk.
     pub(crate) flushed: Height,
     pub(crate) healed: Vec<Healed>,
+    /// What came of a snapshot that was gathered before.
+    pub(crate) installed: Option<Installed>,
 }
 
 impl Machine {
@@ -234,9 +247,14 @@ impl Machine {
                 outcomes.insert(outcome.height, outcome.clone());
             }
         });
-        let Opened { log, db, results, recovered: Recovered { restored, executor }, healed, .. } =
+        let Opened { log, db, results, recovered: Recovered { restored, executor }, healed, installed, .. } =
             opened.map_err(|error| error.to_string())?;
         let (reader, preallocator) = (log.reader(), log.preallocator());
+        // A chain without checkpoints never touches the folder.
+        let snapshots = match makes_checkpoints(genesis) {
+            true => Some(Snapshots::open(self.disk.disk(), SNAPSHOTS).map_err(|error| error.to_string())?.0),
+            false => None,
+        };
         let (height, flushed) = (restored.chain.height, restored.flushed);
         let mut replayed = Vec::new();
         for (_, outcome) in outcomes.range(..=height) {
@@ -256,6 +274,7 @@ impl Machine {
             db,
             results,
             executor,
+            snapshots,
             unsynced: Vec::new(),
             guard_queue: VecDeque::new(),
             peers: BTreeMap::new(),
@@ -267,7 +286,7 @@ impl Machine {
             executed: VecDeque::new(),
             included: BTreeMap::new(),
         };
-        Ok(Started { running, replayed, height, flushed, healed })
+        Ok(Started { running, replayed, height, flushed, healed, installed })
     }
 }
 
@@ -359,6 +378,9 @@ impl Running {
     /// damaged has the next start look at everything, as in the shell.
     pub(crate) fn read(&self, disk: &SimDisk, mut what: ReadQuestion) -> ReadAnswer {
         let mut source = BlockSource::new(self.reader.clone());
+        if let Some(snapshots) = &self.snapshots {
+            source = source.with_snapshots(Box::new(Stored(snapshots.clone())));
+        }
         loop {
             match (source.read(&what), &mut what) {
                 (Ok(answer), _) => return answer,
@@ -402,4 +424,65 @@ impl Running {
         let changes = changes.iter().map(|(path, key, value)| Change { path: path.0, key, value: value.map(|value| &value[..]) });
         self.db.flush(height.get(), changes, meta).map_err(|error| error.to_string())
     }
+}
+
+/// Whether the rules of a chain have an interval of checkpoints.
+fn makes_checkpoints(genesis: &Genesis) -> bool {
+    let groups: Option<serde_json::Value> = serde_json::from_str(&genesis.app_state).ok();
+    let interval = groups.as_ref().and_then(|groups| groups.get("membership")?.get("checkpoint_interval")?.as_u64());
+    interval.is_some_and(|interval| interval > 0)
+}
+
+impl Running {
+    /// After a checkpoint: its snapshot, at once; then older ones go, and blocks that nobody needs. What is wrong with what is kept
+    /// then, if something is. A snapshot that cannot be made is none; an error is one after which the node stops.
+    pub(crate) fn keep(&mut self, genesis_hash: Hash, flushed: Height) -> Result<Option<String>, String> {
+        let Some(store) = &self.snapshots else { return Ok(None) };
+        let state = self.executor.state();
+        if make(store, genesis_hash, state, |_| true).is_ok() {
+            if let Some(root) = read_back(store, state.height()).filter(|root| *root != state.root()) {
+                return Ok(Some(format!("makes a snapshot of height {} with root {root}, its state has {}", state.height(), state.root())));
+            }
+            let _ = store.keep_newest(KEEP_SNAPSHOTS);
+        }
+        let chain = self.replica.chain();
+        let needs = Needs {
+            tip: self.reader.tip().and_then(Height::new).unwrap_or(Height::ZERO).min(chain.height),
+            tip_time: chain.last_time,
+            flushed,
+            oldest_snapshot: store.heights().first().copied().and_then(Height::new),
+            evidence: chain.params.evidence.clone(),
+        };
+        let (retention, pruner) = (Retention { keep_blocks: KEEP_BLOCKS }, self.log.pruner());
+        let before = self.reader.base();
+        loop {
+            match retention.prune_one(&pruner, &self.reader, &needs) {
+                Ok(Some(oldest)) => {
+                    if let Some(results) = &mut self.results {
+                        let _ = results.remove(&[oldest.first_sequence]);
+                    }
+                }
+                Ok(None) => break,
+                Err(recovery::RecoveryError::Log(error @ (LogError::Disk(_) | LogError::Failed))) => return Err(error.to_string()),
+                Err(_) => break,
+            }
+        }
+        let base = self.reader.base();
+        let first_needed = needs.oldest_snapshot.unwrap_or(Height::ZERO).min(flushed).get();
+        let is_lost = base > before && base.is_none_or(|base| base > first_needed);
+        Ok(is_lost.then(|| format!("prunes up to {base:?}, and blocks from {first_needed} on are needed")))
+    }
+}
+
+/// The root of a snapshot as it lies on the disk; nothing where the disk fails.
+fn read_back(store: &Snapshots, height: Height) -> Option<Hash> {
+    let manifest = Manifest::from_bytes(&store.manifest(height.get())?).ok()?;
+    let mut parts = Vec::new();
+    for info in manifest.chunks() {
+        parts.push(match info.entries {
+            0 => Tree::new().part(info.prefix),
+            _ => open(info, &store.chunk(&info.root.0).ok()??).ok()?,
+        });
+    }
+    Some(Tree::join(parts)?.root())
 }

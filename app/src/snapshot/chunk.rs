@@ -120,7 +120,7 @@ pub(super) fn verify(info: &ChunkInfo, part: Part) -> Result<Part, ChunkError> {
     if part.root() != info.root {
         return Err(ChunkError::WrongRoot);
     }
-    let bytes: u64 = part.iter().map(|(key, value)| key.len() as u64 + value.len() as u64 + ENTRY_OVERHEAD_BYTES).sum();
+    let bytes: u64 = part.iter().map(|(key, value)| key.len() as u64 + value.len() as u64 + u64::from(ENTRY_OVERHEAD_BYTES)).sum();
     if part.len() != u64::from(info.entries) || bytes != u64::from(info.bytes) {
         return Err(ChunkError::ManifestLies);
     }

@@ -26,7 +26,7 @@ const INFO_BYTES: usize = 2 + 32 + 4 + 4;
 pub const MANIFEST_BYTES_MAX: usize = HEAD_BYTES + CHUNKS_MAX * INFO_BYTES;
 
 /// Fewest bytes of an entry.
-const ENTRY_BYTES_MIN: u64 = ENTRY_OVERHEAD_BYTES + 2;
+const ENTRY_BYTES_MIN: u64 = ENTRY_OVERHEAD_BYTES as u64 + 2;
 
 /// What a manifest says of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

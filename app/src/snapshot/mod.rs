@@ -56,7 +56,7 @@ use crate::tree::{Part, Prefix, Tree};
 pub const SPLIT_BYTES: u64 = 1 << 20;
 
 /// Bytes of an entry in a chunk beside its key and value: their lengths.
-pub const ENTRY_OVERHEAD_BYTES: u64 = 8;
+pub const ENTRY_OVERHEAD_BYTES: u32 = 8;
 
 /// Most raw bytes of a chunk: one entry of the largest size is a chunk of its own.
 pub const CHUNK_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + ENTRY_OVERHEAD_BYTES as usize;
@@ -76,7 +76,7 @@ impl Size {
         let (mut entries, mut bytes) = (0u32, 0u64);
         for (key, value) in part {
             entries += 1;
-            bytes += key.len() as u64 + value.len() as u64 + ENTRY_OVERHEAD_BYTES;
+            bytes += key.len() as u64 + value.len() as u64 + u64::from(ENTRY_OVERHEAD_BYTES);
             if bytes > SPLIT_BYTES && entries > 1 {
                 return None;
             }

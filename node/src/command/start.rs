@@ -8,8 +8,10 @@ use lockstep_replica::recovery::RecoveryError;
 use lockstep_storage::guard::GuardError;
 use lockstep_storage::log::LogError;
 use lockstep_storage::quarantine::QuarantineError;
+use lockstep_types::{Hash, Height};
 use tracing::{error, info};
 
+use super::bundle::Bundle;
 use super::{home_of, shell_word};
 use crate::cli::StartArgs;
 use crate::config::{Config, LogFormat};
@@ -25,9 +27,10 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     let home = home_of(&args.home)?;
     home.check_exists()?;
     let mut stop = StopSignal::on_signals().map_err(|error| NodeError::new(Exit::Failed, format!("signals cannot be handled: {error}")))?;
-    let config = load_config(&home, args)?;
+    let mut config = load_config(&home, args)?;
+    let root = root_of_trust(&home, args, &mut config)?;
     // What can be wrong in the files is told before anything is held or bound.
-    let options = options(&home, &config, app)?;
+    let options = options_of(&home, &config, root, app.clone())?;
     crate::log::start(&config)?;
     let held = home.hold()?;
     info!(
@@ -44,7 +47,18 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     }
     let runtime = runtime.enable_all().build();
     let runtime = runtime.map_err(|error| NodeError::new(Exit::Failed, format!("the system gives no threads: {error}")))?;
-    let ended = runtime.block_on(shell::run(options, async move { stop.stopped().await })).map_err(|error| explain(&error, &home));
+    let mut next = Some(options);
+    let ended = loop {
+        let options = match next.take() {
+            Some(options) => options,
+            None => options_of(&home, &config, root, app.clone())?,
+        };
+        match runtime.block_on(shell::run(options, stop.stopped())) {
+            // What state sync gathered is installed by opening the home again.
+            Err(ShellError::Reopens(height)) => info!(height = height.get(), "the snapshot is complete; the node goes on from it"),
+            ended => break ended.map_err(|error| explain(&error, &home)),
+        }
+    };
     match &ended {
         Ok(()) => info!("node stopped as asked"),
         // People read the error that the program ends with; a collector needs it as a line of the log, too.
@@ -67,8 +81,16 @@ fn load_config(home: &Home, args: &StartArgs) -> Result<Config, NodeError> {
     Ok(Config::load(&home.config_path().display().to_string(), &home.read_config()?, variables, &overrides)?)
 }
 
+/// What the operator trusts, by flags or by a bundle, whose peers join those of the configuration.
+fn root_of_trust(home: &Home, args: &StartArgs, config: &mut Config) -> Result<Option<(Height, Hash)>, NodeError> {
+    match &args.bundle {
+        Some(path) => Bundle::read(path)?.apply(path, &home.read_genesis()?, config).map(Some),
+        None => Ok(args.trust_height.zip(args.trust_hash)),
+    }
+}
+
 /// Reads and checks the files of a home.
-fn options(home: &Home, config: &Config, app: Arc<dyn Application>) -> Result<shell::Options, NodeError> {
+fn options_of(home: &Home, config: &Config, root: Option<(Height, Hash)>, app: Arc<dyn Application>) -> Result<shell::Options, NodeError> {
     Ok(shell::Options {
         genesis: home.read_genesis()?,
         app,
@@ -91,6 +113,9 @@ fn options(home: &Home, config: &Config, app: Arc<dyn Application>) -> Result<sh
         segment_bytes: config.storage.segment_bytes,
         flush_keys: config.storage.flush_interval_keys,
         flush_blocks: config.storage.flush_interval_blocks,
+        keep_snapshots: config.storage.keep_snapshots,
+        retention: lockstep_replica::retention::Retention { keep_blocks: config.storage.keep_blocks },
+        state_sync: lockstep_replica::state_sync::Policy { root },
     })
 }
 
@@ -139,7 +164,7 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
         ShellError::Guard(_) | ShellError::Recovery(_) if io_kind(error).and_then(remedy).is_some() => {
             NodeError::new(Exit::Refused, in_data).next(io_kind(error).and_then(remedy).unwrap_or_default())
         }
-        ShellError::Guard(_) => disk_failed(in_data),
+        ShellError::Guard(_) | ShellError::Snapshots(_) => disk_failed(in_data),
         ShellError::Recovery(recovery) => not_recovered(in_data, recovery),
         // By then the system's own words are what is left of its error.
         ShellError::Halted(reason) if reason.contains("No space left on device") => {
@@ -148,7 +173,7 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
         ShellError::Halted(_) => NodeError::new(Exit::Halted, error)
             .means("going on would not be safe")
             .next("keep the data folder, and read the log above this line"),
-        ShellError::Serve(_) | ShellError::Thread(_) => NodeError::new(Exit::Halted, error),
+        ShellError::Serve(_) | ShellError::Thread(_) | ShellError::Reopens(_) => NodeError::new(Exit::Halted, error),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lockstep_network::PeerAddr;
 use lockstep_network::limits::{ADDRESS_BYTES_MAX, GOSSIP_BYTES_MAX, NAME_BYTES_MAX, PERSISTENT_PEERS_MAX};
+use lockstep_replica::wire::SNAPSHOTS_MAX;
 
 /// A setting.
 pub(super) struct Key {
@@ -87,7 +88,7 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 
 /// Every setting, in the order of the file.
-pub(super) static KEYS: [Key; 42] = [
+pub(super) static KEYS: [Key; 44] = [
     key!("moniker", String, moniker, (1, NAME_BYTES_MAX as u64), "The node's name, for people: peers and clients see it."),
     key!("log_level", LogFilter, log_level, (1, 1024), "What is logged to stderr: a level, or a list of module=level."),
     key!("log_format", LogFormat, log_format, (0, 0), "Lines for people, or one JSON object per line for a log collector."),
@@ -272,6 +273,20 @@ pub(super) static KEYS: [Key; 42] = [
         storage.flush_interval_blocks,
         (1, 1_000_000),
         "State is flushed after this many blocks at the latest, whatever they changed."
+    ),
+    key!(
+        "storage.keep_snapshots",
+        usize,
+        storage.keep_snapshots,
+        (0, SNAPSHOTS_MAX as u64),
+        "Snapshots of checkpoints that are kept for replicas that join; they share what is the same. 0: none are made, and nothing is pruned."
+    ),
+    key!(
+        "storage.keep_blocks",
+        u64,
+        storage.keep_blocks,
+        (0, 1_000_000_000_000),
+        "Older blocks are pruned, a segment at a time, once evidence of them has expired and a snapshot above them is kept. 0: all are kept."
     ),
     key!(
         "runtime.worker_threads",

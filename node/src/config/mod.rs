@@ -93,6 +93,10 @@ pub struct StorageConfig {
     pub flush_interval_keys: u64,
     /// State is flushed after this many blocks.
     pub flush_interval_blocks: u64,
+    /// Snapshots that are kept; 0 for making none.
+    pub keep_snapshots: usize,
+    /// Blocks that are kept, at least; 0 for all.
+    pub keep_blocks: u64,
 }
 
 /// Threads.
@@ -158,7 +162,14 @@ impl Default for Config {
             mempool: MempoolConfig::default(),
             // 100,000 keys cost some 4 µs each and a third of a second of replay; the blocks bound the replay of a chain
             // whose blocks change little.
-            storage: StorageConfig { segment_bytes: SEGMENT_BYTES_DEFAULT, flush_interval_keys: 100_000, flush_interval_blocks: 1_000 },
+            storage: StorageConfig {
+                segment_bytes: SEGMENT_BYTES_DEFAULT,
+                flush_interval_keys: 100_000,
+                flush_interval_blocks: 1_000,
+                // The one that others may be fetching when the next is made, and that one.
+                keep_snapshots: 2,
+                keep_blocks: 0,
+            },
             runtime: RuntimeConfig::default(),
         }
     }

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use lockstep_replica::Input;
 use lockstep_replica::seam::{JobId, LogRecord, ReadAnswer, ReadQuestion, Ticket, Write};
+use lockstep_replica::snapshots::Stored;
 use lockstep_replica::source::BlockSource;
+use lockstep_replica::state_sync::LightStore;
 use lockstep_storage::guard::Guard;
 use lockstep_storage::log::{BlockLog, LogError, Preallocator, Record};
+use lockstep_storage::snapshots::Snapshots;
 
 use super::Threads;
 use super::inbox::Inbox;
@@ -176,10 +179,17 @@ pub(crate) fn guard_thread(threads: &mut Threads, mut guard: Guard, inbox: Inbox
 }
 
 /// Reads blocks for peers.
-pub(crate) fn read_thread(threads: &mut Threads, readers: Arc<Readers>, inbox: Inbox) -> Sender<ReadJob> {
+pub(crate) fn read_thread(
+    threads: &mut Threads,
+    light: LightStore,
+    snapshots: Snapshots,
+    readers: Arc<Readers>,
+    inbox: Inbox,
+) -> Sender<ReadJob> {
     let (sender, receiver) = channel::<ReadJob>();
     threads.spawn("read", move || {
-        let mut source = BlockSource::new(readers.log());
+        let mut source =
+            BlockSource::new(readers.log()).with_light(Some(readers.results_reader()), light).with_snapshots(Box::new(Stored(snapshots)));
         while let Ok((job, what)) = receiver.recv() {
             let answer = read(&mut source, what, &readers);
             inbox.answer(Input::ReadDone { job, answer });

@@ -10,6 +10,7 @@
 //!                                           ├─ verify   signatures, where there are many
 //!                                           ├─ publish  results, what readers see, replies
 //!                                           ├─ flush    the state database
+//!                                           ├─ snapshot snapshots of checkpoints; old blocks go
 //!                                           └─ read     blocks for peers who catch up
 //! ```
 //!
@@ -25,12 +26,16 @@ mod progress;
 mod publish;
 pub mod readers;
 mod room;
+mod snapshots;
+mod stage;
+mod state_sync;
 mod verifier;
 
 pub(crate) use self::inbox::{Inbox, Mail};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -39,19 +44,22 @@ use lockstep_genesis::Genesis;
 use lockstep_replica::Replica;
 use lockstep_replica::recovery::{self, Opened, Recovered, RecoveryError, Told};
 use lockstep_replica::signing::{Me, guard_owner};
+use lockstep_replica::state_sync::{Installed, LightStore};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::guard::{Guard, GuardError};
 use lockstep_storage::log::LogOptions;
 use lockstep_storage::quarantine::Quarantine;
+use lockstep_storage::snapshots::{SnapshotError, Snapshots};
 use lockstep_types::PrivateKey;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use self::driver::Driver;
+use self::driver::{Driver, End};
 use self::readers::Readers;
 use self::room::Room;
+use self::snapshots::Keeper;
 use self::verifier::Verifier;
-use crate::home::{GUARD_PATH, LOG_PATH, STATE_PATH};
+use crate::home::{GUARD_PATH, LOG_PATH, SNAPSHOTS_PATH, STATE_PATH};
 use crate::metrics::Metrics;
 
 /// What a node is started with. Everything was read and checked.
@@ -88,6 +96,12 @@ pub struct Options {
     pub flush_keys: u64,
     /// Blocks after which it is written whatever changed.
     pub flush_blocks: u64,
+    /// Snapshots that are kept; 0 for making none.
+    pub keep_snapshots: usize,
+    /// What of the block log may go.
+    pub retention: lockstep_replica::retention::Retention,
+    /// Where trust begins for a node without blocks that is to begin with a snapshot.
+    pub state_sync: lockstep_replica::state_sync::Policy,
 }
 
 /// Why a node did not start, or stopped by itself.
@@ -96,6 +110,9 @@ pub enum ShellError {
     /// The vote guard.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// Snapshots.
+    #[error("snapshots: {0}")]
+    Snapshots(#[from] SnapshotError),
     /// What the disk holds, taken together.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
@@ -117,6 +134,9 @@ pub enum ShellError {
     /// The replica stopped for a reason of its own.
     #[error("the node halted: {0}")]
     Halted(String),
+    /// A snapshot was gathered: the home is to be opened again, and the node runs on from it.
+    #[error("the node is opened again, with the snapshot of height {0}")]
+    Reopens(lockstep_types::Height),
     /// A thread died. That is a fault of this program.
     #[error("the {0} thread died: this is a fault of the program; its last words are in the log")]
     Thread(&'static str),
@@ -166,8 +186,18 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             }
         }
     })?;
-    let Opened { log, log_recovery, db, results: kept, recovered: Recovered { restored, executor }, .. } = opened;
+    let Opened { log, log_recovery, db, results: kept, recovered: Recovered { restored, executor }, installed, .. } = opened;
+    match installed {
+        Some(Installed::Restored(height)) => {
+            tracing::info!(height = height.get(), "the snapshot is installed; blocks after it are fetched")
+        }
+        Some(Installed::Refused(reason)) => tracing::warn!("the snapshot that was gathered is not installed: {reason}"),
+        None => {}
+    }
     let kept = kept.expect("results are kept");
+    let (store, swept) = Snapshots::open(disk.clone(), SNAPSHOTS_PATH)?;
+    snapshots::tell_swept(&swept);
+    let (pruner, flushed) = (log.pruner(), Arc::new(AtomicU64::new(restored.flushed.get())));
     let reader = log.reader();
     if log_recovery.truncated_bytes > 0 {
         tracing::warn!(
@@ -202,7 +232,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone(), damage);
     let readers = Arc::new(readers);
     let me = options.validator_key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
-    let replica = Replica::new(
+    let mut replica = Replica::new(
         lockstep_replica::Config {
             genesis_hash,
             me: me.clone(),
@@ -213,6 +243,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         },
         restored,
     );
+    replica.set_state_sync(options.state_sync);
 
     let (inbox, inputs) = Inbox::new();
     let (peers, network_events) = network::start(
@@ -247,16 +278,33 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let server = lockstep_rpc::server::serve(listener, backend, rpc)?;
     tracing::info!(rpc = %server.local_addr(), p2p = %peers.listening(), node = %peers.node_id(), "serving");
 
-    let (halted, mut on_halt) = tokio::sync::watch::channel(None::<String>);
+    let (halted, mut on_halt) = tokio::sync::watch::channel(None::<End>);
     let mut threads = Threads::default();
     let room = Room::new(metrics.clone());
     let log_thread = disk::log_thread(&mut threads, log, inbox.clone(), room.clone());
     let guard_thread = guard.map(|guard| disk::guard_thread(&mut threads, guard, inbox.clone()));
     let kept = Arc::new(std::sync::Mutex::new(kept));
-    let execute = executor::threads(&mut threads, executor, db, kept.clone(), readers.clone(), inbox.clone(), room.clone());
+    let keeper = Keeper {
+        store: store.clone(),
+        genesis_hash,
+        keep: options.keep_snapshots,
+        retention: options.retention,
+        pruner,
+        kept: kept.clone(),
+        flushed: flushed.clone(),
+        readers: readers.clone(),
+        inbox: inbox.clone(),
+        room: room.clone(),
+        metrics: metrics.clone(),
+    };
+    let checkpoints = snapshots::thread(&mut threads, keeper);
+    let database = executor::Database { db, kept: kept.clone(), flushed };
+    let execute = executor::threads(&mut threads, executor, database, checkpoints, readers.clone(), inbox.clone(), room.clone());
     let check = executor::check_thread(&mut threads, host, readers.clone(), inbox.clone());
     let verifier = Verifier::new(&mut threads, inbox.clone());
-    let read = disk::read_thread(&mut threads, readers.clone(), inbox.clone());
+    let light = LightStore::open(disk.clone()).map_err(RecoveryError::from)?;
+    let read = disk::read_thread(&mut threads, light, store, readers.clone(), inbox.clone());
+    let stage = stage::thread(&mut threads, disk.clone(), genesis_hash, readers.clone(), inbox.clone());
     let publish = publish::thread(&mut threads, kept, readers.clone(), inbox.clone(), metrics.clone(), room.clone());
     let network_task = tokio::spawn(network::receive(network_events, peers.clone(), inbox.clone(), metrics.clone()));
     let driver = Driver {
@@ -270,6 +318,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         check,
         verifier,
         read,
+        stage,
         publish,
         metrics: metrics.clone(),
         halted,
@@ -287,17 +336,24 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         }
     };
     if let Some(reason) = reason {
-        tracing::info!("halting");
+        if let End::Halted(_) = &reason {
+            tracing::info!("halting");
+        }
         server.shutdown().await;
         peers.shutdown().await;
         network_task.abort();
         inbox.close();
         threads.join();
-        return Err(ShellError::Halted(reason));
+        return Err(match reason {
+            End::Halted(reason) => ShellError::Halted(reason),
+            End::Reopens(height) => ShellError::Reopens(height),
+        });
     }
     tracing::info!("stopping");
     let mut calls_end = std::pin::pin!(server.shutdown());
-    if tokio::time::timeout(LAST_COMMITS, &mut calls_end).await.is_err() {
+    let all_told = tokio::time::timeout(LAST_COMMITS, &mut calls_end).await.is_ok();
+    hand_over(&inbox, &peers).await;
+    if !all_told {
         // Whoever still waits for a commit is told now that the node stops.
         inbox.close();
         calls_end.await;
@@ -313,6 +369,29 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
 /// How long a node that is asked to stop goes on deciding for clients that wait for a commit. A few blocks, if the others run;
 /// when all of them stop at once, no further block comes.
 const LAST_COMMITS: Duration = Duration::from_secs(1);
+
+/// How long a node that stops waits until its peers have what waits in its pool. Longer than a full queue takes on a slow link would
+/// keep an operator waiting; nothing that was acknowledged as committed depends on it.
+const HAND_OVER: Duration = Duration::from_secs(1);
+/// Between two looks at what still waits to be written to peers.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
+
+/// Tells the peers what waits in the pool, and waits until it is written.
+async fn hand_over(inbox: &Inbox, network: &lockstep_network::Network) {
+    let (reply, told) = tokio::sync::oneshot::channel();
+    inbox.put(Mail::HandOver { reply });
+    let written = async {
+        // A replica that is gone tells nothing.
+        if told.await.is_ok() {
+            while network.peers().iter().any(|peer| peer.bulk.queued.frames > 0) {
+                tokio::time::sleep(HAND_OVER_LOOK).await;
+            }
+        }
+    };
+    if tokio::time::timeout(HAND_OVER, written).await.is_err() {
+        tracing::warn!("not every peer took what waits in the pool before this node stops");
+    }
+}
 
 /// Where damaged files go, in the data folder.
 const DAMAGED_PATH: &str = "damaged";

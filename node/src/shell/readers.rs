@@ -176,6 +176,11 @@ impl Readers {
         self.log.clone()
     }
 
+    /// The results, for peers who ask for validators.
+    pub(crate) fn results_reader(&self) -> ResultsReader {
+        self.results.clone()
+    }
+
     /// The height of a decided block with this hash.
     ///
     /// # Errors

@@ -21,9 +21,6 @@ use super::readers::Readers;
 use super::room::Room;
 use crate::metrics::Metrics;
 
-/// Where snapshots lie, in the data folder.
-pub(crate) const SNAPSHOTS_PATH: &str = "snapshots";
-
 /// Between two looks whether old blocks may go.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two lines that say how far a snapshot is.
@@ -179,11 +176,9 @@ impl Keeper {
         }
         if segments > 0 {
             self.tell_metrics();
-            tracing::info!(
-                segments,
-                earliest = self.readers.base().get(),
-                "old blocks are pruned; whoever asks for them is told the earliest height"
-            );
+            let base = self.readers.base();
+            self.inbox.answer(Input::Pruned { base });
+            tracing::info!(segments, earliest = base.get(), "old blocks are pruned; whoever asks for them is told the earliest height");
         }
         Ok(())
     }

@@ -174,10 +174,7 @@ fn rot_is_found_and_never_served() {
         for at in (0..bytes).step_by(37).chain([bytes - 1]) {
             let disk = sound.fork();
             disk.rot(&path, at as u64, 1);
-            let Ok((snapshots, swept)) = Snapshots::open(disk.disk(), DIR) else {
-                assert_eq!(at, 4, "only a version byte can be of a newer program");
-                continue;
-            };
+            let (snapshots, swept) = Snapshots::open(disk.disk(), DIR).expect("damage is no error");
             if path.ends_with(".chunk") {
                 let n = u8::from_str_radix(&path[DIR.len() + 1..DIR.len() + 3], 16).expect("digits");
                 assert!(snapshots.chunk(&name(n)).is_err(), "{path} at {at}");

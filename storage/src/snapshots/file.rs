@@ -27,11 +27,16 @@ fn head(kind: [u8; 4], content: &[u8]) -> [u8; HEAD_BYTES] {
     head[..4].copy_from_slice(&kind);
     head[4] = VERSION;
     head[8..16].copy_from_slice(&(content.len() as u64).to_le_bytes());
+    let hash = hash(&head, content);
+    head[16..].copy_from_slice(&hash);
+    head
+}
+
+fn hash(head: &[u8; HEAD_BYTES], content: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(&head[..16]);
     hash.update(content);
-    head[16..].copy_from_slice(&hash.finalize());
-    head
+    hash.finalize().into()
 }
 
 /// Writes a file under a name that means nothing yet, and syncs it. What an earlier attempt left there is removed.
@@ -73,10 +78,14 @@ pub(super) fn read(disk: &dyn Disk, path: &str, kind: [u8; 4], max: usize) -> Re
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged()),
         read => read.on("read", path)?,
     }
-    let found = bytes[4];
-    if bytes[..4] == kind && found > VERSION {
-        return Err(SnapshotError::Newer { path: path.to_owned(), found });
-    }
     let content = bytes.split_off(HEAD_BYTES);
-    if bytes[..] == head(kind, &content) { Ok(Some(content)) } else { Err(damaged()) }
+    let found: [u8; HEAD_BYTES] = bytes.try_into().expect("cut there");
+    // What does not verify is damage, whatever version it seems to be of.
+    if found[16..] != hash(&found, &content) || found[..4] != kind {
+        return Err(damaged());
+    }
+    if found[4] > VERSION {
+        return Err(SnapshotError::Newer { path: path.to_owned(), found: found[4] });
+    }
+    if found == head(kind, &content) { Ok(Some(content)) } else { Err(damaged()) }
 }

@@ -101,6 +101,53 @@ pub struct Swept {
     pub damaged: Vec<u64>,
 }
 
+/// A whole snapshot, as a look from outside finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its height.
+    pub height: u64,
+    /// Its manifest.
+    pub manifest: Vec<u8>,
+    /// Bytes of its chunks on the disk, those that others have too among them.
+    pub bytes: u64,
+}
+
+/// The whole snapshots of a folder, rising. Nothing is changed, so another process may be writing there; one that goes
+/// meanwhile is not listed, nor is one that is damaged.
+///
+/// # Errors
+/// When the disk fails, or a later program wrote a file.
+pub fn list(disk: &dyn Disk, dir: &str) -> Result<Vec<Listed>, SnapshotError> {
+    let names = match disk.list(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        names => names.on("list", dir)?,
+    };
+    let mut listed = Vec::new();
+    for name in names {
+        let Some((height, true)) = height_of(&name) else { continue };
+        let content = match file::read(disk, &format!("{dir}/{name}"), file::SNAPSHOT, SNAPSHOT_FILE_BYTES_MAX) {
+            Ok(content) => content,
+            Err(SnapshotError::Damaged { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(kept) = content.and_then(|content| Kept::decode(&content)) else { continue };
+        let size = |name: &Name| disk.open(&format!("{dir}/{}", chunk_name(name))).and_then(|file| file.len()).ok();
+        let sizes: Option<Vec<u64>> = kept.names.iter().map(size).collect();
+        if let Some(sizes) = sizes {
+            listed.push(Listed { height, manifest: kept.manifest.to_vec(), bytes: sizes.iter().sum() });
+        }
+    }
+    Ok(listed)
+}
+
+/// A chunk of a folder that another process may be writing; nothing when it is not there (any more).
+///
+/// # Errors
+/// As [`Snapshots::chunk`].
+pub fn read_chunk(disk: &dyn Disk, dir: &str, name: &Name) -> Result<Option<Vec<u8>>, SnapshotError> {
+    file::read(disk, &format!("{dir}/{}", chunk_name(name)), file::CHUNK, CHUNK_FILE_BYTES_MAX)
+}
+
 /// The snapshots in one folder. A clone is the same ones; writes wait for each other.
 #[derive(Clone)]
 pub struct Snapshots {
@@ -197,20 +244,6 @@ impl Snapshots {
         file::read(&*self.disk, &self.path(&chunk_name(name)), file::CHUNK, CHUNK_FILE_BYTES_MAX)
     }
 
-    /// Bytes on the disk of the chunks of a whole snapshot. Asks the disk for each of them.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn bytes(&self, height: u64) -> Result<u64, SnapshotError> {
-        let names: BTreeSet<Name> = self.index().whole.get(&height).map(|kept| kept.names.iter().copied().collect()).unwrap_or_default();
-        let mut bytes = 0;
-        for name in names {
-            let path = self.path(&chunk_name(&name));
-            bytes += self.disk.open(&path).and_then(|file| file.len()).on("measure", &path)?;
-        }
-        Ok(bytes)
-    }
-
     /// Begins a snapshot, durably: from now on its chunks are kept, those that are here already and those that come. One that was begun
     /// with other chunks is begun anew.
     ///
@@ -253,7 +286,7 @@ impl Snapshots {
     pub fn finish(&self, height: u64) -> Result<(), SnapshotError> {
         let _writing = self.write_alone();
         let Some(kept) = self.index().begun.get(&height).cloned() else { return Ok(()) };
-        let missing = { kept.names.iter().find(|name| !self.index().chunks.contains(*name)).map(|name| to_hex(name)) };
+        let missing = { kept.names.iter().find(|name| !self.index().chunks.contains(*name)).map(to_hex) };
         if let Some(name) = missing {
             return Err(SnapshotError::Missing { name });
         }

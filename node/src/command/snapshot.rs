@@ -1,0 +1,288 @@
+//! `lockstep snapshot list`, `export` and `restore`: snapshots as files that a person carries.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_app::Tree;
+use lockstep_app::membership::RECENT_MAX;
+use lockstep_app::snapshot::{MANIFEST_BYTES_MAX, Manifest, PACKED_BYTES_MAX};
+use lockstep_replica::recovery::decided;
+use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
+use lockstep_replica::source::BlockSource;
+use lockstep_replica::state_sync::{Found, LightStore, Staging, Task};
+use lockstep_storage::disk::Disk;
+use lockstep_storage::log::{BlockLog, LogOptions, SEGMENT_BYTES_DEFAULT};
+use lockstep_storage::results::Results;
+use lockstep_storage::snapshots::{Listed, list as list_snapshots, read_chunk};
+use lockstep_sync::light::is_below;
+use lockstep_sync::state::{Check, Checked, HEADERS_MAX};
+use lockstep_types::block::BODY_BYTES_MAX;
+use lockstep_types::light::LightBlock;
+use lockstep_types::{Hash, Height, codec};
+
+use super::{home_of, say, shell_word};
+use crate::cli::{ExportArgs, ListSnapshotsArgs, RestoreArgs};
+use crate::error::{Exit, NodeError};
+use crate::home::{LOG_PATH, SNAPSHOTS_PATH, io_error};
+
+/// First bytes of an exported snapshot: a name and a version.
+const MAGIC: [u8; 8] = *b"LSEXP\0\0\x01";
+/// Most bytes of a run of headers.
+const RUN_BYTES_MAX: usize = 32 << 20;
+/// Bytes of headers that are read at once.
+const RUN_READ_BYTES: u64 = 8 << 20;
+
+fn failed(error: impl std::fmt::Display) -> NodeError {
+    NodeError::new(Exit::Failed, error.to_string())
+}
+
+fn listed(disk: &dyn Disk) -> Result<Vec<(Listed, Manifest)>, NodeError> {
+    let found = list_snapshots(disk, SNAPSHOTS_PATH).map_err(failed)?;
+    Ok(found.into_iter().filter_map(|listed| Manifest::from_bytes(&listed.manifest).ok().map(|manifest| (listed, manifest))).collect())
+}
+
+/// `lockstep snapshot list`
+pub(super) fn list(args: &ListSnapshotsArgs) -> Result<(), NodeError> {
+    let home = home_of(&args.home)?;
+    home.check_exists()?;
+    let found = listed(&home.data_disk()?)?;
+    if args.json {
+        let rows: Vec<serde_json::Value> = found
+            .iter()
+            .map(|(listed, manifest)| {
+                serde_json::json!({
+                    "height": listed.height, "app_hash": manifest.app_hash().to_string(), "entries": manifest.entries(),
+                    "bytes": manifest.bytes(), "chunks": manifest.chunks().len(), "disk_bytes": listed.bytes,
+                    "manifest_hash": manifest.hash().to_string(),
+                })
+            })
+            .collect();
+        say(serde_json::Value::Array(rows));
+        return Ok(());
+    }
+    if found.is_empty() {
+        say("no snapshot so far: one is made at every checkpoint, by the interval in genesis or by lockstep snapshot create");
+        return Ok(());
+    }
+    say(format!("{:>12} {:>12} {:>15} {:>7} {:>15}  root of the state", "height", "entries", "bytes", "chunks", "on the disk"));
+    for (listed, manifest) in found {
+        say(format!(
+            "{:>12} {:>12} {:>15} {:>7} {:>15}  {}",
+            listed.height,
+            manifest.entries(),
+            manifest.bytes(),
+            manifest.chunks().len(),
+            listed.bytes,
+            manifest.app_hash()
+        ));
+    }
+    Ok(())
+}
+
+/// `lockstep snapshot export`
+pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
+    let home = home_of(&args.home)?;
+    home.check_exists()?;
+    // The block log has one process.
+    let _held = home.hold()?;
+    let genesis = home.read_genesis()?;
+    let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
+    let found = listed(&*disk)?;
+    let wanted = args.height.map(Height::get);
+    let chosen = found.into_iter().rfind(|(listed, _)| wanted.is_none_or(|height| listed.height == height));
+    let Some((_, manifest)) = chosen else {
+        return Err(NodeError::new(Exit::Refused, "there is no such snapshot in this home")
+            .next(format!("lockstep snapshot list --home {} shows those that are there", shell_word(home.root().display()))));
+    };
+    let height = manifest.height();
+    let options = LogOptions { salt: genesis.hash().0, segment_bytes: SEGMENT_BYTES_DEFAULT };
+    let (log, _) = BlockLog::open(disk.clone(), LOG_PATH, options).map_err(failed)?;
+    let reader = log.reader();
+    let results = Results::open(disk.clone(), LOG_PATH, &reader.segments(), reader.tip()).map_err(failed)?;
+    let light = LightStore::open(disk.clone()).map_err(failed)?;
+    let mut source = BlockSource::new(reader.clone()).with_light(Some(results.reader()), light);
+    let mut headers = |from: Height| match source.read(&ReadQuestion::Light { from, count: HEADERS_MAX, bytes_max: RUN_READ_BYTES }) {
+        Ok(ReadAnswer::Light(blocks)) => Ok(blocks),
+        Ok(_) => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+    };
+    let not_proven = || {
+        NodeError::new(Exit::Refused, format!("the blocks after height {height}, which prove the snapshot, are not here"))
+            .next("start the node until two more blocks are decided, then export again")
+    };
+    let mut top = headers(height.next())?.into_iter();
+    let (Some(above), Some(at)) = (top.next(), top.next().or(headers(height)?.into_iter().next())) else { return Err(not_proven()) };
+    let (_, _, body, _) = decided(&reader, height).map_err(failed)?;
+
+    let path = &args.output;
+    let mut file = Sections::create(path)?;
+    file.put(&manifest.to_bytes())?;
+    file.put(&codec::encode(1, &above))?;
+    file.put(&codec::encode(1, &at))?;
+    file.put(&body)?;
+    // What a restored node must know of the past: the names of recent blocks, and everything that evidence may be about.
+    let window = i128::from(genesis.consensus_params.evidence.max_age_duration_ns);
+    let (mut next, mut count) = (height.previous(), 0usize);
+    while next > Height::ZERO {
+        let run = headers(next)?;
+        let Some(last) = run.last() else { break };
+        count += run.len();
+        let age = at.header.time.unix_nanos() - last.header.time.unix_nanos();
+        next = last.header.height.previous();
+        file.put(&codec::encode(1, &run))?;
+        if count > RECENT_MAX && age > window {
+            break;
+        }
+    }
+    file.put(&[])?;
+    for info in manifest.chunks().iter().filter(|info| info.entries > 0) {
+        let chunk = read_chunk(&*disk, SNAPSHOTS_PATH, &info.root.0).map_err(failed)?;
+        file.put(&chunk.ok_or_else(|| failed(format!("chunk {} is gone", info.root)))?)?;
+    }
+    file.finish()?;
+    say(format!(
+        "{}: the state after height {height} with {} entries, its proof, and {count} headers below it\n\nIn the home of a node without blocks:\n  \
+         lockstep snapshot restore {} --trust-hash {} --home <DIR>",
+        path.display(),
+        manifest.entries(),
+        path.display(),
+        above.header.hash()
+    ));
+
+    Ok(())
+}
+
+/// `lockstep snapshot restore`
+pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
+    let home = home_of(&args.home)?;
+    home.check_exists()?;
+    let _held = home.hold()?;
+    let genesis = home.read_genesis()?;
+    let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
+    let has_blocks = disk.list(LOG_PATH).is_ok_and(|names| names.iter().any(|name| name.ends_with(".seg")));
+    if has_blocks {
+        return Err(NodeError::new(Exit::Refused, "this home has blocks already: a snapshot is restored into one that never ran")
+            .next("make a new one: lockstep init --genesis FILE --home DIR, or let the node catch up from its peers"));
+    }
+    let path = &args.file;
+    let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
+    let bad = |error: &dyn std::fmt::Display| refused(format!("it is no exported snapshot, or a damaged one: {error}"));
+    let mut file = Sections::open(path)?;
+    let manifest_bytes = file.take(MANIFEST_BYTES_MAX)?;
+    let manifest = Manifest::from_bytes(&manifest_bytes).map_err(|error| bad(&error))?;
+    let above: LightBlock = codec::decode(1, &file.take(RUN_BYTES_MAX)?, RUN_BYTES_MAX).map_err(|error| bad(&error))?;
+    let at: LightBlock = codec::decode(1, &file.take(RUN_BYTES_MAX)?, RUN_BYTES_MAX).map_err(|error| bad(&error))?;
+    if manifest.genesis_hash() != genesis.hash() || above.header.chain_id != genesis.chain_id {
+        return Err(refused("it is of another chain than this home".to_owned()));
+    }
+    if above.header.hash() != args.trust_hash {
+        return Err(NodeError::new(
+            Exit::Unproven,
+            format!("the header of height {} in {} has hash {}", above.header.height, path.display(), above.header.hash()),
+        )
+        .means("it is not the one that you trust: this snapshot is of another chain or made up")
+        .next("ask somebody you trust for the hash of that height (lockstep status, or any explorer), and compare"));
+    }
+    // From the trusted header everything follows by hashes.
+    if above.validators.hash() != above.header.validators_hash || above.next_validators.hash() != above.header.next_validators_hash {
+        return Err(refused("its validators are others than the trusted header names".to_owned()));
+    }
+    is_below(&above.header, &at).map_err(|error| bad(&error))?;
+    let nothing = Tree::new();
+    let mut staging = Staging::open(disk, genesis.hash()).map_err(failed)?;
+    let mut perform = |check: Check| match staging.perform(Task::Check(check), &nothing).map_err(failed)? {
+        Found::Checked(Checked::Bad(error) | Checked::ManifestLies(error)) => Err(bad(&error)),
+        Found::Checked(Checked::Unfit) => Err(bad(&"a chunk does not fit")),
+        Found::Checked(_) | Found::Looked(_) => Ok(()),
+    };
+    let height = at.header.height;
+    let mut newer = at.header.clone();
+    perform(Check::Manifest { bytes: manifest_bytes.to_vec().into(), above: Box::new(above), at: Box::new(at) })?;
+    perform(Check::Body(file.take(BODY_BYTES_MAX)?.to_vec().into()))?;
+    loop {
+        let bytes = file.take(RUN_BYTES_MAX)?;
+        if bytes.is_empty() {
+            break;
+        }
+        let run: Vec<LightBlock> = codec::decode(1, &bytes, RUN_BYTES_MAX).map_err(|error| bad(&error))?;
+        for block in &run {
+            is_below(&newer, block).map_err(|error| bad(&error))?;
+            newer = block.header.clone();
+        }
+        perform(Check::Headers(run))?;
+    }
+    say(format!("{} entries in {} chunks, each of which is verified …", manifest.entries(), manifest.chunks().len()));
+    for (index, info) in manifest.chunks().iter().enumerate() {
+        if info.entries > 0 {
+            let index = u32::try_from(index).expect("chunks are few");
+            perform(Check::Chunk { index, bytes: file.take(PACKED_BYTES_MAX)?.to_vec().into(), is_whole: true })?;
+        }
+    }
+    perform(Check::Complete)?;
+    say(format!(
+        "the state after height {height} is verified and lies in this home, with {} entries; the node begins with it:\n  lockstep start --home {}",
+        manifest.entries(),
+        shell_word(home.root().display())
+    ));
+    Ok(())
+}
+
+/// Byte strings behind their lengths.
+struct Sections<F> {
+    file: F,
+    path: std::path::PathBuf,
+}
+
+impl Sections<BufWriter<File>> {
+    fn create(path: &Path) -> Result<Self, NodeError> {
+        let file = File::create_new(path).map_err(|error| io_error("create", path, &error))?;
+        let mut sections = Self { file: BufWriter::new(file), path: path.to_owned() };
+        sections.write(&MAGIC)?;
+        Ok(sections)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), NodeError> {
+        self.file.write_all(bytes).map_err(|error| io_error("write", &self.path, &error))
+    }
+
+    fn put(&mut self, section: &[u8]) -> Result<(), NodeError> {
+        self.write(&u32::try_from(section.len()).expect("sections are short").to_le_bytes())?;
+        self.write(section)
+    }
+
+    fn finish(self) -> Result<(), NodeError> {
+        let error = |error: std::io::Error| io_error("write", &self.path, &error);
+        self.file.into_inner().map_err(|failed| error(failed.into_error()))?.sync_all().map_err(error)
+    }
+}
+
+impl Sections<BufReader<File>> {
+    fn open(path: &Path) -> Result<Self, NodeError> {
+        let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
+        let mut sections = Self { file: BufReader::new(file), path: path.to_owned() };
+        let mut magic = [0; MAGIC.len()];
+        let read = sections.file.read_exact(&mut magic);
+        if read.is_err() || magic != MAGIC {
+            return Err(NodeError::new(Exit::Refused, format!("{} is no exported snapshot", path.display()))
+                .next("one is made by lockstep snapshot export"));
+        }
+        Ok(sections)
+    }
+
+    /// The next section, if it has at most so many bytes.
+    fn take(&mut self, max: usize) -> Result<Bytes, NodeError> {
+        let ends = |_| NodeError::new(Exit::Refused, format!("{} ends early: it was cut, or is still being copied", self.path.display()));
+        let mut len = [0; 4];
+        self.file.read_exact(&mut len).map_err(ends)?;
+        let len = u32::from_le_bytes(len) as usize;
+        if len > max {
+            return Err(NodeError::new(Exit::Refused, format!("{} is damaged: a part of {len} bytes", self.path.display())));
+        }
+        let mut bytes = Vec::new();
+        let read = (&mut self.file).take(len as u64).read_to_end(&mut bytes).map_err(|error| io_error("read", &self.path, &error))?;
+        if read == len { Ok(bytes.into()) } else { Err(ends(std::io::ErrorKind::UnexpectedEof.into())) }
+    }
+}

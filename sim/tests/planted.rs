@@ -95,3 +95,27 @@ fn every_kept_schedule_sees_its_bug() {
         assert_eq!(seen, Some(regression.invariant.as_str()), "{} no longer sees {name}", path.display());
     }
 }
+
+/// Bugs of state sync are found by nodes that join.
+#[test]
+fn every_bug_of_state_sync_is_found_by_who_joins() {
+    use lockstep_sim::joins::{Joined, Joins};
+    use lockstep_types::planted::{Bug, plant};
+    let bugs = [
+        Bug::ClimbUnverified,
+        Bug::ParentHeaderUnchecked,
+        Bug::ChunkUnchecked,
+        Bug::CompleteUnsynced,
+        Bug::MarkGoesFirst,
+        Bug::RecentForgotten,
+    ];
+    let joins = Joins::default();
+    for bug in bugs {
+        plant(Some(bug));
+        let found = (1..=SEEDS_MAX).find_map(|seed| joins.run(seed, &mut Joined::default()).err().map(|broken| (seed, broken)));
+        plant(None);
+        let (seed, broken) = found.unwrap_or_else(|| panic!("{SEEDS_MAX} seeds saw nothing of {bug:?}"));
+        println!("{bug:?}: seed {seed}: {broken}");
+        assert_eq!(joins.run(seed, &mut Joined::default()), Ok(()), "it fails without a bug");
+    }
+}

@@ -90,6 +90,19 @@ pub enum Bug {
     AnyHeightAnswers,
     /// A block that did not hold is not asked for again.
     RefutedNotAskedAgain,
+    // --- state sync ---
+    /// A header on the way up needs no signatures.
+    ClimbUnverified,
+    /// A header on the way down needs not be the parent.
+    ParentHeaderUnchecked,
+    /// A chunk is kept unread.
+    ChunkUnchecked,
+    /// What is gathered is said to be complete before it is durable.
+    CompleteUnsynced,
+    /// The mark of what is being installed goes before the new log is there.
+    MarkGoesFirst,
+    /// The names of the blocks below a snapshot are not restored.
+    RecentForgotten,
     // --- the pool ---
     /// What a block executed stays in the pool.
     ExecutedStays,

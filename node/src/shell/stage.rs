@@ -29,9 +29,11 @@ pub(crate) fn thread(
     threads.spawn("stage", move || {
         let mut staging = None;
         // Of whatever height it is: what it has in common with the snapshot is not fetched. One version for all chunks, since
-        // what was said of it is what their differences are applied to.
-        let own = readers.newest_state();
+        // what was said of it is what their differences are applied to. Taken with the first task: a version that is held costs
+        // memory while blocks go on.
+        let mut own = None;
         let mut perform = |task: Task| -> Result<_, DiskError> {
+            let own = own.get_or_insert_with(|| readers.newest_state());
             let staging = match &mut staging {
                 Some(staging) => staging,
                 none => none.insert(Staging::open(disk.clone(), genesis_hash)?),

@@ -16,6 +16,7 @@ use lockstep_storage::log::{BlockLog, Kind, Record};
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::codec;
 use lockstep_types::light::LightBlock;
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Hash, Height};
 
@@ -73,6 +74,9 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
     let changes = entries.iter().map(|(path, key, value)| Change { path: path.0, key, value: Some(&value[..]) });
     db.flush(height.get(), changes, &chain.encode())?;
     drop(db);
+    if planted::has(Bug::MarkGoesFirst) {
+        staging.unmark()?;
+    }
     // The log, from its block on. What the old one held lies below everything that anybody asks this node for.
     home.disk.create_dir(home.log).map_err(failed("create", home.log))?;
     for name in home.disk.list(home.log).map_err(failed("list", home.log))? {
@@ -149,7 +153,7 @@ fn record(tree: &Tree) -> Result<ReplicaRecord, String> {
 /// The names of the newest blocks, as who executed them remembers them.
 fn recent(below: &[LightBlock], at: &LightBlock) -> RecentBlocks {
     let mut recent = RecentBlocks::default();
-    for block in below.iter().chain([at]) {
+    for block in below.iter().filter(|_| !planted::has(Bug::RecentForgotten)).chain([at]) {
         recent.push(block.header.height, block.header.hash());
     }
     recent

@@ -160,7 +160,7 @@ pub(crate) fn questions() -> Vec<(&'static str, Question, String)> {
 }
 
 /// A header with its commit and both sets: three parts whose own bytes are pinned where their types are.
-fn light() -> LightBlock {
+pub(crate) fn light() -> LightBlock {
     let validators = start(&genesis(1)).0.validators;
     let header = Header {
         version: Version { block: 11, app: 1 },

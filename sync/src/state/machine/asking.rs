@@ -235,18 +235,25 @@ impl StateSync {
         Some((at.commit.block_id, missing / WHOLE_PARTS_MAX * WHOLE_PARTS_MAX))
     }
 
-    /// Headers of the window below the snapshot. Where nobody has more, that is all there is: they were pruned everywhere.
+    /// Headers of the window below the snapshot. Where nobody has those of its older part, that is all there is: they were pruned
+    /// everywhere.
     fn go_further_down(&mut self, lowest: &Header) {
         let Phase::Gather(Goal { height, at: Some(at), .. }, _) = &self.phase else { return };
-        let window = self.options.backfill;
-        let in_window =
-            lowest.height.get().saturating_add(window.blocks) > height.get() || lowest.time.saturating_add(window.age) > at.header.time;
+        let (height, time, window) = (*height, at.header.time, self.options.backfill);
+        let in_window = lowest.height.get().saturating_add(window.blocks) > height.get() || lowest.time.saturating_add(window.age) > time;
         let goes_on = in_window && lowest.height > self.options.initial;
         let from = lowest.height.previous();
         let count = u32::try_from(lowest.height.get() - self.options.initial.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);
-        if !goes_on || !self.ask(Item::Down(from), Question::Light { from, count }, |_| true) {
-            let Phase::Gather(_, gather) = &mut self.phase else { return };
-            gather.lowest = None;
+        if goes_on && self.ask(Item::Down(from), Question::Light { from, count }, |_| true) {
+            return;
         }
+        // The names of so many blocks are part of what is restored; of the rest, there may be less.
+        let lowest_needed = height.get().saturating_sub(window.blocks.saturating_sub(1)).max(self.options.initial.get());
+        if goes_on && lowest.height.get() > lowest_needed {
+            self.give_up(format!("nobody has the header of height {from}, which is part of what is restored"));
+            return;
+        }
+        let Phase::Gather(_, gather) = &mut self.phase else { return };
+        gather.lowest = None;
     }
 }

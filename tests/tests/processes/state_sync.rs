@@ -1,0 +1,91 @@
+//! A new node begins with a snapshot of its peers, is killed in every phase of it, and validates in the end.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use lockstep_tests::load::{Load, Via};
+use lockstep_tests::net::take_turn;
+use lockstep_tests::program::{Process, command, free_ports, run, text, wait_until};
+use lockstep_tests::rpc::{Client, number};
+use rustix::process::Signal;
+use serde_json::json;
+
+/// Every so many heights is a checkpoint.
+const CHECKPOINT_INTERVAL: u64 = 25;
+const VALIDATORS: usize = 4;
+
+/// What a node that joins says, in the order of its phases.
+const PHASES: [&str; 4] = ["node starts", "a snapshot was chosen", "state sync: chunks", "the snapshot is complete"];
+
+fn start(home: &Path, rpc: SocketAddr, log: PathBuf, more: &[&str]) -> Process {
+    let laddr = format!("rpc.laddr={rpc}");
+    let args = ["start", "--home", text(home), "--set", &laddr];
+    Process::start(command(args.iter().chain(more)), log)
+}
+
+#[test]
+fn a_fifth_begins_with_a_snapshot_though_it_is_killed_in_every_phase() {
+    let _turn = take_turn();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (rpc, p2p) = (free_ports(VALIDATORS), free_ports(VALIDATORS));
+    let hosts: Vec<String> = p2p.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let (net, rules) = (folder.path().join("net"), folder.path().join("rules.json"));
+    let membership = json!({ "membership": { "admission": "open", "power_window": 1, "checkpoint_interval": CHECKPOINT_INTERVAL, "checkpoint_spacing": 1 } });
+    std::fs::write(&rules, membership.to_string()).expect("a file");
+    let (count, hosts) = (VALIDATORS.to_string(), hosts.join(","));
+    run(["testnet", "--validators", &count, "--output", text(&net), "--hosts", &hosts, "--app-state", text(&rules)]).done();
+    let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let nodes: Vec<(Process, SocketAddr)> = (0..VALIDATORS)
+        .map(|index| {
+            let home = net.join(format!("node{index}"));
+            let at = address(rpc[index]);
+            (start(&home, at, home.join("node.log"), &[]), at)
+        })
+        .collect();
+    let mut first = Client::new(nodes[0].1);
+    wait_until("it serves", || first.height().ok().filter(|height| *height > 0));
+    let load = Load::start(&nodes.iter().map(|(_, at)| *at).collect::<Vec<_>>(), 8, Some(400.0), Via::Sync, "snapshot");
+    wait_until("there are two checkpoints", || first.height().ok().filter(|height| *height > 2 * CHECKPOINT_INTERVAL + 2));
+    wait_until("a snapshot is made", || nodes[0].0.log().contains("snapshot made").then_some(()));
+
+    let from = format!("http://{}", nodes[0].1);
+    let (home, bundle) = (folder.path().join("node4"), folder.path().join("join.json"));
+    run(["init", "--from", &from, "--home", text(&home)]).done();
+    run(["snapshot", "bundle", "--node", &from, "--output", text(&bundle)]).done();
+    let at = address(free_ports(1)[0]);
+    let with_bundle = ["--bundle", text(&bundle)];
+    for (phase, said) in PHASES.iter().enumerate() {
+        let mut joining = start(&home, at, folder.path().join(format!("killed{phase}.log")), &with_bundle);
+        // A phase may be over before it is seen, and then a later one is met.
+        wait_until(said, || {
+            let log = joining.log();
+            PHASES[phase..].iter().chain(["serving"].iter()).any(|later| log.contains(later)).then_some(())
+        });
+        joining.signal(Signal::KILL);
+        joining.wait();
+    }
+    let began = Instant::now();
+    let joined = start(&home, at, folder.path().join("node4.log"), &with_bundle);
+    let mut fifth = Client::new(at);
+    let height = first.height().expect("it serves");
+    wait_until("it has caught up", || fifth.height().ok().filter(|at| *at >= height));
+    println!("measured: caught up {} ms after the last start", began.elapsed().as_millis());
+    let status = fifth.call("status", json!({})).expect("it serves");
+    let earliest = number(&status["sync_info"]["earliest_block_height"]);
+    assert!(earliest >= CHECKPOINT_INTERVAL && earliest.is_multiple_of(CHECKPOINT_INTERVAL), "it began with a checkpoint: {earliest}\n{}", joined.log());
+    // It has the same chain, and validates.
+    let height = fifth.height().expect("it serves");
+    wait_until("the first is there, too", || first.height().ok().filter(|at| *at >= height));
+    assert_eq!(fifth.hashes(height).expect("its own"), first.hashes(height).expect("the chain's"));
+    let out = run(["validator", "join", "--home", text(&home), "--node", &format!("http://{at}")]).done();
+    assert!(out.contains("validates"), "{out}");
+    let report = load.stop();
+    assert!(report.failed.is_empty(), "every request is answered: {:?}", report.failed);
+    let (from, address) = (first.height().expect("it serves"), out.split_whitespace().next().expect("its address").to_owned());
+    wait_until("it signs", || {
+        let newest = first.height().ok()?;
+        (from..newest).rev().take(3).any(|height| first.signers(height).is_ok_and(|signers| signers.contains(&address))).then_some(())
+    });
+    assert!(began.elapsed() < Duration::from_secs(60));
+}

@@ -3,6 +3,7 @@
 //! It is believed, and may lie. What it says is compared with a genesis hash that the user trusts, or shown to be compared; from a right
 //! genesis on, everything else is proven.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use lockstep_genesis::Genesis;
@@ -99,6 +100,18 @@ pub(super) fn other_genesis(of: &str, genesis: &Genesis, trusted: Hash) -> NodeE
     NodeError::new(Exit::Refused, format!("the genesis of {of} has the hash {}, and {trusted} is trusted", genesis.hash()))
         .means("it is another chain, or another start of one of the same name")
         .next("compare the hash with your source")
+}
+
+/// Names that the genesis of a node's chain gives to its validators, by address; none where it does not tell.
+pub(super) async fn genesis_names(url: &str) -> BTreeMap<String, String> {
+    let ask = async {
+        let mut connection = Connection::open(&Endpoint::parse(url).ok()?).await.ok()?;
+        let text = call(&mut connection, "genesis").await.ok()?;
+        let answer: GenesisAnswer<'_> = serde_json::from_str(&text).ok()?;
+        let genesis = Genesis::parse(answer.genesis.get().as_bytes()).ok()?;
+        Some(genesis.validators.iter().map(|one| (one.public_key.address().to_string(), one.name.clone())).collect())
+    };
+    ask.await.unwrap_or_default()
 }
 
 async fn call(connection: &mut Connection, method: &str) -> Result<String, String> {

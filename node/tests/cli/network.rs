@@ -315,6 +315,27 @@ fn validators_admit_by_vote_where_nothing_else_is_said() {
 }
 
 #[test]
+fn what_an_application_starts_from_may_come_from_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (home, file) = (folder.path().join("n0"), folder.path().join("state.json"));
+    let with = |more: &[&str]| run(&[&["init", "--home", text(&home), "--app-state", text(&file)][..], more].concat());
+    fs::write(&file, r#"{"kv":{"open_validators":true,"unknown":1}}"#).expect("written");
+    with(&[]).refused(2, &["app_state", "unknown"]);
+    fs::write(&file, "[]").expect("written");
+    with(&[]).refused(3, &["state.json", "JSON object"]);
+    // Who may validate is said in one place.
+    fs::write(&file, r#"{"membership":{"admission":"open","live_window":7}}"#).expect("written");
+    with(&["--power-window", "5"]).refused(2, &["--power-window is given", "group membership"]);
+    assert!(!home.exists(), "nothing was made");
+    fs::write(&file, r#"{"kv":{"open_validators":true}}"#).expect("written");
+    with(&["--power-window", "5"]).done();
+    let genesis: serde_json::Value = serde_json::from_slice(&fs::read(home.join("config/genesis.json")).expect("a genesis")).expect("JSON");
+    let state = &genesis["app_state"];
+    assert_eq!((&state["kv"]["open_validators"], &state["membership"]["power_window"]), (&true.into(), &5.into()));
+    assert_eq!(state["membership"]["admission"], "vote", "the default of a network that is to stay");
+}
+
+#[test]
 fn a_chain_of_the_token_starts_with_the_validators_accounts() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = folder.path().join("bank");

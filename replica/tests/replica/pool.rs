@@ -11,6 +11,7 @@ use lockstep_replica::seam::{Effect, Lane, Outcome, Peer, Reply, RequestId, Targ
 use lockstep_replica::wire::{Message, TxBatch};
 use lockstep_types::{AppHash, Block, ChainId, ConsensusParams, Hash, Power, PrivateKey, Signature, Time, Tx, TxResult, ValidatorUpdate};
 
+use crate::desk::{Desk, Made};
 use crate::support::*;
 
 fn tx(text: &str) -> TxBytes {
@@ -266,4 +267,30 @@ fn transfers_that_skip_a_nonce_fill_no_pool_and_keep_nobody_out() {
     let block = pool.reap(usize::MAX, -1);
     assert_eq!(block.first(), Some(&first));
     pool.mempool().assert_invariants();
+}
+
+#[test]
+fn a_node_that_leaves_tells_each_peer_what_its_clients_wait_for() {
+    let made = Made::new(ConsensusParams::default());
+    let mut desk = Desk::new(&made, None);
+    desk.connect(1, None);
+    desk.connect(2, None);
+    let submit = |desk: &mut Desk, n: u64, text: &str| {
+        desk.step(lockstep_replica::Input::Submit { request: RequestId(n), tx: tx(text), wait: Wait::Check });
+    };
+    submit(&mut desk, 1, "a=1");
+    submit(&mut desk, 2, "b=1");
+    // What a peer gave us it tells others itself.
+    desk.receive(1, &Message::Txs(TxBatch(vec![tx("c=1")])));
+    desk.out.clear();
+    let mut told: Vec<(u64, Vec<TxBytes>)> = Vec::new();
+    for effect in desk.replica.hand_over() {
+        if let Effect::Send { to: Target::One(peer), lane: Lane::Bulk, bytes } = effect
+            && let Ok(Message::Txs(batch)) = Message::decode(&bytes)
+        {
+            told.push((peer.0, batch.0));
+        }
+    }
+    told.sort_unstable();
+    assert_eq!(told, [(1, vec![tx("a=1"), tx("b=1")]), (2, vec![tx("a=1"), tx("b=1")])]);
 }

@@ -1,5 +1,7 @@
 //! What a node says of the members: `abci_query` with the path `/membership`.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lockstep_app::membership::{MEMBERSHIP_PATH, RecentBlock};
@@ -8,6 +10,7 @@ use lockstep_rpc::client::ClientError;
 use lockstep_types::{Address, Hash, Height, PublicKey};
 use serde::Deserialize;
 
+use super::super::from::genesis_names;
 use super::super::{client_error, say};
 use crate::cli::ListArgs;
 use crate::error::{Exit, NodeError};
@@ -169,11 +172,12 @@ pub(super) async fn list(args: &ListArgs) -> Result<(), NodeError> {
         }
     }
     let members = Members::ask(&client).await.map_err(|error| error.unwrap_or_else(|error| client_error(&error)))?;
-    tell(&members);
+    tell(&members, &genesis_names(client.endpoint()).await);
     Ok(())
 }
 
-fn tell(members: &Members) {
+/// Who never asked to join has the name that genesis gave it.
+fn tell(members: &Members, names: &BTreeMap<String, String>) {
     let validators = members.members.iter().filter(|member| member.power > 0).count();
     say(format!("after height {}: view {}, {validators} validators with power {}", members.height, members.view, members.total()));
     say(match members.admission.as_str() {
@@ -189,7 +193,8 @@ fn tell(members: &Members) {
     for member in &members.members {
         let power = if member.power > 0 { member.power.to_string() } else { format!("({})", member.asks_for) };
         let signed = member.last_signed.map_or_else(|| "-".to_owned(), |height| height.to_string());
-        let name: String = member.moniker.chars().filter(|letter| !letter.is_control()).collect();
+        let named = if member.moniker.is_empty() { names.get(&member.address) } else { None };
+        let name: String = named.unwrap_or(&member.moniker).chars().filter(|letter| !letter.is_control()).collect();
         say(format!("{:<40}  {power:>8}  {:<10}  {:>9}  {signed:>11}  {name}", member.address, member.status, member.since));
         if member.power == 0
             && let Some(missing) = members.missing(member)

@@ -19,6 +19,7 @@ use crate::evidence::history::BlockHistory;
 use crate::evidence::rules::{self, Refused};
 use crate::evidence::{misbehaviour, remembered};
 use crate::seam::Outcome;
+use crate::state_sync::LightStore;
 
 /// A decided block to execute.
 #[derive(Debug, Clone)]
@@ -104,6 +105,11 @@ impl Executor {
     /// From now on, blocks of long ago are read from here when evidence of them is judged.
     pub fn read_history_from(&mut self, log: LogReader, results: Option<ResultsReader>) {
         self.history.read_from(log, results);
+    }
+
+    /// And headers from before the snapshot that this node began with from here.
+    pub fn read_headers_from(&mut self, light: LightStore) {
+        self.history.read_headers_from(light);
     }
 
     /// Builds a block on the newest state.

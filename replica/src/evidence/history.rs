@@ -14,6 +14,7 @@ use lockstep_types::{Block, Commit, Header, Height, ValidatorSet};
 use crate::chain::ChainState;
 use crate::recovery::decided;
 use crate::results::kept_block;
+use crate::state_sync::LightStore;
 
 /// Heights that the executor remembers. The log and the results are behind it by what their threads still have to write,
 /// which is a few blocks; a set of the largest size makes this a few MiB.
@@ -52,12 +53,19 @@ pub struct BlockHistory {
     recent: VecDeque<Past>,
     log: Option<LogReader>,
     results: Option<ResultsReader>,
+    /// What lies below the snapshot that this node began with.
+    light: Option<LightStore>,
 }
 
 impl BlockHistory {
     /// From now on, what is older than what is remembered is read from here.
     pub fn read_from(&mut self, log: LogReader, results: Option<ResultsReader>) {
         (self.log, self.results) = (Some(log), results);
+    }
+
+    /// And what the log does not have, from here.
+    pub fn read_headers_from(&mut self, light: LightStore) {
+        self.light = Some(light);
     }
 
     /// A block was executed; `validators` are those of its height.
@@ -83,6 +91,13 @@ impl BlockHistory {
         Some(Past { header: block.header, validators, commit })
     }
 
+    /// A header that came with a snapshot, proven when it came. Its commit is some certificate, and need not be the one that the
+    /// next block carries.
+    fn restored(&self, height: Height) -> Option<Past> {
+        let block = self.light.as_ref()?.find(height).ok()??;
+        Some(Past { header: block.header, validators: Arc::new(block.validators), commit: None })
+    }
+
     /// The set that a header names: one of the newest, or the one that was kept with the results of the block before. No
     /// block changes the set of the second height, so the first two have one composition.
     fn validators(&self, height: Height, header: &Header, chain: &ChainState) -> Option<Arc<ValidatorSet>> {
@@ -104,7 +119,7 @@ impl History for BlockHistory {
         let place = back.and_then(|back| (self.recent.len() as u64).checked_sub(back.checked_add(1)?));
         match place.and_then(|place| self.recent.get(usize::try_from(place).ok()?)) {
             Some(past) => Some(past.clone()),
-            None => self.stored(height, chain),
+            None => self.stored(height, chain).or_else(|| self.restored(height)),
         }
     }
 }

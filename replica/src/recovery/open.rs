@@ -19,7 +19,7 @@ use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Block, Height};
 
-use super::{Recovered, RecoveryError, decided, genesis_state, load_state, replay, restored, tip_of};
+use super::{Recovered, RecoveryError, decided, genesis_state, load_state, own, replay, restored, tip_of};
 use crate::chain::ChainState;
 use crate::execution::Executor;
 use crate::results::keep;
@@ -239,6 +239,10 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
     }
     let mut db = StateDb::open(&*home.disk, home.state)?;
     let (mut chain, mut executor) = load_state(home.host.clone(), home.genesis, &mut db)?;
+    let begins_late = reader.base().and_then(Height::new).is_some_and(|base| base > home.genesis.initial_height());
+    if begins_late && own::restore(home, &reader, &mut db)? {
+        (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db)?;
+    }
     let flushed = chain.height;
     let tip = tip_of(&reader, home.genesis);
     let before_first = home.genesis.initial_height().previous();
@@ -303,6 +307,7 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
     }
     let restored = restored(&reader, chain, written, guard)?;
     executor.read_history_from(reader, results.as_ref().map(Results::reader));
+    executor.read_headers_from(LightStore::open(home.disk.clone()).map_err(RecoveryError::from)?);
     Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed, installed: None })
 }
 

@@ -21,7 +21,7 @@ use lockstep_types::state_tree::Path;
 use lockstep_types::{Hash, Height};
 
 use super::light_store::LightStore;
-use super::staging::{Gathered, Staging};
+use super::staging::Staging;
 use crate::chain::ChainState;
 use crate::recovery::{Home, RecoveryError};
 use crate::wire::WIRE_VERSION;
@@ -51,7 +51,7 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
             return Ok(Some(Installed::Refused(reason)));
         }
     };
-    let chain = match chain_after(home.genesis, &gathered) {
+    let chain = match chain_after(home.genesis, &gathered.tree, &gathered.goal.at, &gathered.goal.above, &gathered.below) {
         Ok(chain) => chain,
         Err(reason) => {
             // More than two thirds signed a root over something that does not follow: this program is not the chain's.
@@ -104,9 +104,15 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
 
 /// The chain after the snapshot's height: from the record in its state, every part of which the header above certifies, and from
 /// the headers at and below it.
-fn chain_after(genesis: &Genesis, gathered: &Gathered) -> Result<ChainState, String> {
-    let (at, above) = (&gathered.goal.at.header, &gathered.goal.above.header);
-    let record = record(&gathered.tree)?;
+pub(crate) fn chain_after(
+    genesis: &Genesis,
+    tree: &Tree,
+    block: &LightBlock,
+    next: &LightBlock,
+    below: &[LightBlock],
+) -> Result<ChainState, String> {
+    let (at, above) = (&block.header, &next.header);
+    let record = record(tree)?;
     if record.height != at.height {
         return Err(format!("the replica record in the state of height {} is of height {}", at.height, record.height));
     }
@@ -123,16 +129,16 @@ fn chain_after(genesis: &Genesis, gathered: &Gathered) -> Result<ChainState, Str
         attendance: record.attendance,
         power_moved: record.power_moved,
         waiting: record.waiting,
-        recent: recent(&gathered.below, &gathered.goal.at),
+        recent: recent(below, block),
         last_checkpoint: record.height,
     };
     Ok(ChainState {
         chain_id: genesis.chain_id.clone(),
         height: at.height,
         initial_height: genesis.initial_height(),
-        last_block_id: Some(gathered.goal.at.commit.block_id),
+        last_block_id: Some(block.commit.block_id),
         last_time: at.time,
-        last_validators: Arc::new(gathered.goal.at.validators.clone()),
+        last_validators: Arc::new(block.validators.clone()),
         validators: Arc::new(record.validators),
         next_validators: Arc::new(record.next_validators),
         params: Arc::new(record.parameters),

@@ -45,13 +45,24 @@ impl LightStore {
     /// # Errors
     /// When the disk fails.
     pub fn get(&mut self, height: Height) -> Result<Option<LightBlock>, DiskError> {
-        let within = |blocks: &Vec<LightBlock>| blocks.iter().find(|block| block.header.height == height).cloned();
-        if let Some(found) = self.last.as_ref().and_then(within) {
+        if let Some(found) = self.last.as_deref().and_then(|blocks| within(blocks, height)) {
             return Ok(Some(found));
         }
+        self.last = self.run_of(height)?;
+        Ok(self.last.as_deref().and_then(|blocks| within(blocks, height)))
+    }
+
+    /// The same, and nothing is remembered for the next: for who asks rarely.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn find(&self, height: Height) -> Result<Option<LightBlock>, DiskError> {
+        Ok(self.run_of(height)?.and_then(|blocks| within(&blocks, height)))
+    }
+
+    fn run_of(&self, height: Height) -> Result<Option<Vec<LightBlock>>, DiskError> {
         let Some((from, to)) = self.runs.iter().find(|(from, to)| (*from..=*to).contains(&height)).copied() else { return Ok(None) };
-        self.last = self.folder.read(&name(from, to), BYTES_MAX)?.and_then(|bytes| decode(&bytes));
-        Ok(self.last.as_ref().and_then(within))
+        Ok(self.folder.read(&name(from, to), BYTES_MAX)?.and_then(|bytes| decode(&bytes)))
     }
 
     /// Keeps a run, by ascending heights without a gap, durable when this returns.
@@ -81,6 +92,10 @@ impl LightStore {
         self.last = None;
         self.folder.sweep(|_| false)
     }
+}
+
+fn within(blocks: &[LightBlock], height: Height) -> Option<LightBlock> {
+    blocks.iter().find(|block| block.header.height == height).cloned()
 }
 
 fn name(from: Height, to: Height) -> String {

@@ -24,6 +24,7 @@ use lockstep_sync::state::{
 use lockstep_types::Height;
 use lockstep_types::light::{Options, Trusted};
 
+pub(crate) use self::install::chain_after;
 pub use self::install::{Installed, install};
 pub use self::light_store::{LIGHT_PATH, LightStore};
 pub use self::staging::{Found, STAGING_PATH, Staging, Task};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use lockstep_sync::light::{Climb, Step, is_below};
 use lockstep_sync::state::{
-    Backfill, CHOOSE_MS, Check, Checked, ChunkWanted, Clock, PATIENCE_MS, Question, Root, StateAnswer, StateEffect, StateInput, StateOptions,
-    StateSync, Told,
+    Backfill, CHOOSE_MS, Check, Checked, ChunkWanted, Clock, PATIENCE_MS, Question, Root, StateAnswer, StateEffect, StateInput,
+    StateOptions, StateSync, Told,
 };
 use lockstep_types::block::{BlockId, Version, cut};
 use lockstep_types::commit::{Commit, CommitSig};
@@ -156,8 +156,7 @@ fn a_climb_crosses_changes_of_all_validators_by_halves() {
 fn who_gives_a_header_that_others_signed_is_named_and_nobody_else() {
     let blocks = chain();
     // The liar gives the target first; what lies between comes of the honest.
-    let (climb, refused, _) =
-        climb(&blocks, |height, count| if count == 1 { (7, forged(TIP)) } else { (1, at(&blocks, height)) });
+    let (climb, refused, _) = climb(&blocks, |height, count| if count == 1 { (7, forged(TIP)) } else { (1, at(&blocks, height)) });
     assert_eq!(climb.reached(), Some(&at(&blocks, h(TIP))));
     assert_eq!(refused, [7]);
 }

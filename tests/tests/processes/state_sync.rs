@@ -73,7 +73,11 @@ fn a_fifth_begins_with_a_snapshot_though_it_is_killed_in_every_phase() {
     println!("measured: caught up {} ms after the last start", began.elapsed().as_millis());
     let status = fifth.call("status", json!({})).expect("it serves");
     let earliest = number(&status["sync_info"]["earliest_block_height"]);
-    assert!(earliest >= CHECKPOINT_INTERVAL && earliest.is_multiple_of(CHECKPOINT_INTERVAL), "it began with a checkpoint: {earliest}\n{}", joined.log());
+    assert!(
+        earliest >= CHECKPOINT_INTERVAL && earliest.is_multiple_of(CHECKPOINT_INTERVAL),
+        "it began with a checkpoint: {earliest}\n{}",
+        joined.log()
+    );
     // It has the same chain, and validates.
     let height = fifth.height().expect("it serves");
     wait_until("the first is there, too", || first.height().ok().filter(|at| *at >= height));

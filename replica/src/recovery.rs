@@ -11,6 +11,7 @@
 //! block sync has brought it to the guard's height, where its lock waits for it.
 
 mod open;
+mod own;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ use crate::signing::{GuardView, Remembered};
 use crate::wire::WIRE_VERSION;
 
 pub use self::open::{Healed, Home, Opened, Store, Told, open};
+pub use self::own::SNAPSHOTS_PATH;
 
 /// Bound on a decision that is read back.
 const DECISION_BYTES_MAX: usize = 1 << 20;

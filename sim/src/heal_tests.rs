@@ -237,3 +237,48 @@ fn a_disk_that_damages_files_again_and_again_is_told_to_a_person() {
     disk.kill();
     start(&home, disk).expect("and goes on when somebody looked");
 }
+
+/// A log whose beginning was pruned, and a state that is lost: it is made again from an own snapshot and the blocks after it, and
+/// is what it was.
+#[test]
+fn a_lost_state_over_a_pruned_log_comes_back_from_an_own_snapshot() {
+    let mut plan = Plan::sweep();
+    plan.rots = true;
+    plan.tx_interval = 20 * crate::plan::MS;
+    let rules = r#"{"membership":{"admission":"vote","checkpoint_interval":4,"checkpoint_spacing":1}}"#;
+    let subject = crate::subject::Subject::new("kv", || Kv)
+        .transactions(|choice| format!("key{}={}", choice.below(9), choice.serial()).into_bytes())
+        .app_state(rules);
+    let (genesis, machine) = World::of(&subject, 7, plan, Planted::default(), None).home_of(0);
+    let start = |disk: &SimDisk| machine.with_disk(disk.clone()).start(Arc::new(Kv), &genesis, 3, Planted::default());
+    let started = start(&machine.disk).expect("nothing is damaged");
+    let (tip, root) = (started.height, started.running.executor.state().root());
+    let running = started.running;
+    let snapshots = running.snapshots.as_ref().expect("checkpoints are made").heights();
+    // The header that proves it carries its commit in the block after that.
+    let proven = snapshots.iter().rev().find(|height| *height + 2 <= tip.get());
+    let newest = *proven.unwrap_or_else(|| panic!("snapshots of {snapshots:?}, the tip is {tip}"));
+    let pruner = running.log.pruner();
+    while let Some(oldest) = pruner.oldest().filter(|oldest| oldest.height_max < newest) {
+        assert!(pruner.remove(oldest).expect("removed"));
+    }
+    assert!(running.reader.base() > Some(1), "something was pruned");
+    drop(running);
+    machine.disk.crash(Survival::All, 0);
+    for path in [STATE, "snapshots/none"] {
+        // With the state, and without it.
+        let disk = machine.disk.fork();
+        disk.lose(path);
+        let again = start(&disk).unwrap_or_else(|error| panic!("without {path}: {error}"));
+        assert_eq!((again.height, again.running.executor.state().root()), (tip, root), "without {path}");
+        assert!(again.running.reader.base() > Some(1), "the log is as it was");
+        assert_eq!(again.running.replica.chain().standing, again.running.executor.state().standing().clone());
+    }
+    // Without a sound snapshot there is nothing to begin with, and the log is set aside: peers have the blocks.
+    let disk = machine.disk.fork();
+    disk.lose(STATE);
+    for path in disk.paths().into_iter().filter(|path| path.ends_with(".chunk")) {
+        disk.rot(&path, 60, 1);
+    }
+    assert_eq!(start(&disk).expect("it begins anew").height, Height::ZERO);
+}

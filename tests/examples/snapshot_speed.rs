@@ -73,8 +73,7 @@ fn main() {
     println!("  {} of {} chunks written", third.written, third.of);
 
     let manifest = Manifest::from_bytes(&store.manifest(2_000).expect("kept")).expect("a manifest");
-    let packed: Vec<Vec<u8>> =
-        manifest.chunks().iter().map(|info| store.chunk(&info.root.0).expect("read").expect("there")).collect();
+    let packed: Vec<Vec<u8>> = manifest.chunks().iter().map(|info| store.chunk(&info.root.0).expect("read").expect("there")).collect();
     let began = Instant::now();
     let (mut asked, mut answered) = (0, 0);
     for (info, packed) in manifest.chunks().iter().zip(&packed) {

@@ -1,0 +1,90 @@
+//! A state that is lost where the chain's beginning was pruned: it cannot be made again from genesis, and the newest own snapshot
+//! that the log proves takes its place. The blocks after it are executed as after any flush.
+
+use lockstep_app::Tree;
+use lockstep_app::membership::RECENT_MAX;
+use lockstep_app::snapshot::{Manifest, open};
+use lockstep_storage::log::LogReader;
+use lockstep_storage::results::Results;
+use lockstep_storage::snapshots::{list, read_chunk};
+use lockstep_storage::state::{Change, StateDb};
+use lockstep_types::Height;
+use lockstep_types::light::LightBlock;
+use lockstep_types::state_tree::Path;
+
+use super::{Home, RecoveryError};
+use crate::chain::ChainState;
+use crate::seam::{ReadAnswer, ReadQuestion};
+use crate::source::BlockSource;
+use crate::state_sync::{LightStore, chain_after};
+use crate::wire::LIGHT_MAX;
+
+/// The folder of snapshots in a home.
+pub const SNAPSHOTS_PATH: &str = "snapshots";
+
+/// Bytes of headers that are read at once.
+const RUN_READ_BYTES: u64 = 8 << 20;
+
+/// Fills an empty database from an own snapshot: whether there was one that the log proves.
+///
+/// # Errors
+/// When the disk fails. A snapshot that is damaged, or that nothing proves, is passed over.
+pub(super) fn restore(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Result<bool, RecoveryError> {
+    if !home.keep_results || db.flushed().is_some() {
+        return Ok(false);
+    }
+    for listed in list(&*home.disk, SNAPSHOTS_PATH).unwrap_or_default().into_iter().rev() {
+        let Some((chain, tree)) = candidate(home, log, &listed.manifest)? else { continue };
+        let entries: Vec<_> = tree.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
+        let changes = entries.iter().map(|(path, key, value)| Change { path: path.0, key, value: Some(&value[..]) });
+        db.flush(chain.height.get(), changes, &chain.encode())?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// The chain and the state of a snapshot, if its manifest leads to the root in the log's header above it and all chunks are
+/// sound.
+fn candidate(home: &Home<'_>, log: &LogReader, manifest: &[u8]) -> Result<Option<(ChainState, Tree)>, RecoveryError> {
+    let Ok(manifest) = Manifest::from_bytes(manifest) else { return Ok(None) };
+    let height = manifest.height();
+    if manifest.genesis_hash() != home.genesis.hash() {
+        return Ok(None);
+    }
+    let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
+    let mut source = BlockSource::new(log.clone()).with_light(Some(results.reader()), LightStore::open(home.disk.clone())?);
+    let mut above = headers(&mut source, height.next(), 1)?;
+    let mut at = headers(&mut source, height, 1)?;
+    let (Some(above), Some(at)) = (above.pop(), at.pop()) else { return Ok(None) };
+    if above.header.app_hash != manifest.app_hash().into() {
+        return Ok(None);
+    }
+    let mut below = headers(&mut source, height.previous(), RECENT_MAX)?;
+    below.reverse();
+    let mut parts = Vec::with_capacity(manifest.chunks().len());
+    for info in manifest.chunks() {
+        if info.entries == 0 {
+            parts.push(Tree::new().part(info.prefix));
+            continue;
+        }
+        let chunk = read_chunk(&*home.disk, SNAPSHOTS_PATH, &info.root.0).ok().flatten();
+        let Some(part) = chunk.and_then(|chunk| open(info, &chunk).ok()) else { return Ok(None) };
+        parts.push(part);
+    }
+    let Some(tree) = Tree::join(parts) else { return Ok(None) };
+    Ok(chain_after(home.genesis, &tree, &at, &above, &below).ok().map(|chain| (chain, tree)))
+}
+
+/// At most so many headers from a height downwards: those that are here.
+fn headers(source: &mut BlockSource, from: Height, most: usize) -> Result<Vec<LightBlock>, RecoveryError> {
+    let mut found: Vec<LightBlock> = Vec::new();
+    let mut next = from;
+    while found.len() < most && next > Height::ZERO {
+        let count = u32::try_from((most - found.len()).min(LIGHT_MAX)).expect("few");
+        let ReadAnswer::Light(run) = source.read(&ReadQuestion::Light { from: next, count, bytes_max: RUN_READ_BYTES })? else { break };
+        let Some(last) = run.last() else { break };
+        next = last.header.height.previous();
+        found.extend(run);
+    }
+    Ok(found)
+}

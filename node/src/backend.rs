@@ -12,7 +12,9 @@ use lockstep_rpc::backend::{
     AppAnswer, AppInfo, AppQuery, Backend, BlockAnswer, BlockMeta, BlockResults, BoxFuture, BroadcastAnswer, BroadcastError, ChainEnd,
     CommitAnswer, Committed, Heights, NodeInfo, Peer, ProofOp, ReadError, Status, Traffic, TxAnswer, Unconfirmed, Wait,
 };
-use lockstep_types::{AppHash, Commit, ConsensusParams, Hash, Header, Height, NodeId, Power, PublicKey, Time, Tx, TxResult, ValidatorSet};
+use lockstep_types::{
+    AppHash, Commit, ConsensusParams, Evidence, Hash, Header, Height, NodeId, Power, PublicKey, Time, Tx, TxResult, ValidatorSet,
+};
 use tokio::sync::oneshot;
 
 use crate::shell::Inbox;
@@ -264,6 +266,25 @@ impl Backend for NodeBackend {
                 Err(_) => Err(BroadcastError::Unavailable("the node is stopping".to_owned())),
             }
         })
+    }
+
+    fn broadcast_evidence(&self, evidence: Evidence) -> BoxFuture<Result<Hash, BroadcastError>> {
+        let (reply, answer) = oneshot::channel();
+        if !self.inbox.try_external(Mail::Evidence { evidence: Box::new(evidence), reply }) {
+            let busy = "the node has more waiting than it can take, or is stopping; submit it again later".to_owned();
+            return Box::pin(ready(Err(BroadcastError::Unavailable(busy))));
+        }
+        Box::pin(judged(answer))
+    }
+}
+
+/// What became of a piece of evidence: a refusal says which rule it breaks.
+async fn judged(answer: oneshot::Receiver<Reply>) -> Result<Hash, BroadcastError> {
+    match answer.await {
+        Ok(Reply::Evidence { hash, refused: None }) => Ok(hash),
+        Ok(Reply::Evidence { refused: Some(reason), .. }) => Err(BroadcastError::Unavailable(reason)),
+        Ok(_) => Err(BroadcastError::Unavailable("the node answered something else".to_owned())),
+        Err(_) => Err(BroadcastError::Unavailable("the node is stopping".to_owned())),
     }
 }
 

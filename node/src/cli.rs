@@ -61,10 +61,34 @@ pub(crate) enum Command {
     Validator(ValidatorCommand),
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    Inspect(InspectArgs),
     #[command(subcommand)]
     Keys(KeysCommand),
     Bench(BenchArgs),
     Sim(SimArgs),
+}
+
+/// Find out who forked a chain, from the homes of two nodes that decided different blocks at one height.
+///
+/// Compares the two block logs, finds the first height at which they differ, and names the validators who broke the rules there: those who
+/// voted twice in one step, and those who precommitted a block and later prevoted another one without a newer polka (amnesia). What
+/// proves it are the votes that the nodes keep themselves: certificates, and the polkas that justified their own votes. More than a third of
+/// the power has to have lied for a fork; nobody who followed the rules is ever named. Copies of the homes do as well, and each node has to
+/// be stopped: a log has one process.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lockstep inspect --fork n0 n3
+  lockstep inspect --fork n0 n3 --json | jq '.culprits[].address'
+
+Exit: 0 where the two are one chain as far as both go, 1 where they forked.")]
+pub(crate) struct InspectArgs {
+    /// The homes of two nodes of one chain.
+    #[arg(long, num_args = 2, value_names = ["HOME_A", "HOME_B"], required = true)]
+    pub(crate) fork: Vec<PathBuf>,
+    /// Print one JSON object, with the two signed messages that prove each.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Make the home of a new node: a chain of one validator, or a node of a chain that exists.

@@ -175,7 +175,9 @@ impl Replica {
                 self.certify(commit);
             }
             consensus::Effect::Accuse(equivocation) => {
-                self.evidence.saw(equivocation.first.clone(), equivocation.second.clone());
+                if !self.planted.has(Bug::EvidenceForgotten) {
+                    self.evidence.saw(equivocation.first.clone(), equivocation.second.clone());
+                }
                 self.fx.report(Report::Equivocation { first: Box::new(equivocation.first), second: Box::new(equivocation.second) });
             }
             consensus::Effect::Stepped { height, round, step } => {
@@ -297,7 +299,11 @@ impl Replica {
             proposer: me.address,
             txs: self.pool.reap(max, self.chain.params.block.max_gas),
             // Who cannot judge a piece prevotes nil: that may cost round 0, and no other.
-            evidence: if round == Round::ZERO { self.evidence.pending().cloned().collect() } else { Vec::new() },
+            evidence: if round == Round::ZERO && !self.planted.has(Bug::EvidenceNotProposed) {
+                self.evidence.pending().cloned().collect()
+            } else {
+                Vec::new()
+            },
             last_commit: self.last.as_ref().filter(|_| self.chain.last_block_id.is_some()).map(|last| last.commit.clone()),
         };
         let job = self.fx.job();

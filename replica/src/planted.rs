@@ -55,6 +55,10 @@ pub enum Bug {
     FetchedUnverified,
     /// A block that was asked for at one height is proposed at the next.
     LateBuildProposed,
+    /// Two votes that contradict each other make no evidence.
+    EvidenceForgotten,
+    /// Evidence that waits is not put into blocks.
+    EvidenceNotProposed,
 }
 
 #[cfg(feature = "planted")]

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_types::{
-    AppHash, Block, BlockId, ChainId, Commit, ConsensusParams, Event, Hash, Header, Height, NodeId, Power, PublicKey, Time, Tx, TxResult,
-    ValidatorSet, ValidatorUpdate,
+    AppHash, Block, BlockId, ChainId, Commit, ConsensusParams, Event, Evidence, Hash, Header, Height, NodeId, Power, PublicKey, Time, Tx,
+    TxResult, ValidatorSet, ValidatorUpdate,
 };
 use thiserror::Error;
 
@@ -110,6 +110,10 @@ pub trait Backend: Send + Sync + 'static {
     /// in which transactions of one client enter the mempool. The server bounds how long [`Wait::Commit`] may take and
     /// drops the future then; the transaction stays.
     fn broadcast(&self, tx: Vec<u8>, wait: Wait) -> BoxFuture<Result<BroadcastAnswer, BroadcastError>>;
+
+    /// Hands in evidence. The answer is its name once powers, time and culprits are filled in from the chain; a refusal says
+    /// which rule it breaks. Evidence that waits already, or that a block carries, is as good as taken.
+    fn broadcast_evidence(&self, evidence: Evidence) -> BoxFuture<Result<Hash, BroadcastError>>;
 }
 
 /// Why a read has no answer.

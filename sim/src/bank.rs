@@ -71,6 +71,7 @@ fn every() -> Vec<Entry> {
         persistence(),
         restarts(),
         blocks(),
+        proofs(),
         certificates(),
         proposers(),
         gossip(),
@@ -177,6 +178,20 @@ fn blocks() -> Vec<Entry> {
         beneath(CLASS, Beneath::DataHashUnchecked, "the transactions not compared with the header", 0),
         beneath(CLASS, Beneath::EvidenceUnchecked, "evidence taken unread", 0),
         beneath(CLASS, Beneath::LastCommitUnverified, "the last commit's signatures not verified", 0),
+    ]
+}
+
+fn proofs() -> Vec<Entry> {
+    const CLASS: &str = "evidence";
+    vec![
+        beneath(CLASS, Beneath::EvidenceSignaturesUnread, "the signatures of evidence unread", 0),
+        beneath(CLASS, Beneath::EvidenceTimeUnchecked, "evidence of any time", 0),
+        beneath(CLASS, Beneath::EvidenceNeverExpires, "evidence never expires", 0),
+        beneath(CLASS, Beneath::EvidenceCommittedAgain, "evidence that a block carried, carried again", 0),
+        beneath(CLASS, Beneath::EvidenceRepeated, "a block that accuses one validator twice", 0),
+        beneath(CLASS, Beneath::EvidenceBytesUnbounded, "evidence of any size", 0),
+        step(CLASS, Step::EvidenceForgotten, "two votes that were seen make no evidence", 0),
+        step(CLASS, Step::EvidenceNotProposed, "evidence not put into blocks", 0),
     ]
 }
 

@@ -122,11 +122,16 @@ pub(crate) enum Lie {
     Mutate,
     /// Changes bytes: bits, lengths, ends.
     RawBytes,
+    /// Evidence of what never happened, of what is proven already, with something in it changed, in floods; and true evidence
+    /// against itself of heights long past.
+    ForgeEvidence,
+    /// Passes no evidence on, and votes twice now and then.
+    HideEvidence,
 }
 
 impl Lie {
     /// All of them.
-    pub(crate) const ALL: [Self; 30] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::Equivocate,
         Self::TwoProposals,
         Self::TwoBlocks,
@@ -157,6 +162,8 @@ impl Lie {
         Self::Spam,
         Self::Mutate,
         Self::RawBytes,
+        Self::ForgeEvidence,
+        Self::HideEvidence,
     ];
 
     /// What a node without a key can do: it has no votes, but a mouth.
@@ -204,6 +211,8 @@ impl Lie {
             Self::ForgeOwn => "forge own",
             Self::Spam => "spam",
             Self::Mutate => "mutate",
+            Self::ForgeEvidence => "forge evidence",
+            Self::HideEvidence => "hide evidence",
             Self::RawBytes => "raw bytes",
         }
     }
@@ -345,6 +354,8 @@ pub struct Lies {
     pub banned: u64,
     /// Pairs of votes that an honest node held against a liar.
     pub accused: u64,
+    /// Blocks that accuse a liar.
+    pub proven: u64,
     /// Rounds above 0.
     pub rounds: u64,
     /// Runs in which the chain forked.
@@ -369,6 +380,7 @@ impl Lies {
         self.expelled += run.expelled;
         self.banned += run.banned;
         self.accused += run.accused;
+        self.proven += run.proven;
         self.rounds += run.rounds.len() as u64;
         self.halts += run.halts;
         if let Some(fork) = &run.fork {

@@ -89,7 +89,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use lockstep_app::{
-    Application, BlockInput, CheckKind, Executed, GenesisInput, GenesisRefused, Info, Initialized, Kv, Proposal, ProposalInput, Query,
+    Application, BlockInput, CheckKind, Executed, GenesisInput, GenesisRefused, Info, Initialized, Proposal, ProposalInput, Query,
     QueryAnswer, Verdict, View,
 };
 use lockstep_types::{Hash, Height, Tx};
@@ -97,6 +97,7 @@ use lockstep_types::{Hash, Height, Tx};
 use crate::checks::Violation;
 use crate::disk::Dice;
 use crate::forged;
+use crate::forgiving::Forgiving;
 use crate::naive::{Entries, Invariant};
 use crate::random::Stream;
 
@@ -133,7 +134,7 @@ impl Default for Subject {
             }
             tx
         };
-        Self { is_kv: true, ..Self::new("kv", || Kv).transactions(generate) }
+        Self { is_kv: true, ..Self::new("kv", || Forgiving).transactions(generate) }
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod bundle;
 mod from;
 mod init;
+mod inspect;
 mod keys;
 mod localnet;
 mod query;
@@ -69,6 +70,7 @@ fn run_one(command: Command, app: Arc<dyn Application>) -> Result<(), NodeError>
         Command::Snapshot(SnapshotCommand::Export(args)) => snapshot::export(&args),
         Command::Snapshot(SnapshotCommand::Restore(args)) => snapshot::restore(&args),
         Command::Snapshot(SnapshotCommand::Bundle(args)) => waiting(bundle::run(&args)),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Keys(command) => keys::run(&command),
         Command::Bench(args) => bench::run(&args),
         Command::Sim(args) => sim::run(&args),

@@ -5,6 +5,7 @@
 //! | [`rules`] | whether a block may carry a piece: `encoding.md` section 13, and one rule of our own |
 //! | [`history`] | the blocks of the past that evidence is compared with |
 //! | [`pool`] | pieces that no block carries yet |
+//! | [`forensics`] | who forked a chain, from what two nodes keep |
 //! | `exchange` | what a node tells its peers, and what it makes of what they tell |
 //!
 //! **The life of a piece.** Consensus counts two votes of one validator for one place ([`lockstep_consensus::Equivocation`]).
@@ -21,6 +22,7 @@
 //! all lose at once, before a block carries it, is gone, and a validator that goes on lying is found out again.
 
 mod exchange;
+pub mod forensics;
 pub mod history;
 pub mod pool;
 pub mod rules;

@@ -146,6 +146,9 @@ fn claim_attack(evidence: &LightClientAttack, chain: &ChainState, history: &dyn 
     }
     let common = past(evidence.common_height)?;
     let ours = past(conflicting.min(chain.height))?;
+    if conflicting < chain.height && ours.commit.is_none() {
+        return Err(Refused::Unknown(conflicting));
+    }
     let facts = AttackFacts {
         common_validators: &common.validators,
         common_time: common.header.time,

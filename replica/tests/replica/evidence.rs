@@ -422,3 +422,53 @@ fn only_a_lie_is_a_lie() {
         assert_eq!(refused.is_lie(), is_lie, "{refused}");
     }
 }
+
+/// Two sides of a fork of height 5, by four validators of whom two lie: in one round, and by forgetting a lock.
+#[test]
+fn a_fork_names_who_signed_both_sides_and_who_forgot_a_lock() {
+    use lockstep_replica::evidence::forensics::{Crime, culprits};
+    let made = Made::of(1);
+    let set = &made.chain.validators;
+    let id = |name: &str| Some(BlockId { hash: Hash::of(name), ..block_id() });
+    let vote = |place: u32, kind, r: u32, block: Option<BlockId>, vr: Option<u32>| {
+        let vote = Vote { kind, height: height(5), round: round(r), block_id: block, valid_round: vr.map(round), ..nil_precommit() };
+        signed_vote(set, place, vote)
+    };
+    let (prevote, precommit) = (VoteType::Prevote, VoteType::Precommit);
+    let named = |votes: &[Vote]| culprits(votes, set, &chain_id(), &mut verify_batch);
+    // One round: both certificates share the liars 0 and 1.
+    let one: Vec<Vote> = [0, 1, 2].map(|place| vote(place, precommit, 0, id("a"), None)).into();
+    let other: Vec<Vote> = [0, 1, 3].map(|place| vote(place, precommit, 0, id("b"), None)).into();
+    let both = named(&[one.clone(), other].concat());
+    assert_eq!(both.keys().copied().collect::<Vec<_>>(), [index(0), index(1)]);
+    assert!(both.values().all(|crime| matches!(crime, Crime::TwoVotes(_))));
+    // A later round: the polka there shows who prevoted against the lock; it names no valid round, or one before the lock.
+    for vr in [None, Some(0)] {
+        let locked: Vec<Vote> = [0, 1, 2].map(|place| vote(place, precommit, 1, id("a"), None)).into();
+        let later: Vec<Vote> = [0, 1, 3].map(|place| vote(place, prevote, 2, id("b"), vr)).into();
+        let forgot = named(&[locked.clone(), later.clone()].concat());
+        assert_eq!(forgot.keys().copied().collect::<Vec<_>>(), [index(0), index(1)]);
+        assert!(forgot.values().all(|crime| matches!(crime, Crime::Amnesia(_))), "{forgot:?}");
+        assert!(forgot[&index(0)].to_string().contains("in round 2 a prevote for"));
+        assert!(named(&locked).is_empty() && named(&later).is_empty(), "neither side alone says anything");
+    }
+    // What the rules allow: a newer polka frees, nil is free, a precommit after the prevote, the same block again, the same words twice.
+    let allowed = [
+        vote(0, precommit, 1, id("a"), None),
+        vote(0, prevote, 2, id("b"), Some(1)),
+        vote(0, prevote, 3, None, None),
+        vote(0, prevote, 4, id("a"), None),
+        vote(0, precommit, 5, id("b"), None),
+        vote(0, prevote, 5, id("b"), Some(2)),
+        vote(1, prevote, 0, id("b"), None),
+        vote(1, precommit, 0, id("b"), None),
+        vote(1, precommit, 0, id("b"), None),
+    ];
+    assert_eq!(named(&allowed).len(), 0);
+    // A vote that nobody signed accuses nobody.
+    let mut forged = one;
+    let mut second = vote(2, precommit, 0, id("b"), None);
+    second.signature = Signature([9; 64]);
+    forged.push(second);
+    assert!(named(&forged).is_empty());
+}

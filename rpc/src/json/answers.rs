@@ -516,6 +516,13 @@ pub struct UnconfirmedTxs {
     pub txs: Option<Vec<Base64>>,
 }
 
+/// `broadcast_evidence`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BroadcastEvidence {
+    /// The name of the piece.
+    pub hash: Base64,
+}
+
 /// `broadcast_tx_async` and `broadcast_tx_sync`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broadcast {

@@ -1,10 +1,11 @@
-//! Evidence as blocks show it (contract sections 4 and 10, D2 and D3).
+//! Evidence as blocks show it (contract sections 4 and 10, D2 and D3), and as clients send it (D9).
 
-use lockstep_types::evidence::{DuplicateVote, Evidence, LightClientAttack};
-use lockstep_types::{Address, Round, Vote, VoteType};
+use lockstep_types::evidence::{DuplicateVote, Evidence, LightBlock, LightClientAttack};
+use lockstep_types::{Address, Power, Round, Signature, Time, ValidatorIndex, Vote, VoteType};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Base64, BlockId, Commit, Header, Validator};
+use super::{Base64, BlockId, Commit, Header, Malformed, Validator, validator_set};
 
 /// A piece of evidence with its type.
 pub(super) fn evidence(evidence: &Evidence) -> Value {
@@ -63,5 +64,94 @@ fn attack(found: &LightClientAttack) -> Value {
         "byzantine_validators": byzantine, "ByzantineValidators": byzantine,
         "total_voting_power": found.total_power, "TotalVotingPower": found.total_power,
         "timestamp": found.timestamp, "Timestamp": found.timestamp,
+    })
+}
+
+/// A piece of evidence as a client sends it: with its type, members in snake_case or as CometBFT spells them. Powers, time and
+/// culprits may be missing or wrong, since the node derives them from the chain (contract section 10, D9).
+///
+/// # Errors
+/// Which member is missing or not what it should be.
+pub fn read_evidence(value: &Value) -> Result<Evidence, Malformed> {
+    let inner = value.get("value").ok_or_else(|| Malformed::new("evidence is an object of type and value"))?;
+    match value.get("type").and_then(Value::as_str) {
+        Some("tendermint/DuplicateVoteEvidence") => read_duplicate_vote(inner).map(|found| Evidence::DuplicateVote(Box::new(found))),
+        Some("tendermint/LightClientAttackEvidence") => read_attack(inner).map(|found| Evidence::LightClientAttack(Box::new(found))),
+        other => Err(Malformed::new(format!("no evidence has the type {other:?}"))),
+    }
+}
+
+/// The first of these members that is there and not null.
+fn member<'a>(value: &'a Value, names: &[&str]) -> Option<&'a Value> {
+    names.iter().filter_map(|name| value.get(name)).find(|value| !value.is_null())
+}
+
+fn needed<T: DeserializeOwned>(value: &Value, names: &[&str]) -> Result<T, Malformed> {
+    let found = member(value, names).ok_or_else(|| Malformed::new(format!("{} is missing", names[0])))?;
+    T::deserialize(found).map_err(|error| Malformed::new(format!("{}: {error}", names[0])))
+}
+
+/// What the node derives anyway.
+fn derived<T: DeserializeOwned>(value: &Value, names: &[&str], otherwise: T) -> T {
+    member(value, names).and_then(|found| T::deserialize(found).ok()).unwrap_or(otherwise)
+}
+
+fn read_duplicate_vote(value: &Value) -> Result<DuplicateVote, Malformed> {
+    let vote = |name| member(value, &[name]).ok_or_else(|| Malformed::new(format!("{name} is missing")));
+    let first = vote("vote_a")?;
+    Ok(DuplicateVote {
+        vote_a: read_vote(first)?,
+        vote_b: read_vote(vote("vote_b")?)?,
+        address: needed(first, &["validator_address"])?,
+        total_power: derived(value, &["total_voting_power", "TotalVotingPower"], Power::ZERO),
+        validator_power: derived(value, &["validator_power", "ValidatorPower"], Power::ZERO),
+        timestamp: derived(value, &["timestamp", "Timestamp"], Time::ZERO),
+    })
+}
+
+/// Extensions are not read: no vote of these chains has any.
+fn read_vote(value: &Value) -> Result<Vote, Malformed> {
+    let kind = match needed::<u8>(value, &["type"])? {
+        1 => VoteType::Prevote,
+        2 => VoteType::Precommit,
+        other => return Err(Malformed::new(format!("a vote of type {other}"))),
+    };
+    let block_id = match member(value, &["block_id"]) {
+        None => None,
+        Some(_) => Option::try_from(&needed::<BlockId>(value, &["block_id"])?)?,
+    };
+    let signature: Base64 = needed(value, &["signature"])?;
+    let round = |number: i64| u32::try_from(number).ok().and_then(Round::new).ok_or_else(|| Malformed::new("a round above 2^31"));
+    let valid_round = derived(value, &["valid_round"], -1_i64);
+    Ok(Vote {
+        kind,
+        height: needed(value, &["height"])?,
+        round: round(needed(value, &["round"])?)?,
+        block_id,
+        valid_round: if valid_round < 0 { None } else { Some(round(valid_round)?) },
+        timestamp: needed(value, &["timestamp"])?,
+        validator: ValidatorIndex::new(needed(value, &["validator_index"])?)
+            .ok_or_else(|| Malformed::new("a validator index above 2^31"))?,
+        signature: Signature(signature.0.try_into().map_err(|_| Malformed::new("a signature of other than 64 bytes"))?),
+    })
+}
+
+fn read_attack(value: &Value) -> Result<LightClientAttack, Malformed> {
+    let block = member(value, &["conflicting_block", "ConflictingBlock"]).ok_or_else(|| Malformed::new("conflicting_block is missing"))?;
+    let signed = member(block, &["signed_header"]).ok_or_else(|| Malformed::new("signed_header is missing"))?;
+    let set = member(block, &["validator_set"]).ok_or_else(|| Malformed::new("validator_set is missing"))?;
+    let header: Header = needed(signed, &["header"])?;
+    let commit: Commit = needed(signed, &["commit"])?;
+    let validators: Vec<Validator> = needed(set, &["validators"])?;
+    Ok(LightClientAttack {
+        conflicting_block: LightBlock {
+            header: (&header).try_into()?,
+            commit: (&commit).try_into()?,
+            validators: validator_set(&validators)?,
+        },
+        common_height: needed(value, &["common_height", "CommonHeight"])?,
+        byzantine_validators: Vec::new(),
+        total_power: derived(value, &["total_voting_power", "TotalVotingPower"], Power::ZERO),
+        timestamp: derived(value, &["timestamp", "Timestamp"], Time::ZERO),
     })
 }

@@ -10,6 +10,7 @@ mod evidence;
 
 pub use answers::*;
 pub use chain::*;
+pub use evidence::read_evidence;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -63,6 +63,7 @@ pub(super) static METHODS: &[Method] = methods! {
     "block_by_hash"("hash") Read block_by_hash;
     "block_results"("height") Read block_results;
     "blockchain"("minHeight", "maxHeight") Read blockchain;
+    "broadcast_evidence"("evidence") Write broadcast_evidence;
     "broadcast_tx_async"("tx") Write |context, args| broadcast(context, args, Wait::Async);
     "broadcast_tx_commit"("tx") Write broadcast_commit;
     "broadcast_tx_sync"("tx") Write |context, args| broadcast(context, args, Wait::Check);
@@ -316,6 +317,16 @@ fn broadcast_commit(context: &Context, args: &Args) -> Result<BoxFuture<Outcome>
             Err(_) => return Err(Refusal::failed("timed out waiting for tx to be included in a block")),
         };
         reply(&json::BroadcastCommit::new(hash, &answer))
+    }))
+}
+
+fn broadcast_evidence(context: &Context, args: &Args) -> Result<BoxFuture<Outcome>, Refusal> {
+    let Some(value) = args.value("evidence")? else { return Err(Refusal::failed("no evidence was provided")) };
+    let evidence = json::read_evidence(&value).map_err(|error| Refusal::Failed(format!("evidence.ValidateBasic failed: {error}")))?;
+    let taken = context.backend.broadcast_evidence(evidence);
+    Ok(Box::pin(async move {
+        let hash = taken.await.map_err(|error| Refusal::Failed(format!("failed to add evidence: {error}")))?;
+        reply(&json::BroadcastEvidence { hash: hash.0.into() })
     }))
 }
 

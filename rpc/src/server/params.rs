@@ -115,6 +115,12 @@ impl Args {
         }
     }
 
+    /// Any JSON value, as it stands; none when not given.
+    pub(super) fn value(&self, name: &'static str) -> Result<Option<serde_json::Value>, Refusal> {
+        let Some(Arg::Json(text) | Arg::Uri(text)) = self.get(name) else { return Ok(None) };
+        serde_json::from_str(text).map(Some).map_err(|error| Refusal::Params(format!("{name} is no JSON value: {error}")))
+    }
+
     /// Bytes, empty when not given.
     pub(super) fn bytes(&self, name: &'static str, spelling: Bytes) -> Result<Vec<u8>, Refusal> {
         match self.get(name) {

@@ -67,6 +67,13 @@ async fn methods_say_why_they_have_no_answer() {
         ("broadcast_tx_async", json!(["bGFyZ2U="]), "Tx too large. Max size is 4, but got 5"),
         ("broadcast_tx_commit", json!(["bGFyZ2U="]), "error on broadcastTxCommit: Tx too large. Max size is 4, but got 5"),
         ("broadcast_tx_sync", json!(["c3luY2luZw=="]), "the node is catching up"),
+        ("broadcast_evidence", json!([null]), "no evidence was provided"),
+        ("broadcast_evidence", json!([{}]), "evidence.ValidateBasic failed: evidence is an object of type and value"),
+        (
+            "broadcast_evidence",
+            json!([{ "type": "tendermint/DuplicateVoteEvidence", "value": {} }]),
+            "evidence.ValidateBasic failed: vote_a is missing",
+        ),
     ];
     for (method, params, data) in table {
         assert_eq!(asked(&mut http, method, params).await, internal(data), "{method}");
@@ -223,7 +230,7 @@ async fn every_method_answers_by_uri_as_by_post() {
     let served: Vec<&str> = page.split("<a href=\"/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     let asked = |name: &&str| calls.iter().any(|(path, _)| path[1..].split('?').next() == Some(name));
     let left: Vec<&str> = served.into_iter().filter(|name| !asked(name)).collect();
-    assert_eq!(left, ["broadcast_tx_async", "broadcast_tx_commit", "broadcast_tx_sync"]);
+    assert_eq!(left, ["broadcast_evidence", "broadcast_tx_async", "broadcast_tx_commit", "broadcast_tx_sync"]);
     let proven = http.get(&format!("/tx?hash=0x{tx_hex}&prove=true")).await.json();
     assert_eq!(proven["result"]["proof"]["data"], base64(b"b=2"));
     // Lower case without 0x is text without quotes, which nothing is.

@@ -24,6 +24,8 @@ pub(crate) struct Node {
     /// What was handed in, in order.
     pub(crate) broadcasts: Mutex<Vec<(Vec<u8>, Wait)>>,
     pub(crate) seen: Mutex<BTreeSet<Vec<u8>>>,
+    /// Evidence that was handed in, in order.
+    pub(crate) evidence: Mutex<Vec<lockstep_types::Evidence>>,
     pub(crate) index: bool,
     /// Reads of path `/gate` wait for a message here.
     pub(crate) gate: Mutex<Option<mpsc::Receiver<()>>>,
@@ -43,6 +45,7 @@ impl Node {
             genesis: GENESIS.into(),
             broadcasts: Mutex::default(),
             seen: Mutex::default(),
+            evidence: Mutex::default(),
             index: true,
             gate: Mutex::default(),
             lie_query: Mutex::default(),
@@ -232,6 +235,16 @@ impl Backend for Node {
 
     fn check_tx(&self, tx: Vec<u8>) -> BoxFuture<Result<TxResult, BroadcastError>> {
         Box::pin(async move { Ok(check(&tx)) })
+    }
+
+    /// Evidence of height 9 is refused.
+    fn broadcast_evidence(&self, evidence: lockstep_types::Evidence) -> BoxFuture<Result<Hash, BroadcastError>> {
+        let answer = match evidence.height().get() {
+            9 => Err(BroadcastError::Unavailable("it expired: it is of height 9".into())),
+            _ => Ok(evidence.hash()),
+        };
+        self.evidence.lock().unwrap().push(evidence);
+        Box::pin(async move { answer })
     }
 
     /// Transactions say themselves what becomes of them.

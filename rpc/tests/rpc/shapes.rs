@@ -416,6 +416,44 @@ async fn the_mempool() {
     assert_eq!(http.call("num_unconfirmed_txs", json!(null)).await, none);
 }
 
+/// What a block shows, a client may send again: it says the same, but for what the node derives from the chain.
+#[tokio::test]
+async fn evidence_is_read_as_it_is_written() {
+    use lockstep_types::Evidence;
+    let mut chain = Chain::story();
+    let attack = chain.attack(2);
+    chain.push(crate::chain::Plan { evidence: vec![attack.clone()], ..crate::chain::Plan::default() });
+    let votes = chain.blocks[2].block.evidence[0].clone();
+    let (node, _server, addr) = Node::new(chain).serve().await;
+    let mut http = Http::connect(addr).await;
+    for (height, sent) in [("3", votes.clone()), ("5", attack)] {
+        let shown = http.call("block", json!([height])).await["block"]["evidence"]["evidence"][0].clone();
+        let answer = http.call("broadcast_evidence", json!({ "evidence": shown })).await;
+        assert_eq!(answer, json!({ "hash": base64_of(sent.hash().0) }));
+        let read = node.evidence.lock().unwrap().pop().unwrap();
+        match (read, sent) {
+            (Evidence::LightClientAttack(read), Evidence::LightClientAttack(mut sent)) => {
+                sent.byzantine_validators.clear();
+                let (read, sent) = (read.conflicting_block, sent.conflicting_block);
+                assert_eq!((read.header, read.commit), (sent.header, sent.commit));
+                assert!(read.validators.iter().eq(sent.validators.iter()));
+            }
+            (read, sent) => assert_eq!(read, sent),
+        }
+    }
+    // As the Rust client spells it, with nil as null and what the node derives left out.
+    let mut shown = http.call("block", json!(["3"])).await["block"]["evidence"]["evidence"][0].clone();
+    for name in ["TotalVotingPower", "ValidatorPower", "Timestamp"] {
+        shown["value"].as_object_mut().unwrap().remove(name);
+    }
+    shown["value"]["vote_a"]["block_id"] = Value::Null;
+    http.call("broadcast_evidence", json!([shown])).await;
+    let (Evidence::DuplicateVote(read), Evidence::DuplicateVote(sent)) = (node.evidence.lock().unwrap().pop().unwrap(), votes) else {
+        panic!("two votes")
+    };
+    assert_eq!((read.vote_a, read.vote_b), (sent.vote_a, sent.vote_b));
+}
+
 #[tokio::test]
 async fn broadcasting() {
     let (node, _server, addr) = Node::new(Chain::story()).serve().await;

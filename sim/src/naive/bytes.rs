@@ -68,6 +68,41 @@ pub struct Commit {
     pub slots: Vec<Option<Slot>>,
 }
 
+/// A vote in evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vote {
+    pub(super) kind: u8,
+    pub(super) height: u64,
+    pub(super) round: u32,
+    pub(super) block_id: Option<BlockId>,
+    pub(super) valid_round: Option<u32>,
+    pub(super) time: Time,
+    pub(super) index: u32,
+    pub(super) signature: [u8; 64],
+}
+
+/// Two votes of one validator, as a block carries them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwoVotes {
+    pub(super) a: Vote,
+    pub(super) b: Vote,
+    /// Whom they accuse.
+    pub address: [u8; 20],
+    /// Power of all at that height.
+    pub total: u64,
+    /// Its power at that height.
+    pub power: u64,
+    /// Time of the block of that height.
+    pub time: Time,
+}
+
+impl TwoVotes {
+    /// The height of the votes.
+    pub fn height(&self) -> u64 {
+        self.a.height
+    }
+}
+
 /// A body.
 #[derive(Debug, Clone)]
 pub struct Body {
@@ -75,7 +110,8 @@ pub struct Body {
     pub header: Header,
     /// Its transactions.
     pub txs: Vec<Vec<u8>>,
-    pub(super) evidence: u32,
+    /// What it proves.
+    pub evidence: Vec<TwoVotes>,
     /// The commit of the block before.
     pub last_commit: Option<Commit>,
 }
@@ -175,6 +211,35 @@ impl<'a> Reader<'a> {
         Ok(Commit { height, round, block_id, slots })
     }
 
+    fn vote(&mut self) -> Read<Vote> {
+        let [kind] = self.array("kind of a vote")?;
+        Ok(Vote {
+            kind,
+            height: self.u64("height of a vote")?,
+            round: self.u32("round of a vote")?,
+            block_id: if self.flag("block of a vote")? { Some(self.block_id("block of a vote")?) } else { None },
+            valid_round: if self.flag("valid round")? { Some(self.u32("valid round")?) } else { None },
+            time: self.time("time of a vote")?,
+            index: self.u32("place of a voter")?,
+            signature: self.array("signature of a vote")?,
+        })
+    }
+
+    fn two_votes(&mut self) -> Read<TwoVotes> {
+        match self.array("kind of evidence")? {
+            [1] => Ok(TwoVotes {
+                a: self.vote()?,
+                b: self.vote()?,
+                address: self.array("address of the accused")?,
+                total: self.u64("power of all")?,
+                power: self.u64("power of the accused")?,
+                time: self.time("time of evidence")?,
+            }),
+            // Nobody shows light clients anything in a run.
+            [other] => Err(format!("evidence of kind {other}")),
+        }
+    }
+
     fn end(&self) -> Read<()> {
         if self.bytes.is_empty() { Ok(()) } else { Err(format!("{} bytes left over", self.bytes.len())) }
     }
@@ -187,7 +252,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A body, and nothing behind it. Evidence is counted and not read: no block may have any.
+/// A body, and nothing behind it.
 pub(super) fn body(bytes: &[u8]) -> Read<Body> {
     let mut reader = Reader { bytes };
     reader.version()?;
@@ -197,9 +262,10 @@ pub(super) fn body(bytes: &[u8]) -> Read<Body> {
     for _ in 0..count {
         txs.push(reader.bytes("transaction")?.to_vec());
     }
-    let evidence = reader.u32("evidence")?;
-    if evidence > 0 {
-        return Ok(Body { header, txs, evidence, last_commit: None });
+    let count = reader.u32("evidence")?;
+    let mut evidence = Vec::new();
+    for _ in 0..count {
+        evidence.push(reader.two_votes()?);
     }
     let last_commit = if reader.flag("last commit")? { Some(reader.commit()?) } else { None };
     reader.end()?;

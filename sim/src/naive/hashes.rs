@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::bytes::{BlockId, Commit, Hash, Header, Slot, Time};
+use super::bytes::{BlockId, Commit, Hash, Header, Slot, Time, TwoVotes, Vote};
 
 pub(super) fn sha(parts: &[&[u8]]) -> Hash {
     let mut hasher = Sha256::new();
@@ -123,6 +123,55 @@ pub(super) fn precommit(commit: &Commit, slot: &Slot, chain_id: &str) -> Vec<u8>
     delimited.varint(message.len() as u64);
     delimited.0.extend(message);
     delimited.0
+}
+
+/// What a validator signed with a vote; a prevote's valid round last, behind the chain's name.
+pub(super) fn vote(vote: &Vote, chain_id: &str) -> Vec<u8> {
+    let mut message = Proto::default().int(1, vote.kind.into()).fixed(2, vote.height).fixed(3, vote.round.into());
+    if let Some(id) = &vote.block_id {
+        message = message.message(4, &block_id(Some(id)));
+    }
+    let valid_round = vote.valid_round.map_or(0, |round| i64::from(round) + 1);
+    let message = message.message(5, &time(vote.time)).bytes(6, chain_id.as_bytes()).int(15, valid_round).0;
+    let mut delimited = Proto::default();
+    delimited.varint(message.len() as u64);
+    delimited.0.extend(message);
+    delimited.0
+}
+
+/// What orders the two votes of a piece of evidence.
+pub(super) fn vote_key(vote: &Vote) -> Vec<u8> {
+    let mut key = Vec::new();
+    if let Some(id) = &vote.block_id {
+        key.extend(id.hash);
+        key.extend(Proto::default().int(1, id.total.into()).bytes(2, &id.parts).0);
+    }
+    key.extend(Proto::default().int(15, vote.valid_round.map_or(0, |round| i64::from(round) + 1)).0);
+    key
+}
+
+/// A piece of evidence as it is hashed.
+pub(super) fn two_votes(evidence: &TwoVotes) -> Vec<u8> {
+    let said = |vote: &Vote| {
+        Proto::default()
+            .int(1, vote.kind.into())
+            .int(2, signed(vote.height))
+            .int(3, vote.round.into())
+            .message(4, &block_id(vote.block_id.as_ref()))
+            .message(5, &time(vote.time))
+            .bytes(6, &evidence.address)
+            .int(7, vote.index.into())
+            .bytes(8, &vote.signature)
+            .int(15, vote.valid_round.map_or(0, |round| i64::from(round) + 1))
+            .0
+    };
+    Proto::default()
+        .message(1, &said(&evidence.a))
+        .message(2, &said(&evidence.b))
+        .int(3, signed(evidence.total))
+        .int(4, signed(evidence.power))
+        .message(5, &time(evidence.time))
+        .0
 }
 
 /// Root over the keys and powers of a set, in its order.

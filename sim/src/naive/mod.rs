@@ -23,7 +23,7 @@ mod tests;
 
 use ed25519_dalek::{Signature, Verifier as _, VerifyingKey};
 
-pub use bytes::{BlockId, Body, Commit, Hash, Header, Slot, Time};
+pub use bytes::{BlockId, Body, Commit, Hash, Header, Slot, Time, TwoVotes, Vote};
 pub use hashes::{TxOutcome, state_root};
 pub use log::{Kept, read_log};
 pub use model::{AppModel, Entries, Invariant, KvModel, Modelled};
@@ -43,6 +43,14 @@ pub struct Beginning {
     pub max_bytes: i64,
     /// `block.max_gas`.
     pub max_gas: i64,
+    /// `evidence.max_age_num_blocks`, `max_age_duration` in nanoseconds, and `max_bytes`.
+    pub evidence: (u64, u64, u64),
+}
+
+/// The parameters of evidence, in the order of [`Beginning::evidence`].
+pub fn evidence_params(genesis: &lockstep_genesis::Genesis) -> (u64, u64, u64) {
+    let params = &genesis.consensus_params.evidence;
+    (params.max_age_num_blocks, params.max_age_duration_ns, params.max_bytes)
 }
 
 /// A block that a model executes.
@@ -115,6 +123,12 @@ pub struct Judge<M> {
     results: Hash,
     /// By height, from 1: the block's name and the set that signs it.
     decided: Vec<(BlockId, Set)>,
+    /// Their times.
+    times: Vec<Time>,
+    /// Age in blocks, age in nanoseconds, bytes of one block.
+    evidence_params: (u64, u64, u64),
+    /// What blocks proved.
+    proven: Vec<TwoVotes>,
     set: Set,
     next: Set,
 }
@@ -137,6 +151,9 @@ impl<M: Model> Judge<M> {
             last: None,
             results: hashes::results(&[]),
             decided: Vec::new(),
+            times: Vec::new(),
+            evidence_params: beginning.evidence,
+            proven: Vec::new(),
             set,
             next,
         })
@@ -188,6 +205,7 @@ impl<M: Model> Judge<M> {
         }
         self.certified(&commit, height, &id, &self.set, verdict)?;
         self.proposer(&body.header, commit.round)?;
+        self.evidence(&body, verdict)?;
         let last = self.decided.last().map(|(_, set)| set.members.iter());
         let last_members = last.into_iter().flatten().map(|member| (member.address, u64::try_from(member.power).expect("powers fit")));
         // Of the first block nobody signed a block before.
@@ -204,6 +222,8 @@ impl<M: Model> Judge<M> {
         let next = std::mem::replace(&mut self.next, after_next);
         let set = std::mem::replace(&mut self.set, next);
         self.decided.push((id, set));
+        self.times.push(body.header.time);
+        self.proven.extend(body.evidence.iter().cloned());
         self.last = Some((id, body.header.time));
         Ok(())
     }
@@ -241,9 +261,56 @@ impl<M: Model> Judge<M> {
         is("consensus_hash", &header.consensus_hash, &hashes::params(self.params.0, self.params.1))?;
         is("app_hash", &header.app_hash, &self.model.root())?;
         is("last_results_hash", &header.last_results_hash, &self.results)?;
-        is("evidence_hash", &header.evidence_hash, &hashes::merkle(&[]))?;
-        if body.evidence > 0 {
-            return Err("evidence, which no block may have".into());
+        let pieces: Vec<Vec<u8>> = body.evidence.iter().map(hashes::two_votes).collect();
+        is("evidence_hash", &header.evidence_hash, &hashes::merkle(&pieces))?;
+        Ok(())
+    }
+
+    /// Each piece is true, of this chain, not too old and not said before; each accuses another validator of the newest set.
+    fn evidence(&self, body: &Body, verdict: Verdict<'_>) -> Result<(), String> {
+        let (blocks_max, age_max, bytes_max) = self.evidence_params;
+        let bytes: usize = body.evidence.iter().map(|piece| hashes::two_votes(piece).len()).sum();
+        if bytes as u64 > bytes_max {
+            return Err(format!("{bytes} bytes of evidence"));
+        }
+        for (place, piece) in body.evidence.iter().enumerate() {
+            let wrong = |what: &str| Err(format!("evidence {place}: {what}"));
+            let (a, b) = (&piece.a, &piece.b);
+            if (a.kind, a.height, a.round, a.index) != (b.kind, b.height, b.round, b.index) {
+                return wrong("not of one place");
+            }
+            if hashes::vote_key(a) >= hashes::vote_key(b) {
+                return wrong("one vote, or two in the wrong order");
+            }
+            let at = usize::try_from(a.height).ok().and_then(|height| height.checked_sub(1));
+            let Some(((_, set), time)) = at.and_then(|at| Some((self.decided.get(at)?, self.times.get(at)?))) else {
+                return wrong("of no block before");
+            };
+            let Some(member) = usize::try_from(a.index).ok().and_then(|index| set.members.get(index)) else { return wrong("no validator") };
+            let total: u128 = set.members.iter().map(|member| member.power.unsigned_abs()).sum();
+            let says = (member.address, member.power.unsigned_abs(), total, *time);
+            if says != (piece.address, piece.power.into(), piece.total.into(), piece.time) {
+                return wrong("another address, power or time than the chain's");
+            }
+            for vote in [a, b] {
+                if !verdict(&member.key, &hashes::vote(vote, &self.chain_id), &vote.signature) {
+                    return wrong("not signed");
+                }
+            }
+            let nanos = |time: &Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+            let last = self.times.last().map_or(0, nanos);
+            if self.height() - a.height > blocks_max && last - nanos(time) > age_max.into() {
+                return wrong("too old");
+            }
+            if self.proven.contains(piece) {
+                return wrong("proven before");
+            }
+            if body.evidence[..place].iter().any(|other| other.address == piece.address) {
+                return wrong("a second one against the same");
+            }
+            if !self.next.members.iter().any(|member| member.address == piece.address) {
+                return wrong("against somebody who left");
+            }
         }
         Ok(())
     }

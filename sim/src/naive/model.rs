@@ -4,13 +4,31 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockstep_app::{Application, BlockInput, GenesisInput, Participation, ParticipationFlag, Tree, View};
+use lockstep_app::{Application, BlockInput, GenesisInput, Misbehaviour, MisbehaviourKind, Participation, ParticipationFlag, Tree, View};
 use lockstep_genesis::Genesis;
 use lockstep_types::{Address, ConsensusParams, Hash as TypedHash, Height, Power, Time, Tx, ValidatorUpdate};
 
 use super::bytes::{Body, Hash};
 use super::hashes::{TxOutcome, sha, state_root};
 use super::{Model, Next};
+
+/// What a block proves, as an application is told it.
+fn body_misbehaviour(body: &Body) -> Result<Vec<Misbehaviour>, String> {
+    let power = |power| Power::new(power).ok_or("no power");
+    body.evidence
+        .iter()
+        .map(|piece| {
+            Ok(Misbehaviour {
+                kind: MisbehaviourKind::DuplicateVote,
+                address: Address(piece.address),
+                power: power(piece.power)?,
+                height: Height::new(piece.height()).ok_or("no height")?,
+                time: Time::new(piece.time.seconds, piece.time.nanos).ok_or("no time")?,
+                total_power: power(piece.total)?,
+            })
+        })
+        .collect()
+}
 
 /// All entries of a state.
 pub type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -201,7 +219,7 @@ impl Model for AppModel {
             proposer: Address(header.proposer),
             txs: &ours,
             last_commit: next.last_members.iter().enumerate().map(participation).collect(),
-            misbehaviour: Vec::new(),
+            misbehaviour: body_misbehaviour(next.body)?,
             parameters: &self.params,
         };
         let executed = self.app.execute(&self.view(header.height - 1), &input);

@@ -47,6 +47,7 @@ impl Chain {
             time: Time { seconds: self.genesis.genesis_time.seconds(), nanos: self.genesis.genesis_time.nanos() },
             max_bytes: self.genesis.consensus_params.block.max_bytes,
             max_gas: self.genesis.consensus_params.block.max_gas,
+            evidence: evidence_params(&self.genesis),
             validators: validators.clone(),
         };
         Judge::new(&beginning, KvModel::new(&validators), true).expect("a set")

@@ -8,11 +8,12 @@ use lockstep_types::block::{Part, cut};
 use lockstep_types::evidence::DuplicateVote;
 use lockstep_types::{Address, AppHash, Block, BlockId, ChainId, CommitSig, Evidence, Hash, Header, Proposal, Round, evidence};
 
+use super::proofs::changed;
 use super::{Mind, World};
 use crate::random::Stream;
 
 /// What can be wrong with a block. The first are fields of the header that the chain before it determines.
-const WRONG: [&str; 25] = [
+const WRONG: [&str; 28] = [
     "the block protocol",
     "the application version",
     "the chain",
@@ -38,6 +39,9 @@ const WRONG: [&str; 25] = [
     "a last commit with one slot too many",
     "a transaction that nobody can apply",
     "a transaction that would change the validators",
+    "one piece of evidence twice",
+    "evidence with something in it changed",
+    "evidence that a block before carried",
 ];
 
 impl World {
@@ -75,7 +79,8 @@ impl World {
                 block.header.time = block.header.time.saturating_add(Duration::from_millis(7));
                 let addresses: Vec<Address> =
                     self.machines.iter().filter_map(|machine| machine.key.as_ref()).map(|key| key.public_key().address()).collect();
-                let what = spoil(&mut block, &addresses, &mut mind.dice)?;
+                let carried = self.carried_before(&mut mind.dice);
+                let what = spoil(&mut block, &addresses, carried, &mut mind.dice)?;
                 self.propose_instead(mind, proposal, &block, what)?
             }
         };
@@ -113,7 +118,7 @@ impl World {
 }
 
 /// Makes a valid block invalid. What is wrong now; none where this block has nothing of the kind.
-fn spoil(block: &mut Block, addresses: &[Address], dice: &mut Stream) -> Option<&'static str> {
+fn spoil(block: &mut Block, addresses: &[Address], carried: Option<Evidence>, dice: &mut Stream) -> Option<&'static str> {
     let place = dice.place(WRONG.len());
     let other = Hash::of(dice.bits().to_le_bytes());
     let header: &mut Header = &mut block.header;
@@ -160,6 +165,20 @@ fn spoil(block: &mut Block, addresses: &[Address], dice: &mut Stream) -> Option<
             let joins = b"val=ed25519!AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=!1000000".to_vec();
             block.txs.push(lockstep_types::Tx(if place == 23 { b"no separator".to_vec() } else { joins }));
             header.data_hash = lockstep_types::block::data_hash(&block.txs);
+        }
+        25..=27 => {
+            match place {
+                25 => block.evidence.push(block.evidence.first()?.clone()),
+                26 => {
+                    let piece = block.evidence.pop()?;
+                    let other = changed(piece.clone(), dice);
+                    // A signature that nobody reads, or votes in the order that they must have.
+                    (other != piece).then_some(())?;
+                    block.evidence.push(other);
+                }
+                _ => block.evidence.push(carried?),
+            }
+            header.evidence_hash = evidence::list_hash(&block.evidence);
         }
         _ => {
             let votes: Vec<_> = block.last_commit.as_ref()?.votes().collect();

@@ -164,6 +164,16 @@ impl World {
                 let gossip = mind.dice.chance(500);
                 Some(vec![say.clone(), Say { gossip, ..Say::now(Message::Txs(TxBatch(txs)).encode()) }])
             }
+            (Lie::ForgeEvidence, Message::Vote(_) | Message::Have(_)) => {
+                let forged = self.forged_evidence(mind, from);
+                Some([say.clone()].into_iter().chain(forged.into_iter().map(Say::now)).collect())
+            }
+            (Lie::HideEvidence, Message::Evidence(_)) => Some(Vec::new()),
+            // Where there is nothing to hide, it is a liar like any other, now and then.
+            (Lie::HideEvidence, Message::Vote(vote)) if half && mind.dice.chance(100) => {
+                let block_id = if vote.block_id.is_some() { None } else { Some(Self::nowhere(mind)) };
+                instead(self.signed_vote(from, Vote { block_id, valid_round: None, ..vote })?)
+            }
             (Lie::Mutate, message) => instead(self.mutated(mind, from, message)?),
             (Lie::RawBytes, _) => {
                 let bytes = raw::damage(&say.bytes, &mut mind.dice);
@@ -247,7 +257,7 @@ fn place_of(message: &Message) -> (u64, Option<u32>) {
         Message::Polka(polka) => Some(polka.round),
         Message::Commit(commit) => Some(commit.round),
         Message::Have(have) => Some(have.round),
-        Message::Part { .. } | Message::Status(_) | Message::Txs(_) => None,
+        Message::Part { .. } | Message::Status(_) | Message::Txs(_) | Message::Evidence(_) => None,
     };
     (message.height().get(), round.map(Round::get))
 }

@@ -4,7 +4,7 @@
 //! each of its lies may change it, hold it back, or add to it, for each peer differently. So lies come at the moments at
 //! which something is to be said, and a liar never falls behind. It remembers what it hears through its restarts.
 //!
-//! [`frames`] has the lies of the lanes, [`blocks`] those about blocks, [`answers`] those to who asks, [`raw`] changes bytes
+//! [`frames`] has the lies of the lanes, [`blocks`] those about blocks, [`proofs`] those about lies, [`answers`] those to who asks, [`raw`] changes bytes
 //! and fields, and [`cabal`] is what liars do who are of one mind. Here is what they share, what honest nodes do about it,
 //! and the verdict upon a fork.
 
@@ -12,6 +12,7 @@ mod answers;
 mod blocks;
 mod cabal;
 mod frames;
+mod proofs;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstep_replica::evidence::forensics;
 use lockstep_replica::seam::Write;
 use lockstep_replica::signing::guard_owner;
 use lockstep_replica::wire::Message;
@@ -27,7 +29,7 @@ use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::log::{BlockLog, Entry, Kind, LogOptions, LogReader};
 use lockstep_types::block::Part;
 use lockstep_types::codec;
-use lockstep_types::{BlockId, Commit, Polka, Proposal, PublicKey, Signature, Vote};
+use lockstep_types::{BlockId, Commit, Polka, Proposal, PublicKey, Signature, ValidatorIndex, Vote};
 
 use super::{Outcome, What, World, pair, violation};
 use crate::accountability::{Accountability, Statement};
@@ -164,6 +166,8 @@ pub(crate) struct Tally {
     pub(crate) banned: u64,
     /// Pairs of votes that an honest node holds against a liar.
     pub(crate) accused: u64,
+    /// Blocks that accuse a liar.
+    pub(crate) proven: u64,
     /// Rounds above 0 that some honest node entered.
     pub(crate) rounds: BTreeSet<(u64, u32)>,
     /// What happened to the chain of a cabal.
@@ -351,9 +355,51 @@ impl World {
         let named = self.name_culprits("the wire", &shown, true, true)?;
         let logged = self.logged(height);
         let by_logs = self.name_culprits("the logs", &logged, false, true)?;
+        self.inspected(height, &logged)?;
         self.trace(|| format!("the chain forks at height {height}; named on the wire {named}, by logs {by_logs} of 1000"));
         self.liars.tally.fork = Some(Fork { height, flavour, named, by_logs });
         Ok(())
+    }
+
+    /// What `lockstep inspect --fork` makes of the same files names the same: it shares no code with the judgement here.
+    fn inspected(&mut self, height: u64, logged: &[Statement]) -> Outcome {
+        let Some(chain) = self.machines.iter().find_map(|machine| machine.running.as_ref().map(|running| running.replica.chain().clone()))
+        else {
+            return Ok(());
+        };
+        let (commits, polkas) = self.kept_votes(height);
+        let votes = forensics::votes(&commits, &polkas);
+        let crypto = &mut self.crypto;
+        let named = forensics::culprits(&votes, &chain.validators, &chain.chain_id, &mut |checks| crypto.verify(checks));
+        let named: BTreeSet<ValidatorIndex> = named.into_keys().collect();
+        let expected: BTreeSet<ValidatorIndex> =
+            self.liars.accountability.culprits(logged, false).into_keys().map(|node| self.indices[node]).collect();
+        if named == expected {
+            Ok(())
+        } else {
+            violation("I9", format!("the inspection of both sides names {named:?}, the checker {expected:?}"))
+        }
+    }
+
+    /// Certificates and polkas of a height in the files of honest validators.
+    fn kept_votes(&self, height: u64) -> (Vec<Commit>, Vec<Polka>) {
+        let (mut commits, mut polkas) = (Vec::new(), Vec::new());
+        for node in (0..self.plan.powers.len()).filter(|node| self.is_honest(*node)) {
+            let Some((log, records)) = self.files_of(node) else { continue };
+            for entry in log.entries(height) {
+                let Ok(stored) = log.read(&entry) else { continue };
+                match entry.kind {
+                    Kind::Polka => polkas.extend(codec::decode::<Polka>(1, &stored.payload, 1 << 20)),
+                    Kind::Decision => commits.extend(codec::decode::<Commit>(1, &stored.payload, 1 << 20)),
+                    _ => {}
+                }
+            }
+            let locks = records.iter().flat_map(|record| record.lock.iter().chain(&record.valid));
+            polkas.extend(locks.filter_map(|bytes| codec::decode::<Polka>(1, bytes, 1 << 20).ok()));
+        }
+        commits.retain(|commit| commit.height.get() == height);
+        polkas.retain(|polka| polka.height.get() == height);
+        (commits, polkas)
     }
 
     /// I9: who is named is not honest; after a fork, their power is more than a third. Gives it in thousandths.

@@ -131,6 +131,7 @@ impl World {
                 status.tip = near_height(status.tip, dice);
                 Some(Message::Status(status).encode())
             }
+            Message::Evidence(evidence) => Some(Message::Evidence(Box::new(super::proofs::changed(*evidence, dice))).encode()),
             Message::Txs(_) => None,
         }
     }

@@ -49,12 +49,13 @@ fn each_lie_is_told_and_answered() {
         let lies = lies_of(alone(lie));
         let told = lies.told.get(lie.name()).copied().unwrap_or(0);
         println!(
-            "{:<22} told {told:>6}  refused {:>5}  thrown out {:>4}  kept out {:>3}  accused {:>5}  rounds above 0 {:>4}",
+            "{:<22} told {told:>6}  refused {:>5}  thrown out {:>4}  kept out {:>3}  accused {:>5}  proven {:>5}  rounds above 0 {:>4}",
             lie.name(),
             lies.refused,
             lies.expelled,
             lies.banned,
             lies.accused,
+            lies.proven,
             lies.rounds
         );
         of.insert(lie, lies);
@@ -66,8 +67,21 @@ fn each_lie_is_told_and_answered() {
     for lie in [Lie::Equivocate, Lie::TwoBlocks, Lie::Echo] {
         assert!(of[&lie].accused > 0, "{} is not found out", lie.name());
     }
+    // And a block says so; as it does of who makes true evidence against itself.
+    for lie in [Lie::Equivocate, Lie::TwoBlocks, Lie::Echo, Lie::ForgeEvidence, Lie::HideEvidence] {
+        assert!(of[&lie].proven > 0, "no block accuses who tells {}", lie.name());
+    }
     // What proves its sender wrong ends its connection.
-    for lie in [Lie::BadSignature, Lie::RawBytes, Lie::ForgeParts, Lie::ForgeCertificates, Lie::Extremes, Lie::Mutate, Lie::WrongAnswers] {
+    for lie in [
+        Lie::BadSignature,
+        Lie::RawBytes,
+        Lie::ForgeParts,
+        Lie::ForgeCertificates,
+        Lie::Extremes,
+        Lie::Mutate,
+        Lie::WrongAnswers,
+        Lie::ForgeEvidence,
+    ] {
         assert!(of[&lie].refused > 0 && of[&lie].expelled > 0, "{} is not refused", lie.name());
         assert!(of[&lie].banned > 0 || lie == Lie::WrongAnswers, "{} is not kept out", lie.name());
     }

@@ -1,0 +1,200 @@
+//! `lockstep inspect --fork`: who forked a chain, from the homes of two nodes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lockstep_genesis::Genesis;
+use lockstep_replica::evidence::forensics::{self, Crime};
+use lockstep_replica::recovery::decided;
+use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
+use lockstep_replica::source::BlockSource;
+use lockstep_replica::state_sync::LightStore;
+use lockstep_storage::disk::Disk;
+use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader, SEGMENT_BYTES_DEFAULT};
+use lockstep_storage::results::Results;
+use lockstep_types::crypto::verify_batch;
+use lockstep_types::{BlockId, Commit, Height, Polka, ValidatorIndex, ValidatorSet, Vote, codec};
+use serde_json::json;
+
+use super::say;
+use crate::cli::InspectArgs;
+use crate::error::{Exit, NodeError};
+use crate::home::{Held, Home, LOG_PATH};
+
+/// Bound on a record that is read back.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+/// First byte of decisions and polkas in a log.
+const RECORD_VERSION: u8 = 1;
+
+fn failed(error: impl std::fmt::Display) -> NodeError {
+    NodeError::new(Exit::Failed, error.to_string())
+}
+
+/// One node's data, held while it is read.
+struct Side {
+    genesis: Genesis,
+    log: LogReader,
+    source: BlockSource,
+    _held: Held,
+}
+
+impl Side {
+    fn open(path: &Path) -> Result<Self, NodeError> {
+        let home = Home::new(path);
+        home.check_exists()?;
+        let held = home.hold()?;
+        let genesis = home.read_genesis()?;
+        let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
+        let options = LogOptions { salt: genesis.hash().0, segment_bytes: SEGMENT_BYTES_DEFAULT };
+        let (log, _) = BlockLog::open(disk.clone(), LOG_PATH, options).map_err(failed)?;
+        let log = log.reader();
+        let results = Results::open(disk.clone(), LOG_PATH, &log.segments(), log.tip()).map_err(failed)?;
+        let light = LightStore::open(disk).map_err(failed)?;
+        let source = BlockSource::new(log.clone()).with_light(Some(results.reader()), light);
+        Ok(Self { genesis, log, source, _held: held })
+    }
+
+    fn block(&self, height: Height) -> Result<BlockId, NodeError> {
+        Ok(decided(&self.log, height).map_err(failed)?.0)
+    }
+
+    /// Certificates and polkas of a height: the node's own, and the certificate that its next block carries.
+    fn kept(&self, height: Height) -> Result<(Vec<Commit>, Vec<Polka>), NodeError> {
+        let (mut commits, mut polkas) = (Vec::new(), Vec::new());
+        for entry in self.log.entries(height.get()) {
+            let kind = entry.kind;
+            if !matches!(kind, Kind::Polka | Kind::Decision) {
+                continue;
+            }
+            let stored = self.log.read(&entry).map_err(failed)?;
+            match kind {
+                Kind::Polka => polkas.push(codec::decode(RECORD_VERSION, &stored.payload, RECORD_BYTES_MAX).map_err(failed)?),
+                _ => commits.push(codec::decode(RECORD_VERSION, &stored.payload, RECORD_BYTES_MAX).map_err(failed)?),
+            }
+        }
+        if self.log.tip() > Some(height.get()) {
+            commits.extend(decided(&self.log, height.next()).map_err(failed)?.1.last_commit);
+        }
+        Ok((commits, polkas))
+    }
+
+    fn validators(&mut self, height: Height) -> Result<ValidatorSet, NodeError> {
+        let question = ReadQuestion::Light { from: height, count: 1, bytes_max: 0 };
+        match self.source.read(&question).map_err(failed)? {
+            ReadAnswer::Light(blocks) if blocks.first().is_some_and(|block| block.header.height == height) => {
+                Ok(blocks.into_iter().next().expect("just seen").validators)
+            }
+            _ => Err(NodeError::new(Exit::Refused, format!("the validators of height {height} are not kept here"))
+                .next("start the node once, so that it makes its results again, and stop it")),
+        }
+    }
+}
+
+/// The first height at which two chains differ, of those that both keep. Behind a fork every block differs, since each names its
+/// parent, so it is found by halving.
+fn first_difference(a: &Side, b: &Side) -> Result<Result<Height, Height>, NodeError> {
+    let base = a.log.base().max(b.log.base()).and_then(Height::new).unwrap_or(Height::FIRST);
+    let tip = a.log.tip().min(b.log.tip()).and_then(Height::new).unwrap_or(Height::ZERO);
+    if tip < base {
+        return Err(NodeError::new(Exit::Refused, "the two homes keep no height in common"));
+    }
+    let differs = |height: Height| Ok::<bool, NodeError>(a.block(height)? != b.block(height)?);
+    if !differs(tip)? {
+        return Ok(Err(tip));
+    }
+    if differs(base)? {
+        if base > a.genesis.initial_height() {
+            let what = format!("the two differ at height {base} already, the first that both keep: where they parted is pruned");
+            return Err(NodeError::new(Exit::Refused, what));
+        }
+        return Ok(Ok(base));
+    }
+    let (mut same, mut other) = (base, tip);
+    while same.next() < other {
+        let middle = same.plus((other.get() - same.get()) / 2);
+        if differs(middle)? { other = middle } else { same = middle }
+    }
+    Ok(Ok(other))
+}
+
+/// `lockstep inspect --fork`
+pub(super) fn run(args: &InspectArgs) -> Result<(), NodeError> {
+    let [a, b] = &args.fork[..] else { return Err(NodeError::new(Exit::Refused, "--fork takes two homes")) };
+    let (mut a, mut b) = (Side::open(a)?, Side::open(b)?);
+    if a.genesis.hash() != b.genesis.hash() {
+        return Err(NodeError::new(Exit::Refused, "the two homes have different genesis files: they are of two chains"));
+    }
+    let height = match first_difference(&a, &b)? {
+        Ok(height) => height,
+        Err(tip) => {
+            say(if args.json { json!({ "forked": false, "height": tip }).to_string() } else { format!("one chain, up to height {tip}") });
+            return Ok(());
+        }
+    };
+    // The set of a height follows from the blocks below it, which are the same.
+    let validators = a.validators(height).or_else(|_| b.validators(height))?;
+    let ((mut commits, mut polkas), (theirs, their_polkas)) = (a.kept(height)?, b.kept(height)?);
+    commits.extend(theirs);
+    polkas.extend(their_polkas);
+    let votes = forensics::votes(&commits, &polkas);
+    let named = forensics::culprits(&votes, &validators, &a.genesis.chain_id, &mut verify_batch);
+    let found = Found { height, blocks: [a.block(height)?, b.block(height)?], validators: &validators, named: named.into_iter().collect() };
+    if args.json {
+        say(found.to_json())
+    } else {
+        found.tell()
+    }
+    let (power, total) = found.power();
+    let what = format!("the two homes are of one chain up to height {}, and of two from height {height} on", height.previous());
+    Err(NodeError::new(Exit::Failed, what).means(format!("validators with power {power} of {total} broke the rules, as shown above")))
+}
+
+struct Found<'a> {
+    height: Height,
+    blocks: [BlockId; 2],
+    validators: &'a ValidatorSet,
+    named: Vec<(ValidatorIndex, Crime)>,
+}
+
+impl Found<'_> {
+    fn power(&self) -> (u64, u64) {
+        let of = |index: &ValidatorIndex| self.validators.get(*index).map_or(0, |validator| validator.power.get());
+        (self.named.iter().map(|(index, _)| of(index)).sum(), self.validators.total_power().get())
+    }
+
+    fn tell(&self) {
+        say(format!("height {}: {} in one home, {} in the other", self.height, self.blocks[0], self.blocks[1]));
+        for (index, crime) in &self.named {
+            if let Some(validator) = self.validators.get(*index) {
+                say(format!("{}  power {:>6}  {crime}", validator.address, validator.power));
+            }
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let signed = |vote: &Vote| {
+            json!({
+                "round": vote.round.get(), "block": vote.block_id.map(|id| id.hash.to_string()),
+                "valid_round": vote.valid_round.map(lockstep_types::Round::get), "timestamp": vote.timestamp,
+                "signature": vote.signature.0.iter().map(|byte| format!("{byte:02X}")).collect::<String>(),
+            })
+        };
+        let culprit = |(index, crime): &(ValidatorIndex, Crime)| {
+            let (kind, pair) = match crime {
+                Crime::TwoVotes(pair) => ("two votes", pair),
+                Crime::Amnesia(pair) => ("amnesia", pair),
+            };
+            let validator = self.validators.get(*index);
+            json!({
+                "address": validator.map(|validator| validator.address.to_string()),
+                "power": validator.map(|validator| validator.power.get()),
+                "crime": kind, "words": crime.to_string(), "votes": [signed(&pair.0), signed(&pair.1)],
+            })
+        };
+        let (power, total) = self.power();
+        json!({
+            "forked": true, "height": self.height, "blocks": [self.blocks[0].to_string(), self.blocks[1].to_string()],
+            "culprits": self.named.iter().map(culprit).collect::<Vec<_>>(), "power": power, "total_power": total,
+        })
+    }
+}

@@ -83,19 +83,19 @@ impl Preallocator {
         Ok(file)
     }
 
-    /// A file to become a segment and its present name: the one that is ready, else an empty one. While another thread
-    /// is filling one, nobody waits for it.
-    fn take(&self) -> Result<(Arc<dyn DiskFile>, String), DiskError> {
-        if let Some(file) = self.ready.try_lock().ok().and_then(|mut ready| ready.take()) {
-            return Ok((file, self.path()));
-        }
-        let path = format!("{}/roll{UNNAMED_SUFFIX}", self.dir);
-        Ok((create_anew(&*self.disk, &path)?, path))
-    }
-
     /// Makes a segment and gives it its name, in the order that a crash cannot mislead: header, sync, name, sync.
     pub(crate) fn start_segment(&self, header: SegmentHeader) -> Result<(String, Arc<dyn DiskFile>), DiskError> {
-        let (file, unnamed) = self.take()?;
+        // The one that is ready, else an empty one: while another thread is filling one, nobody waits for it. The lock is held until
+        // the file has its name: whoever fills the next one meanwhile would take the name that this one still has, and
+        // the log would go on in a file that no name leads to.
+        let mut ready = self.ready.try_lock().ok();
+        let (file, unnamed) = match ready.as_mut().and_then(|ready| ready.take()) {
+            Some(file) => (file, self.path()),
+            None => {
+                let path = format!("{}/roll{UNNAMED_SUFFIX}", self.dir);
+                (create_anew(&*self.disk, &path)?, path)
+            }
+        };
         let path = segment_path(&self.dir, header.first_sequence);
         file.write_at(0, &header.encode()).on("write", &unnamed)?;
         file.sync_data().on("sync", &unnamed)?;

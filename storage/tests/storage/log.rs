@@ -1,6 +1,10 @@
 //! The block log: what it refuses, what it rolls and prunes, and what its bytes are.
 
-use lockstep_storage::log::{Kind, LogError, PAYLOAD_BYTES_MAX, pruned_below};
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use lockstep_storage::disk::{Disk, DiskFile};
+use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, PAYLOAD_BYTES_MAX, Preallocator, pruned_below};
 
 use crate::common::{SALT, bytes_of, decide, disk, flip, hash, open_log, record};
 
@@ -198,4 +202,67 @@ fn readers_beside_the_writer_see_only_what_is_whole() {
         }
     });
     assert!(log.reader().base() > Some(250));
+}
+
+/// A disk on which somebody fills the next segment at the moment at which the one that is ready gets its name.
+struct Hasty {
+    disk: Arc<dyn Disk>,
+    preallocator: OnceLock<Preallocator>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+impl Disk for Hasty {
+    fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(path)
+    }
+    fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(path)
+    }
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if let Some(preallocator) = self.preallocator.get().filter(|_| from.ends_with("next.pre")).cloned() {
+            let (done, finished) = std::sync::mpsc::channel();
+            let filling = std::thread::spawn(move || {
+                preallocator.preallocate_next().expect("there is room");
+                let _ = done.send(());
+            });
+            self.threads.lock().expect("no panic").push(filling);
+            // It has to wait for this very rename. If it does not, it is done long before this.
+            let _ = finished.recv_timeout(std::time::Duration::from_millis(300));
+        }
+        self.disk.rename(from, to)
+    }
+    fn unlink(&self, path: &str) -> io::Result<()> {
+        self.disk.unlink(path)
+    }
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        self.disk.create_dir(dir)
+    }
+}
+
+#[test]
+fn the_next_segment_is_not_filled_under_the_name_of_the_one_that_is_begun() {
+    let (_home, disk) = disk();
+    let hasty = Arc::new(Hasty { disk: disk.clone(), preallocator: OnceLock::new(), threads: Mutex::default() });
+    let options = LogOptions { salt: [1; 32], segment_bytes: 4096 };
+    let (mut log, _) = BlockLog::open(hasty.clone(), "log", options).expect("it opens");
+    log.preallocate_next().expect("there is room");
+    assert!(hasty.preallocator.set(log.preallocator()).is_ok());
+    for height in 1..=6 {
+        log.append(record(Kind::Body, height, &[7; 1500])).expect("a body");
+        log.append(record(Kind::Decision, height, b"certificate")).expect("a decision");
+        log.sync().expect("durable");
+    }
+    assert!(!hasty.threads.lock().expect("no panic").is_empty(), "a segment that was ready was begun");
+    for filling in hasty.threads.lock().expect("no panic").drain(..) {
+        filling.join().expect("it ends");
+    }
+    drop(log);
+    let (log, _) = open_log(&disk, 4096);
+    assert_eq!((log.reader().base(), log.reader().tip()), (Some(1), Some(6)), "everything that was said to be durable is there");
 }

@@ -28,6 +28,10 @@ use lockstep_sync::state::{Check, Checked};
 use lockstep_types::light::LightBlock;
 use lockstep_types::{AppHash, ChainId, Commit, ConsensusParams, Hash, Height, Power, PrivateKey, Round, Time};
 
+/// As the program has it: judging a chunk makes many small things and drops them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Blocks that write the keys; the last of them is a checkpoint.
 const BLOCKS: u64 = 50;
 /// Bytes of a value: with its key and lengths an entry is about as large as in the figures this is compared with.
@@ -120,7 +124,13 @@ fn main() {
     let (raw, packed) = (manifest.bytes(), chunks.iter().map(Vec::len).sum::<usize>());
     let rate = |seconds: f64| raw as f64 / 1e6 / seconds;
     let took = began.elapsed().as_secs_f64();
-    println!("{} entries, {:.0} MB raw, {:.0} MB packed, {} chunks", manifest.entries(), raw as f64 / 1e6, packed as f64 / 1e6, chunks.len());
+    println!(
+        "{} entries, {:.0} MB raw, {:.0} MB packed, {} chunks",
+        manifest.entries(),
+        raw as f64 / 1e6,
+        packed as f64 / 1e6,
+        chunks.len()
+    );
     println!("{:<46}{took:7.2} s {:7.0} MB/s", "made and packed, one core", rate(took));
 
     let folder = tempfile::tempdir_in(".").expect("a folder on the disk");

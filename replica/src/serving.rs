@@ -154,7 +154,12 @@ impl Replica {
                     return;
                 }
                 let count = count.min(u32::try_from(LIGHT_MAX).expect("small"));
-                self.read(peer, ask, ReadQuestion::Light { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX }, LIGHT_COST * u64::from(count));
+                self.read(
+                    peer,
+                    ask,
+                    ReadQuestion::Light { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX },
+                    LIGHT_COST * u64::from(count),
+                );
             }
             Question::Manifest { height } => self.read(peer, ask, ReadQuestion::Manifest { height }, 0),
             Question::Chunk { height, root, outline } => {

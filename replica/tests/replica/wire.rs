@@ -1,9 +1,8 @@
 //! The bytes between replicas: pinned, canonical, and harmless whatever a peer makes of them.
 
 use lockstep_replica::wire::{
-    ANSWER_BYTES_MAX, Answer, BITS_MAX, Bits, FRAME_BYTES_MAX, GOSSIP_BYTES_MAX, LIGHT_MAX, Message, QUESTION_BYTES_MAX, Question, SNAPSHOTS_MAX,
-    TXS_MAX, TxBatch,
-    VOTES_MAX, VoteBatch, WHOLE_PARTS_MAX,
+    ANSWER_BYTES_MAX, Answer, BITS_MAX, Bits, FRAME_BYTES_MAX, GOSSIP_BYTES_MAX, LIGHT_MAX, Message, QUESTION_BYTES_MAX, Question,
+    SNAPSHOTS_MAX, TXS_MAX, TxBatch, VOTES_MAX, VoteBatch, WHOLE_PARTS_MAX,
 };
 use lockstep_types::codec::DecodeError;
 use proptest::prelude::*;

@@ -546,6 +546,10 @@ fn attack_57_questions_with_extremes_are_answered_and_stay_small() {
     for h in heights() {
         questions.extend(counts.map(|count| Question::Blocks { from: h, count }));
         questions.push(Question::Signed { address: key(1).public_key().address(), from: h });
+        questions.extend(counts.map(|count| Question::Light { from: h, count }));
+        questions.push(Question::Manifest { height: h });
+        questions.push(Question::Chunk { height: h, root: lockstep_types::Hash([7; 32]), outline: None });
+        questions.push(Question::Snapshots);
         for block_id in &ids {
             questions.push(Question::Body { height: h, block_id: *block_id });
             for from in counts {

@@ -29,6 +29,9 @@ pub(crate) struct Windows {
     pub(crate) power: u64,
     /// `absence_window`.
     pub(crate) absence: u64,
+    /// `checkpoint_interval`: of every so many heights each replica makes a snapshot, which is read back. 0 for none.
+    #[serde(default)]
+    pub(crate) checkpoint: u64,
 }
 
 /// What somebody asks of the chain, by a transaction of the node over the newest block that it knows. Nodes by number.
@@ -69,10 +72,16 @@ impl Windows {
         let mut groups: serde_json::Map<String, serde_json::Value> = serde_json::from_str(app_state).unwrap_or_default();
         let group = serde_json::json!({
             "admission": "vote", "live_window": self.live, "power_window": self.power, "absence_window": self.absence,
+            "checkpoint_interval": self.checkpoint,
         });
         groups.insert("membership".to_owned(), group);
         serde_json::Value::Object(groups).to_string()
     }
+}
+
+/// Whether a chain that begins with this `app_state` has membership.
+pub(crate) fn has_rules(app_state: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(app_state).is_ok_and(|groups| groups.get("membership").is_some())
 }
 
 /// Powers by address.
@@ -384,7 +393,7 @@ mod tests {
     /// What the rules say of a block of this height with these transactions, all of which succeeded, and these updates. Four
     /// validators of power 10, keys 1 to 4.
     fn judged(height: u64, txs: &[NodeTx], updates: &[(u8, u64)]) -> Result<(), String> {
-        let windows = Windows { live: 20, power: 5, absence: 0 };
+        let windows = Windows { live: 20, power: 5, absence: 0, checkpoint: 0 };
         let mut rules = Rules::new(windows, (1..=4).map(|seed| (key(seed).address(), 10)).collect());
         let (genesis, _) = crate::keys::genesis(&Plan::quiet(), "{}");
         let (chain, ..) = lockstep_replica::recovery::genesis_state(&Host::new(Arc::new(lockstep_app::Kv)), &genesis).expect("a genesis");

@@ -99,7 +99,7 @@ impl World {
             max_gas: self.genesis.consensus_params.block.max_gas,
             evidence: crate::naive::evidence_params(&self.genesis),
         };
-        if self.plan.members.is_some() {
+        if crate::members::has_rules(&self.genesis.app_state) {
             return match HostModel::new(self.subject.fresh(), &self.genesis) {
                 Ok(model) => self.judge_with(&beginning, model),
                 Err(what) => violation("I3", what),

@@ -131,11 +131,12 @@ async fn ask(seat: &Seat, request: &Request, told: &mut Told) -> Result<(), Node
         } else {
             told.progress(stands(seat, &members, own));
             // Half of the window is left for the way into a block.
-            if own.proven.saturating_add(members.live_window / 2) <= members.height {
-                seat.request(told, |recent| request.over(seat, recent)).await.map(drop).or_else(|error| {
-                    // Granted just now: the next look finds it.
-                    if error.to_string().contains("a validator already") { Ok(()) } else { Err(error) }
-                })?;
+            if own.proven.saturating_add(members.live_window / 2) <= members.height
+                && let Err(refused) = seat.request(told, |recent| request.over(seat, recent)).await
+                && seat.members().await?.get(&address).is_none_or(|own| own.power == 0)
+            {
+                // Else power was granted on the way, and who has some does not ask for it.
+                return Err(refused);
             }
         }
         sleep(LOOK).await;

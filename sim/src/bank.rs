@@ -260,9 +260,9 @@ fn execution() -> Vec<Entry> {
 fn membership() -> Vec<Entry> {
     const CLASS: &str = "membership";
     vec![
-        beneath(CLASS, Beneath::PowerMovesAtOnce, "any power moves at one height", 0),
-        beneath(CLASS, Beneath::ApprovalUnneeded, "nobody has to approve who joins", 0),
-        beneath(CLASS, Beneath::AdmittedExchanged, "who was admitted and waits is admitted as something else", 0),
+        beneath(CLASS, Beneath::PowerMovesAtOnce, "any power moves at one height", 39),
+        beneath(CLASS, Beneath::ApprovalUnneeded, "nobody has to approve who joins", 46),
+        beneath(CLASS, Beneath::AdmittedExchanged, "who was admitted and waits is admitted as something else", 39),
         beneath(CLASS, Beneath::DeadCountAsLive, "the dead count for the quorum that must remain", 0),
         beneath(CLASS, Beneath::ReplacedKeepsPower, "a key that is replaced keeps its power", 0),
     ]

@@ -135,12 +135,21 @@ impl Replica {
     /// Whether there is somebody ahead, and all of them say that they do not have the block that comes next here. That they say
     /// so is a reason to ask, and what comes of it is proven.
     fn notice_pruned(&mut self, now: Now) {
+        let next = self.height();
+        let is_pruned = self.is_pruned_everywhere();
+        if let Stage::Running(machine) = &self.syncing.stage
+            && self.syncing.policy.root.is_none()
+        {
+            // Blocks came after all: who claimed otherwise lied, or has left.
+            let is_needless = machine.goal().map_or(!is_pruned, |goal| goal <= self.chain.height);
+            if is_needless {
+                self.syncing.stage = Stage::Idle;
+            }
+        }
         if !matches!(self.syncing.stage, Stage::Idle) {
             return;
         }
-        let next = self.height();
-        let mut ahead = self.syncing.claims.values().filter(|claim| claim.tip > next).peekable();
-        if ahead.peek().is_none() || ahead.any(|claim| claim.base <= next) {
+        if !is_pruned {
             self.syncing.pruned_since = None;
             return;
         }
@@ -162,6 +171,13 @@ impl Replica {
             "this node needs block {next}, and no peer has it any more: pruned, earliest is {earliest}. A snapshot is sought instead"
         )));
         self.look_before_sync(Root::Own(trusted));
+    }
+
+    /// Whether there is somebody ahead, and nobody ahead says to have the block that comes next here.
+    fn is_pruned_everywhere(&self) -> bool {
+        let next = self.height();
+        let mut ahead = self.syncing.claims.values().filter(|claim| claim.tip > next).peekable();
+        ahead.peek().is_some() && ahead.all(|claim| claim.base > next)
     }
 
     pub(crate) fn on_state_timer(&mut self, now: Now) {
@@ -208,6 +224,8 @@ impl Replica {
                 self.expel(Peer(peer), format!("state sync: {reason}"));
             }
             StateEffect::Tell(told) => self.on_told(now, told),
+            // Block sync was faster.
+            StateEffect::Install { height } if height <= self.chain.height => self.syncing.stage = Stage::Idle,
             StateEffect::Install { height } => {
                 self.syncing.stage = Stage::Over;
                 self.reopens = true;

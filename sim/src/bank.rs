@@ -264,7 +264,7 @@ fn membership() -> Vec<Entry> {
         beneath(CLASS, Beneath::ApprovalUnneeded, "nobody has to approve who joins", 46),
         beneath(CLASS, Beneath::AdmittedExchanged, "who was admitted and waits is admitted as something else", 39),
         beneath(CLASS, Beneath::DeadCountAsLive, "the dead count for the quorum that must remain", 0),
-        beneath(CLASS, Beneath::ReplacedKeepsPower, "a key that is replaced keeps its power", 0),
+        beneath(CLASS, Beneath::ReplacedKeepsPower, "a key that is replaced keeps its power", 46),
     ]
 }
 

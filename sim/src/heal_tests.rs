@@ -12,6 +12,7 @@ use lockstep_storage::quarantine::Quarantine;
 use lockstep_types::Height;
 
 use crate::disk::{SimDisk, Survival, When};
+use crate::members::Windows;
 use crate::node::{DAMAGED, GUARD, Machine, Running, STATE};
 use crate::plan::Plan;
 use crate::world::World;
@@ -245,11 +246,8 @@ fn a_lost_state_over_a_pruned_log_comes_back_from_an_own_snapshot() {
     let mut plan = Plan::sweep();
     plan.rots = true;
     plan.tx_interval = 20 * crate::plan::MS;
-    let rules = r#"{"membership":{"admission":"vote","checkpoint_interval":4,"checkpoint_spacing":1}}"#;
-    let subject = crate::subject::Subject::new("kv", || Kv)
-        .transactions(|choice| format!("key{}={}", choice.below(9), choice.serial()).into_bytes())
-        .app_state(rules);
-    let (genesis, machine) = World::of(&subject, 7, plan, Planted::default(), None).home_of(0);
+    plan.members = Some(Windows { live: 100, power: 100, absence: 0, checkpoint: 4 });
+    let (genesis, machine) = World::new(7, plan, Planted::default(), None).home_of(0);
     let start = |disk: &SimDisk| machine.with_disk(disk.clone()).start(Arc::new(Kv), &genesis, 3, Planted::default());
     let started = start(&machine.disk).expect("nothing is damaged");
     let (tip, root) = (started.height, started.running.executor.state().root());

@@ -283,7 +283,7 @@ impl Plan {
         let live = *dice.pick(&[20, 1_000, 1_000]);
         let absence = if live == 20 { *dice.pick(&[0, 25]) } else { 0 };
         Self {
-            members: Some(Windows { live, power: *dice.pick(&[1, 3, 10]), absence }),
+            members: Some(Windows { live, power: *dice.pick(&[1, 3, 10]), absence, checkpoint: 0 }),
             followers: usize::try_from(dice.between(1, 3)).expect("few"),
             byzantine: Byzantine::default(),
             twins: None,

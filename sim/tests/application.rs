@@ -176,17 +176,6 @@ fn one_that_keeps_its_contract_passes() {
     assert_eq!(line(Fault::None), None);
 }
 
-/// Every replica makes a snapshot of every fifth height, on a disk that fails, and reads it back: it is the state. Blocks below are
-/// pruned, and none that is still needed.
-#[test]
-fn checkpoints_are_kept_and_cost_nothing_else() {
-    let rules = r#"{"coins":100,"membership":{"admission":"vote","checkpoint_interval":5,"checkpoint_spacing":1}}"#;
-    let options = Options { seeds: 40, first: 500, fail_fast: true, subject: subject(Fault::None).app_state(rules), ..Options::default() };
-    let summary = run(&options, &mut std::io::sink()).expect("nothing is printed");
-    assert!(summary.blocks > 400, "{} blocks", summary.blocks);
-    assert_eq!(summary.failures.into_iter().map(|failure| failure.line).next(), None);
-}
-
 #[test]
 fn what_differs_from_call_to_call_is_named_by_key_or_transaction() {
     says(Fault::HashOrder, &["FAIL I6", "height ", "execute, called twice, gives key \"names\""]);

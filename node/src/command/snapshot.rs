@@ -21,7 +21,7 @@ use lockstep_sync::light::is_below;
 use lockstep_sync::state::{Check, Checked, HEADERS_MAX};
 use lockstep_types::block::BODY_BYTES_MAX;
 use lockstep_types::light::LightBlock;
-use lockstep_types::{Hash, Height, codec};
+use lockstep_types::{Height, codec};
 
 use super::{home_of, say, shell_word};
 use crate::cli::{ExportArgs, ListSnapshotsArgs, RestoreArgs};

@@ -1,8 +1,9 @@
 //! Peers' questions: each in its turn, a flood refused, an honest catch-up not slowed.
 
+use lockstep_replica::Input;
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
 use lockstep_replica::serving::SERVE_BYTES_PER_S;
-use lockstep_replica::wire::{Answer, Question};
+use lockstep_replica::wire::{Answer, Question, Status};
 use lockstep_sync::server::{SERVING_MAX, WAITING_PER_PEER_MAX};
 use lockstep_sync::{RANGE_BLOCKS_MAX, REQUESTS_PER_PEER_MAX};
 
@@ -47,6 +48,20 @@ fn a_peer_that_asks_far_too_often_is_refused_and_scored_and_others_are_answered(
     let (_, body, commit) = made.block(2).clone();
     desk.read_done(honest[0].0, ReadAnswer::Blocks(vec![(body.clone(), commit.clone())]));
     assert_eq!(desk.answers(), [(1_000, Answer::Blocks(vec![(body, commit)]))]);
+}
+
+/// Whoever asks for a block that was pruned is told at once where the blocks begin.
+#[test]
+fn what_was_pruned_is_said_to_be() {
+    let made = Made::of(4);
+    let mut desk = server(&made);
+    desk.connect(1, None);
+    desk.step(Input::Pruned { base: height(3) });
+    desk.ask(1, 1, &blocks(2));
+    assert!(desk.reads().is_empty(), "nothing is read for it");
+    assert_eq!(desk.answers(), [(1, Answer::Unavailable(Status { base: height(3), tip: height(4) }))]);
+    desk.ask(1, 2, &blocks(3));
+    assert_eq!(desk.reads().len(), 1, "what is there is");
 }
 
 #[test]

@@ -142,7 +142,7 @@ impl Member {
 }
 
 /// Hex digits of a fixed length.
-fn bytes<const N: usize>(text: &String) -> Option<[u8; N]> {
+fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     hex::decode(text).ok()?.try_into().ok()
 }
 

@@ -70,7 +70,7 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
         _ => {}
     }
     let mut db = StateDb::open(&*home.disk, home.state)?;
-    let entries: Vec<(Path, &Arc<[u8]>, &Arc<[u8]>)> = gathered.tree.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
+    let entries: Vec<_> = gathered.tree.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
     let changes = entries.iter().map(|(path, key, value)| Change { path: path.0, key, value: Some(&value[..]) });
     db.flush(height.get(), changes, &chain.encode())?;
     drop(db);

@@ -83,6 +83,12 @@ fn addresses(seat: &Seat, given: &[String]) -> Result<Vec<String>, NodeError> {
     Ok(reached.map(|address| format!("{id}@{address}")).into_iter().filter(|address| address.len() <= ADDRESS_BYTES_MAX).collect())
 }
 
+/// As much of the beginning as has at most so many bytes.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=text.len().min(bytes_max)).rev().find(|at| text.is_char_boundary(*at)).expect("zero is one");
+    &text[..end]
+}
+
 impl Request {
     fn over(&self, seat: &Seat, recent: RecentBlock) -> NodeTx {
         let moniker: String = self.moniker.chars().filter(|letter| !letter.is_control()).collect();
@@ -90,7 +96,7 @@ impl Request {
         let tx = NodeTx::Join(Box::new(Join {
             public_key: seat.key.public_key(),
             power: self.power,
-            moniker: moniker[..moniker.floor_char_boundary(MONIKER_BYTES_MAX)].to_owned(),
+            moniker: cut(&moniker, MONIKER_BYTES_MAX).to_owned(),
             addresses: self.addresses.clone(),
             replaces: self.replaced.as_ref().map(PrivateKey::public_key),
             recent,

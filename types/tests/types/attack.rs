@@ -137,7 +137,7 @@ fn every_rule_refuses() {
     let block = ours.shown(&mine, &[0], |header| header.validators_hash = mine.hash());
     assert_eq!(of(block, 4), EvidenceError::Power { whose: "the common validators", tallied: 30, total: 100 });
 
-    assert_eq!(bad(&|a| drop(a.conflicting_block.commit.signatures.pop())), EvidenceError::Vote(Rejected::Slots { found: 3, expected: 4 }));
+    assert_eq!(bad(&|a| a.conflicting_block.commit.signatures.truncate(3)), EvidenceError::Vote(Rejected::Slots { found: 3, expected: 4 }));
     let swap = |a: &mut LightClientAttack| a.conflicting_block.commit.signatures.swap(0, 1);
     assert_eq!(bad(&swap), attack("a signer is not the validator of its slot"));
     let forge = |a: &mut LightClientAttack| {
@@ -148,7 +148,7 @@ fn every_rule_refuses() {
     assert_eq!(bad(&|a| a.total_power = power(99)), EvidenceError::Derived("total power"));
     assert_eq!(bad(&|a| a.timestamp = time()), EvidenceError::Derived("time"));
     let culprits = EvidenceError::Derived("the list of culprits");
-    assert_eq!(bad(&|a| drop(a.byzantine_validators.pop())), culprits, "one is spared");
+    assert_eq!(bad(&|a| a.byzantine_validators.truncate(1)), culprits, "one is spared");
     assert_eq!(bad(&|a| a.byzantine_validators.swap(0, 1)), culprits, "another order");
     assert_eq!(bad(&|a| a.byzantine_validators[0].power = power(41)), culprits, "another power");
     assert_eq!(bad(&|a| a.byzantine_validators.push(ours.set.get(index(2)).unwrap().clone())), culprits, "an honest one among them");

@@ -176,7 +176,7 @@ fn blocks() -> Vec<Entry> {
         step(CLASS, Step::ForeignBlockProposed, "a new value that another validator built", 0),
         beneath(CLASS, Beneath::BodyHashUnchecked, "the header's hash not compared with the name", 0),
         beneath(CLASS, Beneath::DataHashUnchecked, "the transactions not compared with the header", 0),
-        beneath(CLASS, Beneath::EvidenceUnchecked, "evidence taken unread", 0),
+        beneath(CLASS, Beneath::EvidenceUnchecked, "evidence taken unread", 569),
         beneath(CLASS, Beneath::LastCommitUnverified, "the last commit's signatures not verified", 0),
     ]
 }
@@ -184,14 +184,14 @@ fn blocks() -> Vec<Entry> {
 fn proofs() -> Vec<Entry> {
     const CLASS: &str = "evidence";
     vec![
-        beneath(CLASS, Beneath::EvidenceSignaturesUnread, "the signatures of evidence unread", 0),
-        beneath(CLASS, Beneath::EvidenceTimeUnchecked, "evidence of any time", 0),
+        beneath(CLASS, Beneath::EvidenceSignaturesUnread, "the signatures of evidence unread", 20),
+        beneath(CLASS, Beneath::EvidenceTimeUnchecked, "evidence of any time", 377),
         beneath(CLASS, Beneath::EvidenceNeverExpires, "evidence never expires", 0),
         beneath(CLASS, Beneath::EvidenceCommittedAgain, "evidence that a block carried, carried again", 0),
         beneath(CLASS, Beneath::EvidenceRepeated, "a block that accuses one validator twice", 0),
         beneath(CLASS, Beneath::EvidenceBytesUnbounded, "evidence of any size", 0),
-        step(CLASS, Step::EvidenceForgotten, "two votes that were seen make no evidence", 0),
-        step(CLASS, Step::EvidenceNotProposed, "evidence not put into blocks", 0),
+        step(CLASS, Step::EvidenceForgotten, "two votes that were seen make no evidence", 43),
+        step(CLASS, Step::EvidenceNotProposed, "evidence not put into blocks", 43),
     ]
 }
 

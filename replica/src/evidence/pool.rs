@@ -124,8 +124,12 @@ impl EvidencePool {
     }
 }
 
-/// Neither carried by a block nor expired.
+/// Neither carried by a block nor expired, and not larger than all evidence of a block may be: what can never be carried would
+/// have the chain make blocks for it without end.
 fn is_carriable(evidence: &Evidence, chain: &ChainState) -> bool {
+    if evidence.to_bytes().len() as u64 > chain.params.evidence.max_bytes {
+        return false;
+    }
     let hash = evidence.hash();
     !is_expired(evidence.height(), evidence.time(), chain) && !chain.standing.committed_evidence.iter().any(|piece| piece.hash == hash)
 }

@@ -88,7 +88,7 @@ fn what_is_true_is_carried_and_takes_the_culprits_power() {
     let before = made.chain.next_validators.len();
     let evidence = twice(&made, 1, 5);
     made.grow_with(&[], vec![evidence.clone()]);
-    assert_eq!(Block::decode(&made.block(6).1).unwrap().evidence, [evidence.clone()]);
+    assert_eq!(Block::decode(&made.block(6).1).unwrap().evidence, std::slice::from_ref(&evidence));
     assert!(made.chain.follow_at_once, "what the evidence did shows in the next header");
     assert_eq!(made.chain.next_validators.len(), before - 1);
     assert_eq!(made.chain.next_validators.index_of(&culprit), None);
@@ -198,6 +198,7 @@ fn one_piece_for_each_culprit_and_no_more_bytes_than_allowed() {
         assert_eq!(built.block.evidence.len(), fits, "{max} bytes");
         assert!(built.refused.is_empty(), "another block may have room");
         assert_eq!(verdict(&made, pieces[..fits].to_vec()), Ok(()));
+        assert_eq!(EvidencePool::default().wants(&pieces[0], &made.chain), fits > 0, "what no block can carry is not kept");
         if fits < 2 {
             assert!(refused(&made, pieces[..=fits].to_vec()).contains("bytes of evidence"));
         }

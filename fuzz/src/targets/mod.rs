@@ -30,7 +30,7 @@ macro_rules! targets {
 }
 
 targets! {
-    wire: message gossip question answer opening frames body signed;
+    wire: message gossip question answer opening frames body signed snapshot;
     clients: rpc_body rpc_query rpc_answer proof transaction;
     files: genesis settings keys texts guard_record guard_file kept log_file results_file;
     disks: disk_log disk_guard disk_state disk_results;

@@ -2,14 +2,18 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use lockstep_app::ReplicaRecord;
+use lockstep_app::snapshot::{ChunkInfo, Difference, Manifest, Outline, open};
+use lockstep_app::tree::Prefix;
+use lockstep_app::{ReplicaRecord, Tree};
 use lockstep_network::{FRAME_PAYLOAD_BYTES_MAX, probe};
 use lockstep_replica::wire::{Answer, Message, Question};
 use lockstep_types::block::{Block, Header, Part, cut};
 use lockstep_types::evidence::Evidence;
 use lockstep_types::merkle;
 use lockstep_types::quorum::Quorum;
-use lockstep_types::{ChainId, Commit, Polka, Power, PrivateKey, Proposal, Round, TxResult, ValidatorSet, ValidatorUpdate, Vote, codec};
+use lockstep_types::{
+    ChainId, Commit, Hash, Polka, Power, PrivateKey, Proposal, Round, TxResult, ValidatorSet, ValidatorUpdate, Vote, codec,
+};
 
 use super::{BORSH_BYTES, Meter, OVERHEAD, PER_BYTE, bounded, canonical};
 
@@ -200,6 +204,40 @@ pub(super) fn signed(bytes: &[u8], meter: Meter) {
         }
         _ => {
             canonical(bytes, OVERHEAD + BORSH_BYTES, meter, ReplicaRecord::from_bytes, ReplicaRecord::to_bytes);
+        }
+    }
+}
+
+/// What peers give of snapshots; the first byte says what.
+pub(super) fn snapshot(bytes: &[u8], meter: Meter) {
+    /// A hundred thousand entries of ten bytes, the most that a chunk may unpack to, each with its leaf and its share of the
+    /// nodes above.
+    const CHUNK_OVERHEAD: usize = 128 << 20;
+    let Some((which, bytes)) = bytes.split_first() else { return };
+    match which % 4 {
+        0 => {
+            if let Some(manifest) = canonical(bytes, OVERHEAD, meter, Manifest::from_bytes, Manifest::to_bytes) {
+                let entries: u64 = manifest.chunks().iter().map(|chunk| u64::from(chunk.entries)).sum();
+                assert_eq!(entries, manifest.entries());
+            }
+        }
+        1 => {
+            let info = ChunkInfo { prefix: Prefix::WHOLE, root: Hash([1; 32]), entries: 1, bytes: 10 };
+            let opened = bounded(bytes.len(), PER_BYTE, CHUNK_OVERHEAD, meter, || open(&info, bytes));
+            assert!(opened.is_err(), "nothing has a root that was made up");
+        }
+        2 => drop(canonical(bytes, OVERHEAD, meter, borsh::from_slice::<Outline>, |outline| borsh::to_vec(outline).expect("written"))),
+        _ => {
+            let difference = canonical(bytes, OVERHEAD, meter, borsh::from_slice::<Difference>, |difference| {
+                borsh::to_vec(difference).expect("written")
+            });
+            let Some(difference) = difference else { return };
+            let own = Tree::new().part(Prefix::WHOLE);
+            let info = ChunkInfo { prefix: Prefix::WHOLE, root: Hash([1; 32]), entries: 1, bytes: 10 };
+            for levels in [0, 3] {
+                let applied = bounded(bytes.len(), PER_BYTE, CHUNK_OVERHEAD, meter, || difference.apply(&own, levels, &info));
+                assert!(applied.is_err(), "nothing has a root that was made up");
+            }
         }
     }
 }

@@ -3,7 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use lockstep_app::Tree;
+use lockstep_app::snapshot::{ChunkInfo, Difference, Manifest, Outline, pack, plan};
+use lockstep_app::tree::Prefix;
 use lockstep_genesis::keys;
 use lockstep_network::{Handshake, ValidatorBinding};
 use lockstep_replica::results::{KeptBlock, kept_tx};
@@ -71,6 +75,20 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     ] {
         seeds.push(("signed", behind(which, &bytes)));
     }
+
+    let tree = Tree::from_entries((0u8..40).map(|n| (Arc::from([n]), Arc::from(vec![n; 60_000]))));
+    let infos: Vec<_> = plan(&tree).map(|(info, _)| info).collect();
+    let manifest = Manifest::new(lockstep_types::Hash([7; 32]), lockstep_types::Height::FIRST, infos.clone()).expect("a cover");
+    seeds.push(("snapshot", behind(0, &manifest.to_bytes())));
+    let few = Tree::from_entries((0u8..6).map(|n| (Arc::from([n]), Arc::from([n, n]))));
+    let part = few.part(Prefix::WHOLE);
+    seeds.push(("snapshot", behind(1, &pack(&part))));
+    let outline = Outline::of(&part, &ChunkInfo { prefix: Prefix::WHOLE, root: part.root(), entries: 16, bytes: 160 });
+    seeds.push(("snapshot", behind(2, &borsh::to_vec(&outline).expect("written"))));
+    let nothing = Tree::new().part(Prefix::WHOLE);
+    let empty = Outline::of(&nothing, &ChunkInfo { prefix: Prefix::WHOLE, root: part.root(), entries: 16, bytes: 160 });
+    let difference = Difference::between(&part, &empty).expect("not too deep");
+    seeds.push(("snapshot", behind(3, &borsh::to_vec(&difference).expect("written"))));
 
     for text in [
         r#"{"jsonrpc":"2.0","id":1,"method":"block","params":{"height":"3"}}"#,

@@ -13,7 +13,7 @@ use lockstep_storage::disk::Disk;
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader, SEGMENT_BYTES_DEFAULT};
 use lockstep_storage::results::Results;
 use lockstep_types::crypto::verify_batch;
-use lockstep_types::{BlockId, Commit, Height, Polka, ValidatorIndex, ValidatorSet, Vote, codec};
+use lockstep_types::{BlockId, Commit, Height, Polka, ValidatorIndex, ValidatorSet, ValidatorUpdate, Vote, codec};
 use serde_json::json;
 
 use super::say;
@@ -78,16 +78,38 @@ impl Side {
         Ok((commits, polkas))
     }
 
-    fn validators(&mut self, height: Height) -> Result<ValidatorSet, NodeError> {
-        let question = ReadQuestion::Light { from: height, count: 1, bytes_max: 0 };
-        match self.source.read(&question).map_err(failed)? {
-            ReadAnswer::Light(blocks) if blocks.first().is_some_and(|block| block.header.height == height) => {
-                Ok(blocks.into_iter().next().expect("just seen").validators)
-            }
-            _ => Err(NodeError::new(Exit::Refused, format!("the validators of height {height} are not kept here"))
-                .next("start the node once, so that it makes its results again, and stop it")),
+    /// The validators of a height, where this home has them.
+    fn validators(&mut self, height: Height) -> Option<ValidatorSet> {
+        match self.source.read(&ReadQuestion::Light { from: height, count: 1, bytes_max: 0 }) {
+            Ok(ReadAnswer::Light(blocks)) => blocks.into_iter().find(|block| block.header.height == height).map(|block| block.validators),
+            _ => None,
         }
     }
+
+    /// Those of genesis.
+    fn first_validators(&self) -> Option<ValidatorSet> {
+        let first = self.genesis.validators.iter();
+        let first: Vec<_> = first.map(|one| ValidatorUpdate { public_key: one.public_key, power: one.power }).collect();
+        ValidatorSet::new(&first).ok()
+    }
+}
+
+/// The set that the header of a height names. It follows from the blocks below, which are the same on both sides; one that changes
+/// nothing stands at the heights beside it, too.
+fn validators_of(a: &mut Side, b: &mut Side, height: Height) -> Result<ValidatorSet, NodeError> {
+    let wanted = decided(&a.log, height).map_err(failed)?.1.header.validators_hash;
+    let candidates = [
+        a.validators(height),
+        b.validators(height),
+        a.first_validators(),
+        a.validators(height.next()),
+        b.validators(height.next()),
+        a.validators(height.previous()),
+    ];
+    candidates.into_iter().flatten().find(|set| set.hash() == wanted).ok_or_else(|| {
+        NodeError::new(Exit::Refused, format!("the validators of height {height} are not kept in either home"))
+            .next("start one of the nodes once, so that it makes its results again, and stop it")
+    })
 }
 
 /// The first height at which two chains differ, of those that both keep. Behind a fork every block differs, since each names its
@@ -131,8 +153,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), NodeError> {
             return Ok(());
         }
     };
-    // The set of a height follows from the blocks below it, which are the same.
-    let validators = a.validators(height).or_else(|_| b.validators(height))?;
+    let validators = validators_of(&mut a, &mut b, height)?;
     let ((mut commits, mut polkas), (theirs, their_polkas)) = (a.kept(height)?, b.kept(height)?);
     commits.extend(theirs);
     polkas.extend(their_polkas);

@@ -118,8 +118,8 @@ NODE_ID is shown by `lockstep keys show` in their home and by `lockstep status`.
 
 A node that --from asks is believed: it could name another chain. Compare the
 genesis hash that is printed with somebody whom you trust, or give it:
---genesis-hash. Such a node follows the chain; `lockstep validator join` asks that
-it validate.
+--genesis-hash. Such a node follows the chain; `lockstep validator join` asks
+that it validate.
 
 A key must sign in one place only. Stop the old node before you import its
 state, and never start it again.")]

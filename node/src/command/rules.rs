@@ -48,17 +48,22 @@ const FIRST_BALANCE: u64 = 1_000_000_000;
 impl RulesArgs {
     /// The first flag of these that was given, for a command to which they mean nothing.
     pub(super) fn first_given(&self) -> Option<&'static str> {
+        self.given().next()
+    }
+
+    fn given(&self) -> impl Iterator<Item = &'static str> {
         let given = [
             ("--app", self.app.is_some()),
             ("--app-state", self.app_state.is_some()),
             ("--admission", self.admission.is_some()),
             ("--authority", !self.authority.is_empty()),
+            ("--authority-threshold", self.authority_threshold.is_some()),
             ("--live-window", self.live_window.is_some()),
             ("--power-window", self.power_window.is_some()),
             ("--absence-window", self.absence_window.is_some()),
             ("--checkpoint-interval", self.checkpoint_interval.is_some()),
         ];
-        given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
+        given.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag))
     }
 
     /// `app_state` for a new chain of these members.
@@ -74,7 +79,7 @@ impl RulesArgs {
         // A file that says who may validate says all of it.
         if !groups.contains_key("membership") {
             groups.insert("membership".to_owned(), raw(&self.membership(defaults)));
-        } else if let Some(flag) = self.first_given().filter(|flag| !flag.starts_with("--app")) {
+        } else if let Some(flag) = self.given().find(|flag| !flag.starts_with("--app")) {
             return Err(NodeError::new(Exit::Usage, format!("{flag} is given, and the file of --app-state has a group membership"))
                 .next("say it in one place: take the group out of the file, or leave the flag out"));
         }

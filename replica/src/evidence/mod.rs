@@ -15,7 +15,7 @@
 //!
 //! **Why what is kept is so little.** A faulty validator makes as much evidence against itself as it likes, and all of it is true.
 //! So a piece counts only while it accuses somebody who still has power in the newest set, and whom no other piece of the
-//! block, or of the pool, accuses (decision record 14). The first that a block carries takes that power away, and the others are
+//! block, or of the pool, accuses (decision record 15). The first that a block carries takes that power away, and the others are
 //! worth nothing any more.
 //!
 //! **What a restart loses.** The pool is in memory. A node that restarts is told again what its peers hold; only evidence that

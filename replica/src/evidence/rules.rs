@@ -97,7 +97,7 @@ pub fn has_a_place(evidence: &Evidence, chain: &ChainState) -> Result<(), Refuse
     if is_expired(height, evidence.time(), chain) && !planted::has(Bug::EvidenceNeverExpires) {
         return Err(Refused::Expired(height));
     }
-    // Amnesia between two commits is true and against nobody in particular (decision record 14).
+    // Amnesia between two commits is true and against nobody in particular (decision record 15).
     if at_large(evidence, chain).next().is_none() {
         return Err(Refused::NobodyLeft);
     }

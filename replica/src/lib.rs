@@ -9,7 +9,9 @@
 //! | [`wire`] | what peers say to each other **\[frozen\]** |
 //! | [`fence`] | holds effects back until what they wait for is durable; used by both shells |
 //! | [`replica`] | the replica: composition and dispatch |
-//! | `height` | one height: proposals, votes, decision, execution |
+//! | `height` | one height, from its beginning over its decision to its execution |
+//! | `proposals`, `votes` | what consensus is told in between: made, or taken in and verified |
+//! | `casting`, `own_messages` | what it casts: recorded, signed, sent; and what this node may have forgotten |
 //! | [`signing`] | what is signed, what the guard records, when silence is due |
 //! | [`bodies`] | block bodies on their way |
 //! | [`shares`] | what peers send early, within a bound they share |
@@ -32,6 +34,7 @@
 //! before a client hears "committed".
 
 pub mod bodies;
+mod casting;
 pub mod catch_up;
 pub mod chain;
 pub mod check;
@@ -42,10 +45,12 @@ pub mod fence;
 mod fetching;
 pub mod gossip;
 mod height;
+mod own_messages;
 pub mod pace;
 pub mod peers;
 pub mod planted;
 pub mod pool;
+mod proposals;
 pub mod recovery;
 pub mod replica;
 pub mod results;
@@ -57,6 +62,7 @@ pub mod signing;
 pub mod snapshots;
 pub mod source;
 pub mod state_sync;
+mod votes;
 pub mod wire;
 
 pub use chain::ChainState;

@@ -213,7 +213,7 @@ pub struct Replica {
     /// Until it is over, own messages wait: peers are asked which they know.
     pub(crate) own_wait: OwnWait,
     /// Casts that wait for it.
-    pub(crate) held_casts: Vec<crate::height::Cast>,
+    pub(crate) held_casts: Vec<crate::casting::Cast>,
     /// The round of our lock, and the write of its polka to the log.
     pub(crate) kept_lock: Option<(Round, Ticket)>,
     pub(crate) gossip: crate::gossip::GossipState,

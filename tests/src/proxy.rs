@@ -1,6 +1,6 @@
 //! A liar on the wire: a TCP proxy that delays, stalls, cuts, flips bits, closes halves and connects to the wrong node.
 //!
-//! A connection has one fault, and a life of [`LIFE`] under lies: at its half the fault comes at the latest, at its end the connection
+//! A connection has one fault, and a life of three seconds under lies: at its half the fault comes at the latest, at its end the connection
 //! does. So a network that dials again meets every fault in turn, however little it says on a connection.
 
 use std::io::{self, Read as _, Write as _};

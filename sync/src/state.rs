@@ -11,16 +11,16 @@
 //! # What is believed
 //!
 //! - Offers only make us ask. A height that nobody proves, or whose snapshot nobody gives any more, is given up for another.
-//! - A header is believed by the rules of light clients from the root on ([`Climb`]), or by the hash chain below one that
-//!   is ([`is_below`]). The manifest must lead to the root in header H+1, each chunk to its place in the manifest: the caller
-//!   judges both ([`Effect::Check`]), since what a snapshot looks like is not known here.
+//! - A header is believed by the rules of light clients from the root on ([`Climb`](crate::light::Climb)), or by the hash chain below one that
+//!   is ([`is_below`](crate::light::is_below)). The manifest must lead to the root in header H+1, each chunk to its place in the manifest: the caller
+//!   judges both ([`StateEffect::Check`]), since what a snapshot looks like is not known here.
 //! - What a manifest says beyond hashes (sizes, counts) is not proven, and nobody is blamed for not fitting it.
 //!
 //! # What it leaves to the caller
 //!
 //! To keep on its disk, durable, what was judged good before it says so: so a crash costs what was on its way, and a start
 //! finds the rest by its name. To check signatures. To tell the operator ([`Told`]). It does not touch the node's chain: when
-//! everything is there it says [`Effect::Install`], and is over.
+//! everything is there it says [`StateEffect::Install`], and is over.
 //!
 //! # Why it ends
 //!

@@ -107,7 +107,7 @@ fn rounds() -> Vec<Entry> {
     const CLASS: &str = "rounds, timers, time";
     vec![
         core(CLASS, Core::StaleTimer, "a stale timer obeyed", 18),
-        core(CLASS, Core::ProposeTimerStopped, "a value proposed again stops the propose timer (L28 may wait for ever)", 25),
+        core(CLASS, Core::ProposeTimerStopped, "a value proposed again stops the propose timer (L28 may wait for ever)", 0),
         core(CLASS, Core::PrevotesMustAgree, "the prevote timer waits for two thirds of one value (L34)", 1),
         core(CLASS, Core::PrecommitsMustAgree, "the precommit timer waits for two thirds of one value (L47)", 18),
         core(CLASS, Core::SkipPerStep, "skip counted for each kind of message (L55)", 23),
@@ -156,7 +156,7 @@ fn restarts() -> Vec<Entry> {
         stored(CLASS, Stored::GuardOneSlot, "every guard record in one slot", 5),
         stored(CLASS, Stored::GuardOneCopy, "one copy of a guard record", 10),
         stored(CLASS, Stored::GuardBelievesCache, "the newest guard record believed while in a cache alone", 238),
-        stored(CLASS, Stored::LogBelievesCache, "the log's end believed while in a cache alone", 239),
+        stored(CLASS, Stored::LogBelievesCache, "the log's end believed while in a cache alone", 1422),
         stored(CLASS, Stored::LastRecordCut, "a record that ends with its file taken for torn", 3),
         stored(CLASS, Stored::SaltIgnored, "a client's bytes taken for a record of the log", 3),
     ]
@@ -218,9 +218,9 @@ fn proposers() -> Vec<Entry> {
 fn gossip() -> Vec<Entry> {
     const CLASS: &str = "gossip";
     vec![
-        step(CLASS, Step::VotesNotResent, "votes not sent again", 2),
-        step(CLASS, Step::VotesNotReconciled, "nobody says what it holds", 5),
-        step(CLASS, Step::PolkaNotSent, "a polka not sent to who lacks it", 23),
+        step(CLASS, Step::VotesNotResent, "votes not sent again", 1),
+        step(CLASS, Step::VotesNotReconciled, "nobody says what it holds", 2),
+        step(CLASS, Step::PolkaNotSent, "a polka not sent to who lacks it", 75),
         step(CLASS, Step::BodyAskedOnce, "a body asked for once", 0),
     ]
 }
@@ -228,7 +228,7 @@ fn gossip() -> Vec<Entry> {
 fn catching_up() -> Vec<Entry> {
     const CLASS: &str = "block sync";
     vec![
-        beneath(CLASS, Beneath::SilentPeerAwaited, "a silent peer waited for without end", 368),
+        beneath(CLASS, Beneath::SilentPeerAwaited, "a silent peer waited for without end", 16),
         beneath(CLASS, Beneath::ClaimBelieved, "an advertised height believed", 0),
         beneath(CLASS, Beneath::AnyHeightAnswers, "the block of another height taken", 0),
         beneath(CLASS, Beneath::RefutedNotAskedAgain, "a block that did not hold not asked for again", 0),
@@ -252,8 +252,8 @@ fn execution() -> Vec<Entry> {
     vec![
         beneath(CLASS, Beneath::FirstChangeCounts, "of two changes of a key the first counts", 1),
         beneath(CLASS, Beneath::RootOfStateBefore, "the root of the height before", 4),
-        beneath(CLASS, Beneath::FlushTakesLast, "a flush of several heights takes the last one's changes", 4),
-        beneath(CLASS, Beneath::FlushStopsShort, "a flush forgets the changes of its own height", 4),
+        beneath(CLASS, Beneath::FlushTakesLast, "a flush of several heights takes the last one's changes", 3),
+        beneath(CLASS, Beneath::FlushStopsShort, "a flush forgets the changes of its own height", 3),
     ]
 }
 
@@ -272,8 +272,8 @@ fn healing() -> Vec<Entry> {
     const CLASS: &str = "healing";
     vec![
         beneath(CLASS, Beneath::MissingSegmentFatal, "a missing segment is fatal", 0),
-        beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 124),
-        beneath(CLASS, Beneath::DamagedStateStays, "a damaged state copied, not taken away", 28),
+        beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 20),
+        beneath(CLASS, Beneath::DamagedStateStays, "a damaged state copied, not taken away", 3),
         beneath(CLASS, Beneath::ResultsHoleAtState, "results missing at the state's height not made again", 0),
     ]
 }

@@ -34,7 +34,8 @@ Examples:
   lockstep validator join --home n4
   lockstep validator join --home n4 --power 5 --no-wait
 
-Where validators admit, each of them, until more than two thirds of the power do:
+Where validators admit, each of them, until more than two thirds of the power
+have:
   lockstep validator approve ADDRESS --home n0
 A validator that was absent for too long returns by the same command, and needs
 no approval.")]

@@ -19,7 +19,7 @@ pub(crate) enum SnapshotCommand {
     /// chain refuses a CHECKPOINT too soon after the last one.
     #[command(after_long_help = "\
 Examples:
-  lockstep snapshot create --home n0            beside its node, which is a validator
+  lockstep snapshot create --home n0            beside a validator's node
   lockstep snapshot create --home n0 --no-wait  only ask for it")]
     Create(CreateArgs),
     /// Show the snapshots in a home, whether or not its node runs.
@@ -56,7 +56,7 @@ Examples:
 Examples:
   lockstep snapshot bundle --output join.json
   lockstep snapshot bundle --node http://10.0.0.10:26657 --output join.json
-                              beside or near a node that you trust; then, elsewhere
+                      beside or near a node that you trust; then, elsewhere
   lockstep start --home n4 --bundle join.json")]
     Bundle(BundleArgs),
 }

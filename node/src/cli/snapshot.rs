@@ -26,7 +26,7 @@ Examples:
     #[command(after_long_help = "\
 Examples:
   lockstep snapshot list --home n0
-  lockstep snapshot list --home n0 --json | jq '.[-1].height'")]
+  lockstep snapshot list --home n0 --json   for programs")]
     List(ListSnapshotsArgs),
     /// Write a snapshot, with all that proves it, into one file. The node must be stopped.
     ///

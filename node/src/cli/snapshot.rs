@@ -44,7 +44,8 @@ Examples:
     #[command(after_long_help = "\
 Examples:
   lockstep init --genesis genesis.json --home n4
-  lockstep snapshot restore state.snapshot --trust-hash 5F…C1 --home n4
+  lockstep snapshot restore state.snapshot --home n4 --trust-hash \\
+      3D011E09502A84552A0F8AE112D024CC2C115597E3A577D5F49007902C221DC5
   lockstep start --home n4")]
     Restore(RestoreArgs),
     /// Write a join bundle: what a new node trusts, and whom it asks.

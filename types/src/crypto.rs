@@ -55,20 +55,24 @@ impl PublicKey {
     /// # Errors
     /// See [`KeyError`].
     pub fn check(&self) -> Result<(), KeyError> {
-        // The library accepts spellings with y at or above the field prime, as ZIP-215 wants for signatures; a key must
-        // encode to itself.
         let point = ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| KeyError::NotAPoint)?;
-        if !is_canonical(&self.0) || point.to_edwards().compress().to_bytes() != self.0 {
+        if !is_canonical(&self.0) {
             return Err(KeyError::NonCanonical);
         }
         if point.is_weak() { Err(KeyError::Weak) } else { Ok(()) }
     }
 }
 
-/// Whether the y coordinate is below the field prime 2^255 - 19.
+/// Whether the point's encoding is the one that RFC 8032 (5.1.2) gives it: y below the field prime p = 2^255 - 19, and no sign
+/// where x is 0, which it is at y = 1 and y = p - 1 alone. The library accepts other spellings, as ZIP-215 wants for signatures.
+/// Told from the bytes: to encode the point again would cost as much as to decode it, and every start checks every key.
 fn is_canonical(key: &[u8; 32]) -> bool {
-    let high = key[31] & 0x7f;
-    !(high == 0x7f && key[1..31].iter().all(|byte| *byte == 0xff) && key[0] >= 0xed)
+    let (low, middle, high, negative) = (key[0], &key[1..31], key[31] & 0x7f, key[31] & 0x80 != 0);
+    if high == 0x7f && middle.iter().all(|byte| *byte == 0xff) {
+        return low < 0xec || (low == 0xec && !negative);
+    }
+    let is_one = low == 1 && high == 0 && middle.iter().all(|byte| *byte == 0);
+    !(is_one && negative)
 }
 
 impl fmt::Display for PublicKey {

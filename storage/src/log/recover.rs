@@ -186,10 +186,10 @@ impl Walk {
     /// Whether a record after `offset` says that the one which should begin there was durable.
     fn is_convicted(&self, segment: &Segment, offset: u64, file_bytes: u64) -> Result<bool, LogError> {
         let missing = self.last_sequence + 1;
-        let mut chunk = vec![0; SCAN_BYTES];
         let mut at = offset + 1;
+        let mut chunk = vec![0; scanned(at, file_bytes)];
         while at + RECORD_HEADER_BYTES as u64 <= file_bytes {
-            let bytes = usize::try_from(file_bytes - at).map_or(SCAN_BYTES, |rest| rest.min(SCAN_BYTES));
+            let bytes = scanned(at, file_bytes);
             segment.file.read_at(at, &mut chunk[..bytes]).on("read", &segment.path)?;
             for (start, window) in chunk[..bytes].windows(RECORD_MAGIC.len()).enumerate() {
                 if window != RECORD_MAGIC {
@@ -236,12 +236,17 @@ fn read_record(segment: &Segment, file_bytes: u64, offset: u64, whole: bool) -> 
     Ok(Ok((header, RecordHeader::verifies(&bytes, &payload, &segment.salt))))
 }
 
+/// How much a scan that is at `at` reads at once of what ends at `end`.
+fn scanned(at: u64, end: u64) -> usize {
+    usize::try_from(end.saturating_sub(at)).map_or(SCAN_BYTES, |rest| rest.min(SCAN_BYTES))
+}
+
 /// Whether a segment holds nothing but zeros from `offset` on: it was filled ahead of time and is not used so far.
 fn is_zero(segment: &Segment, offset: u64, file_bytes: u64) -> Result<bool, LogError> {
-    let mut chunk = vec![0; SCAN_BYTES];
+    let mut chunk = vec![0; scanned(offset, file_bytes)];
     let mut at = offset;
     while at < file_bytes {
-        let bytes = usize::try_from(file_bytes - at).map_or(SCAN_BYTES, |rest| rest.min(SCAN_BYTES));
+        let bytes = scanned(at, file_bytes);
         segment.file.read_at(at, &mut chunk[..bytes]).on("read", &segment.path)?;
         if chunk[..bytes].iter().any(|byte| *byte != 0) {
             return Ok(false);
@@ -254,10 +259,10 @@ fn is_zero(segment: &Segment, offset: u64, file_bytes: u64) -> Result<bool, LogE
 /// Writes the same bytes to the same place, so that the sync that follows has something to do even where the kernel
 /// believes that the disk has them already. A tear changes nothing.
 fn write_again(segment: &Segment, from: u64, to: u64) -> Result<(), LogError> {
-    let mut chunk = vec![0; SCAN_BYTES];
+    let mut chunk = vec![0; scanned(from, to)];
     let mut at = from;
     while at < to {
-        let bytes = usize::try_from(to - at).map_or(SCAN_BYTES, |rest| rest.min(SCAN_BYTES));
+        let bytes = scanned(at, to);
         segment.file.read_at(at, &mut chunk[..bytes]).on("read", &segment.path)?;
         segment.file.write_at(at, &chunk[..bytes]).on("write", &segment.path)?;
         at += bytes as u64;

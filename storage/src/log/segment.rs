@@ -72,10 +72,11 @@ impl Preallocator {
 
     fn fill(&self, path: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
         let file = create_anew(&*self.disk, path)?;
-        let zeros = vec![0; ZERO_BYTES];
+        let filled = |at| usize::try_from(self.segment_bytes - at).map_or(ZERO_BYTES, |rest: usize| rest.min(ZERO_BYTES));
+        let zeros = vec![0; filled(0)];
         let mut at = 0;
         while at < self.segment_bytes {
-            let bytes = usize::try_from(self.segment_bytes - at).map_or(ZERO_BYTES, |rest| rest.min(ZERO_BYTES));
+            let bytes = filled(at);
             file.write_at(at, &zeros[..bytes]).on("fill", path)?;
             at += bytes as u64;
         }

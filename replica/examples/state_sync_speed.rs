@@ -24,6 +24,7 @@ use lockstep_replica::recovery::{self, Home, genesis_state};
 use lockstep_replica::state_sync::{Found, Installed, Staging, Task};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::log::LogOptions;
+use lockstep_storage::spread::InTurn;
 use lockstep_sync::state::{Check, Checked};
 use lockstep_types::light::LightBlock;
 use lockstep_types::{AppHash, ChainId, Commit, ConsensusParams, Hash, Height, Power, PrivateKey, Round, Time};
@@ -163,6 +164,7 @@ fn main() {
         flush_keys: 100_000,
         genesis: &genesis,
         host: Host::new(Arc::new(Kv)),
+        spread: &InTurn,
     };
     let part = Instant::now();
     let opened = recovery::open(&home, None, |_| {}).expect("it opens");

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_app::application::GenesisInput;
+use lockstep_app::tree::{Part, Prefix};
 use lockstep_app::{AppError, Host, State, Tree};
 use lockstep_genesis::Genesis;
 use lockstep_storage::DiskError;
@@ -24,6 +25,7 @@ use lockstep_storage::guard::Guard;
 use lockstep_storage::log::{Kind, LogError, LogReader};
 use lockstep_storage::quarantine::QuarantineError;
 use lockstep_storage::results::ResultsError;
+use lockstep_storage::spread::{InTurn, Spread};
 use lockstep_storage::state::{StateDb, StateError};
 use lockstep_types::block::{Block, part_set_header};
 use lockstep_types::codec::{self, DecodeError};
@@ -169,7 +171,7 @@ pub fn recover(
     guard: Option<&Guard>,
     mut executed: impl FnMut(&Block, &Outcome, &ChainState) -> Result<(), String>,
 ) -> Result<Recovered, RecoveryError> {
-    let (chain, executor) = load_state(host, genesis, db)?;
+    let (chain, executor) = load_state(host, genesis, db, &InTurn)?;
     let flushed = chain.height;
     let (chain, executor) =
         replay(genesis, log, chain, executor, |block, outcome, chain, _| executed(block, outcome, chain).map_err(RecoveryError::Watcher))?;
@@ -231,23 +233,38 @@ fn restored(log: &LogReader, chain: ChainState, flushed: Height, guard: Option<&
     })
 }
 
-/// A key and its value.
-type Entry = (Arc<[u8]>, Arc<[u8]>);
+/// A state of fewer entries is read in one piece.
+const SPREAD_FROM: u64 = 50_000;
+/// Else in 2^so many: enough that cores end together, and each large enough to be worth a thread's while.
+const SPREAD_BITS: u32 = 5;
 
-fn load_state(host: Host, genesis: &Genesis, db: &mut StateDb) -> Result<(ChainState, Executor), RecoveryError> {
-    let mut entries: Vec<Entry> = Vec::new();
-    let flushed = db.load(|_, key, value| entries.push((Arc::from(key), Arc::from(value))))?;
-    let Some(flushed) = flushed else {
+/// The place that one of 2^`bits` shares of all paths has in the tree.
+fn place_of(share: usize, bits: u32) -> Prefix {
+    (0..bits).rev().fold(Prefix::WHOLE, |place, bit| place.half(share >> bit & 1 == 1).expect("a few levels"))
+}
+
+fn load_state(host: Host, genesis: &Genesis, db: &mut StateDb, spread: &dyn Spread) -> Result<(ChainState, Executor), RecoveryError> {
+    let bits = if db.flushed().is_some_and(|flushed| flushed.entries >= SPREAD_FROM) { SPREAD_BITS } else { 0 };
+    let loaded = db.load_shares(bits, spread, |share, rows| Part::build(place_of(share, bits), rows))?;
+    let Some((flushed, parts)) = loaded else {
         let (chain, state, changes) = genesis_state(&host, genesis)?;
         return Ok((chain, Executor::at_genesis(host, state, changes)));
     };
+    let unbelievable = |what: String| {
+        RecoveryError::Unbelievable(format!(
+            "the state database verifies, and its entries of height {} are no state: {what}",
+            flushed.height
+        ))
+    };
+    let parts = parts.into_iter().collect::<Result<Vec<Part>, _>>().map_err(|error| unbelievable(error.to_string()))?;
+    let tree = Tree::join(parts).ok_or_else(|| unbelievable("its parts leave a gap".to_owned()))?;
     let chain = ChainState::decode(&flushed.meta).map_err(|error| {
         RecoveryError::Unbelievable(format!(
             "the state database verifies, and its chain state of height {} cannot be read: {error}",
             flushed.height
         ))
     })?;
-    let state = State::new(chain.height, Tree::from_entries(entries), chain.standing.clone(), chain.next_validators.clone());
+    let state = State::new(chain.height, tree, chain.standing.clone(), chain.next_validators.clone());
     if chain.height.get() != flushed.height || chain.app_hash != state.root().into() || chain.chain_id != genesis.chain_id {
         return Err(RecoveryError::Unbelievable(format!(
             "the database says that it holds height {} of {} with root {}, and its entries have root {}",
@@ -311,4 +328,26 @@ fn guard_view(guard: Option<&Guard>, chain: &ChainState) -> Result<GuardView, Re
         }
     }
     Ok(view)
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_types::state_tree::Path;
+
+    use super::*;
+
+    #[test]
+    fn shares_of_the_paths_are_the_places_of_the_tree_in_order() {
+        for bits in [0, 1, SPREAD_BITS, 8] {
+            let places: Vec<Prefix> = (0..1_usize << bits).map(|share| place_of(share, bits)).collect();
+            for byte in 0..=u8::MAX {
+                for rest in [0, 0xff] {
+                    let mut path = Path([rest; 32]);
+                    path.0[0] = byte;
+                    let holds: Vec<usize> = (0..places.len()).filter(|share| places[*share].contains(&path)).collect();
+                    assert_eq!(holds, [usize::from(byte) >> (8 - bits)], "{bits} bits, a path that begins with {byte:#x}");
+                }
+            }
+        }
+    }
 }

@@ -22,6 +22,7 @@ use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, LogReader};
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::Results;
 use lockstep_storage::snapshots::Snapshots;
+use lockstep_storage::spread::InTurn;
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Block, BlockId, Commit, Hash, Height, PrivateKey, VoteType};
@@ -240,6 +241,7 @@ impl Machine {
             flush_keys: FLUSH_KEYS,
             genesis,
             host: Host::new(app),
+            spread: &InTurn,
         };
         let mut outcomes = BTreeMap::new();
         let opened = recovery::open(&home, guard.as_ref(), |told| {

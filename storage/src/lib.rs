@@ -27,6 +27,7 @@ pub mod planted;
 pub mod quarantine;
 pub mod results;
 pub mod snapshots;
+pub mod spread;
 pub mod state;
 
 pub use error::DiskError;

@@ -15,13 +15,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition};
+use redb::{Builder, Database, ReadableDatabase, StorageBackend, Table, TableDefinition};
 use sha2::{Digest, Sha256};
 
 use crate::DiskError;
 use crate::disk::{Disk, DiskFile};
 use crate::error::Context;
 use crate::planted::{self, Bug};
+use crate::spread::{self, Spread};
 
 const ENTRIES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("state");
 const META: TableDefinition<u8, &[u8]> = TableDefinition::new("meta");
@@ -34,6 +35,9 @@ const ENTRY_CHECK_BYTES: usize = 16;
 /// redb's cache. Half of it may hold pages that a flush changed; a flush of more than that writes pages out early, and some of
 /// them again. Fixed, because what is written when depends on it, and runs of the simulator are to repeat.
 const CACHE_BYTES: usize = 256 << 20;
+/// Rows of a share that room is made for before any is read: more than this, and the account is believed when they are there.
+const ROWS_AHEAD: usize = 1 << 16;
+
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -102,13 +106,16 @@ struct Summary {
 }
 
 /// What lies under a path: this, and the first bytes of [`entry_hash`].
-#[derive(BorshSerialize, BorshDeserialize)]
-struct Entry {
+#[derive(BorshSerialize)]
+struct Entry<'a> {
     /// The height of the flush that wrote it.
     height: u64,
-    key: Vec<u8>,
-    value: Vec<u8>,
+    key: &'a [u8],
+    value: &'a [u8],
 }
+
+/// A key and its value.
+pub type Row = (Arc<[u8]>, Arc<[u8]>);
 
 /// The state database.
 pub struct StateDb {
@@ -210,27 +217,61 @@ impl StateDb {
     pub fn load(&mut self, mut visit: impl FnMut(&[u8; 32], &[u8], &[u8])) -> Result<Option<Flushed>, StateError> {
         let expected = self.summary.clone();
         self.run(|db| {
-            let entries = db.begin_read()?.open_table(ENTRIES)?;
-            let mut found = Summary { height: expected.height, meta: expected.meta.clone(), ..Summary::default() };
-            let mut last = None;
-            for row in entries.iter()? {
-                let (path, bytes) = row?;
-                let path = *path.value();
-                if last.is_some_and(|last| last >= path) {
-                    return Err(Failure::Damaged("entries are out of order".to_owned()));
-                }
-                let (entry, hash) = decode_entry(&path, bytes.value())?;
-                found.add(&hash);
-                found.entries += 1;
-                last = Some(path);
-                visit(&path, &entry.key, &entry.value);
-            }
-            if found != expected {
-                return Err(Failure::Damaged("entries are missing or stale".to_owned()));
-            }
-            Ok(())
+            let mut found = expected.before_any();
+            found.read(db, &[0; 32], &[0xff; 32], &mut visit)?;
+            found.must_be(&expected)
         })?;
         Ok(self.flushed())
+    }
+
+    /// Reads every entry, each verified, in 2^`bits` shares by the first bits of the path (at most 8), and has `work` make
+    /// something of each share, which is told its number and its entries in the order of their paths. The shares may be read at
+    /// the same time, as `spread` has it; what comes of them is in their order.
+    ///
+    /// Nothing, where nothing was flushed yet. That none is missing is known at the end, as with [`StateDb::load`].
+    pub fn load_shares<T: Send>(
+        &mut self,
+        bits: u32,
+        spread: &dyn Spread,
+        work: impl Fn(usize, Vec<Row>) -> T + Sync,
+    ) -> Result<Option<(Flushed, Vec<T>)>, StateError> {
+        assert!(bits <= 8, "shares are told by the first byte");
+        let Some(flushed) = self.flushed() else { return Ok(None) };
+        let expected = self.summary.clone();
+        let path = self.path.clone();
+        let most = usize::try_from(expected.entries >> bits).map_or(ROWS_AHEAD, |most| most.min(ROWS_AHEAD));
+        let made = self.run(|db| {
+            let shares = spread::map(spread, 1 << bits, |share| {
+                let (mut first, mut last) = ([0; 32], [0xff; 32]);
+                (first[0], last[0]) = bounds(share, bits);
+                let mut found = expected.before_any();
+                let mut rows = Vec::with_capacity(most);
+                let read = guarded(&path, || found.read(db, &first, &last, |_, key, value| rows.push((key.into(), value.into()))));
+                read.map(|()| (found, work(share, rows)))
+            });
+            let mut found = expected.before_any();
+            let mut made = Vec::with_capacity(shares.len());
+            for share in shares {
+                let (part, of_it) = match share {
+                    Ok(done) => done,
+                    Err(error) => return Ok(Err(error)),
+                };
+                found.entries += part.entries;
+                found.add(&part.sum);
+                made.push(of_it);
+            }
+            found.must_be(&expected)?;
+            Ok(Ok(made))
+        })?;
+        match made {
+            Ok(made) => Ok(Some((flushed, made))),
+            Err(error) => {
+                if let Some(db) = self.db.take() {
+                    give_up(db, &error);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Has redb check every page's checksum, for an operator's scrub; opening does it too. Damage is an error, also where
@@ -295,10 +336,45 @@ impl Summary {
         }
     }
 
+    /// Of the same flush, before anything is read.
+    fn before_any(&self) -> Summary {
+        Summary { height: self.height, meta: self.meta.clone(), ..Summary::default() }
+    }
+
+    /// Counts the entries from `first` to `last` in, and hands each to `visit`.
+    fn read(
+        &mut self,
+        db: &Database,
+        first: &[u8; 32],
+        last: &[u8; 32],
+        mut visit: impl FnMut(&[u8; 32], &[u8], &[u8]),
+    ) -> Result<(), Failure> {
+        let entries = db.begin_read()?.open_table(ENTRIES)?;
+        let mut before: Option<[u8; 32]> = None;
+        for row in entries.range::<&[u8; 32]>(first..=last)? {
+            let (path, bytes) = row?;
+            let path = *path.value();
+            if path < *first || before.is_some_and(|before| before >= path) {
+                return Err(Failure::Damaged("entries are out of order".to_owned()));
+            }
+            let ((key, value), hash) = decode_entry(&path, bytes.value())?;
+            self.add(&hash);
+            self.entries += 1;
+            before = Some(path);
+            visit(&path, key, value);
+        }
+        Ok(())
+    }
+
+    /// Whether what was read is what was flushed.
+    fn must_be(&self, expected: &Summary) -> Result<(), Failure> {
+        if self == expected { Ok(()) } else { Err(Failure::Damaged("entries are missing or stale".to_owned())) }
+    }
+
     fn apply(&mut self, entries: &mut Table<'_, &[u8; 32], &[u8]>, height: u64, change: &Change<'_>) -> Result<(), Failure> {
         let old = match change.value {
             Some(value) => {
-                let entry = Entry { height, key: change.key.to_vec(), value: value.to_vec() };
+                let entry = Entry { height, key: change.key, value };
                 let mut bytes = borsh::to_vec(&entry).expect("a Vec takes every byte");
                 let hash = entry_hash(&change.path, &bytes);
                 bytes.extend_from_slice(&hash[..ENTRY_CHECK_BYTES]);
@@ -309,8 +385,8 @@ impl Summary {
             None => entries.remove(&change.path)?.map(|old| old.value().to_vec()),
         };
         if let Some(old) = old {
-            let (entry, hash) = decode_entry(&change.path, &old)?;
-            if entry.key != change.key {
+            let ((key, _), hash) = decode_entry(&change.path, &old)?;
+            if key != change.key {
                 return Err(Failure::Damaged("an entry lies under another key's path".to_owned()));
             }
             self.subtract(&hash);
@@ -338,14 +414,37 @@ impl Summary {
     }
 }
 
-fn decode_entry(path: &[u8; 32], bytes: &[u8]) -> Result<(Entry, [u8; 32]), Failure> {
+/// The key and value that lie under a path, verified, and the hash of all of it.
+fn decode_entry<'a>(path: &[u8; 32], bytes: &'a [u8]) -> Result<(KeyValue<'a>, [u8; 32]), Failure> {
     let damaged = || Failure::Damaged(format!("the entry of path {} does not verify", hex(path)));
     let (fields, check) = bytes.split_last_chunk::<ENTRY_CHECK_BYTES>().ok_or_else(damaged)?;
     let hash = entry_hash(path, fields);
     if hash[..ENTRY_CHECK_BYTES] != *check {
         return Err(damaged());
     }
-    Ok((Entry::try_from_slice(fields).map_err(|_| damaged())?, hash))
+    Ok((fields_of(fields).ok_or_else(damaged)?, hash))
+}
+
+/// A key and its value, where they lie.
+type KeyValue<'a> = (&'a [u8], &'a [u8]);
+
+/// Key and value of an [`Entry`]: a start reads millions.
+fn fields_of(entry: &[u8]) -> Option<KeyValue<'_>> {
+    fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (count, rest) = bytes.split_first_chunk::<4>()?;
+        rest.split_at_checked(usize::try_from(u32::from_le_bytes(*count)).ok()?)
+    }
+    let (_height, rest) = entry.split_first_chunk::<8>()?;
+    let (key, rest) = counted(rest)?;
+    let (value, rest) = counted(rest)?;
+    rest.is_empty().then_some((key, value))
+}
+
+/// The first bytes of the paths that one of 2^`bits` shares begins and ends with.
+fn bounds(share: usize, bits: u32) -> (u8, u8) {
+    let width = 256_usize >> bits;
+    let byte = |at: usize| u8::try_from(at).expect("a share of 256 first bytes");
+    (byte(share * width), byte((share + 1) * width - 1))
 }
 
 fn entry_hash(path: &[u8; 32], fields: &[u8]) -> [u8; 32] {

@@ -17,6 +17,7 @@
 //! One thread owns the replica and never waits for a disk, a socket or the application. Sockets may fill the inbox only up
 //! to a bound (`inbox::EXTERNAL_MAX`); answers always fit, since there are never more than questions.
 
+mod cores;
 mod disk;
 mod driver;
 mod executor;
@@ -54,6 +55,7 @@ use lockstep_types::PrivateKey;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use self::cores::OnCores;
 use self::driver::{Driver, End};
 use self::readers::Readers;
 use self::room::Room;
@@ -171,6 +173,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         flush_keys: options.flush_keys,
         genesis: &options.genesis,
         host: host.clone(),
+        spread: &OnCores,
     };
     // A file whose damaged copies were written again is one.
     let (mut replayed, mut heals) = (0u64, u64::from(guard.as_ref().is_some_and(|guard| guard.repaired_copies() > 0)));

@@ -14,6 +14,7 @@ use lockstep_storage::guard::Guard;
 use lockstep_storage::log::{BlockLog, LogError, LogOptions, Recovery, cut_at_damage, pruned_below, set_aside_all};
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::{Results, ResultsError, set_aside_from};
+use lockstep_storage::spread::Spread;
 use lockstep_storage::state::{Change, StateDb, StateError};
 use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::Path;
@@ -46,6 +47,8 @@ pub struct Home<'a> {
     pub genesis: &'a Genesis,
     /// The application.
     pub host: Host,
+    /// Who reads a large state's pieces.
+    pub spread: &'a dyn Spread,
 }
 
 /// What was opened.
@@ -238,10 +241,10 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
         reader.verify()?;
     }
     let mut db = StateDb::open(&*home.disk, home.state)?;
-    let (mut chain, mut executor) = load_state(home.host.clone(), home.genesis, &mut db)?;
+    let (mut chain, mut executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
     let begins_late = reader.base().and_then(Height::new).is_some_and(|base| base > home.genesis.initial_height());
     if begins_late && own::restore(home, &reader, &mut db)? {
-        (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db)?;
+        (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
     }
     let flushed = chain.height;
     let tip = tip_of(&reader, home.genesis);

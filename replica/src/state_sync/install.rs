@@ -44,7 +44,7 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
     if !staging.is_complete()? {
         return Ok(None);
     }
-    let gathered = match staging.gathered()? {
+    let gathered = match staging.gathered(home.spread)? {
         Ok(gathered) => gathered,
         Err(reason) => {
             staging.unmark()?;

@@ -17,8 +17,10 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use lockstep_app::Tree;
 use lockstep_app::snapshot::{self, ChunkError, ChunkInfo, Difference, MANIFEST_BYTES_MAX, Manifest, Outline, PACKED_BYTES_MAX};
+use lockstep_app::tree::Part;
 use lockstep_storage::DiskError;
 use lockstep_storage::disk::Disk;
+use lockstep_storage::spread::{self, Spread};
 use lockstep_sync::state::{Check, Checked, ChunkWanted};
 use lockstep_types::block::{BODY_BYTES_MAX, part_set_header};
 use lockstep_types::codec;
@@ -255,24 +257,16 @@ impl Staging {
     }
 
     /// Everything, verified once more: what rotted since is removed, and said.
-    pub(super) fn gathered(&self) -> Result<Result<Gathered, String>, DiskError> {
+    pub(super) fn gathered(&self, spread: &dyn Spread) -> Result<Result<Gathered, String>, DiskError> {
         let Some((goal, manifest)) = &self.goal else { return Ok(Err("its goal cannot be read back".to_owned())) };
-        let mut parts = Vec::with_capacity(manifest.chunks().len());
-        for info in manifest.chunks() {
-            let name = chunk_name(&info.root);
-            let packed = match info.entries {
-                0 => None,
-                _ => self.folder.read(&name, PACKED_BYTES_MAX)?,
-            };
-            let part = match packed {
-                Some(packed) => snapshot::open(info, &packed).map_err(|error| error.to_string()),
-                None if info.entries == 0 => Ok(Tree::new().part(info.prefix)),
-                None => Err("it is missing".to_owned()),
-            };
-            match part {
+        let chunks = manifest.chunks();
+        let opened = spread::map(spread, chunks.len(), |number| self.opened(&chunks[number]));
+        let mut parts = Vec::with_capacity(chunks.len());
+        for (info, part) in chunks.iter().zip(opened) {
+            match part? {
                 Ok(part) => parts.push(part),
                 Err(error) => {
-                    self.folder.remove(&name)?;
+                    self.folder.remove(&chunk_name(&info.root))?;
                     return Ok(Err(format!("chunk {:?}: {error}", info.root)));
                 }
             }
@@ -297,6 +291,17 @@ impl Staging {
         }
         below.reverse();
         Ok(Ok(Gathered { goal: goal.clone(), tree, body, below }))
+    }
+
+    /// One chunk as it lies here, judged again; else what is wrong with it.
+    fn opened(&self, info: &ChunkInfo) -> Result<Result<Part, String>, DiskError> {
+        if info.entries == 0 {
+            return Ok(Ok(Tree::new().part(info.prefix)));
+        }
+        Ok(match self.folder.read(&chunk_name(&info.root), PACKED_BYTES_MAX)? {
+            Some(packed) => snapshot::open(info, &packed).map_err(|error| error.to_string()),
+            None => Err("it is missing".to_owned()),
+        })
     }
 
     /// Takes the mark away: what is here is not to be installed, or was.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lockstep_storage::spread::InTurn;
 use lockstep_storage::state::{Change, StateDb, StateError};
 
 use crate::common::disk;
@@ -22,7 +23,16 @@ fn load(state: &mut StateDb) -> (Option<(u64, Vec<u8>)>, Model) {
         last = Some(*path);
         found.insert(*path, (key.to_vec(), value.to_vec()));
     });
-    (flushed.expect("it loads").map(|flushed| (flushed.height, flushed.meta)), found)
+    let flushed = flushed.expect("it loads");
+    for bits in [0, 1, 4, 8] {
+        let shares = state.load_shares(bits, &InTurn, |share, rows| (share, rows)).expect("it loads");
+        assert_eq!(shares.as_ref().map(|(flushed, _)| flushed), flushed.as_ref());
+        let shares = shares.map_or_else(Vec::new, |(_, shares)| shares);
+        assert!(shares.iter().map(|(share, _)| *share).eq(0..shares.len()), "in their order");
+        let rows = shares.iter().flat_map(|(_, rows)| rows).map(|(key, value)| (key.to_vec(), value.to_vec()));
+        assert!(rows.eq(found.values().cloned()), "all entries once, in the order of the paths");
+    }
+    (flushed.map(|flushed| (flushed.height, flushed.meta)), found)
 }
 
 #[test]
@@ -93,4 +103,48 @@ fn the_bytes_of_the_state_are_pinned() {
     let entry = hex::encode(entries.get(&[1; 32]).expect("a read").expect("an entry").value());
     let row = hex::encode(meta.get(0).expect("a read").expect("a row").value());
     assert_eq!(format!("{entry}\n{row}\n"), include_str!("golden/state.hex"));
+}
+
+/// Every entry that lies in the file verifies by itself: only the account of all of them can tell.
+#[test]
+fn an_entry_that_is_missing_or_stale_is_found_in_whichever_share_it_was() {
+    const ENTRIES: redb::TableDefinition<&[u8; 32], &[u8]> = redb::TableDefinition::new("state");
+    let (folder, disk) = disk();
+    let home = folder.path().join("home");
+    let keys: Vec<(String, [u8; 32])> = (0..300u64).map(|key| (format!("key {key}"), path(key))).collect();
+    let mut state = StateDb::open(&*disk, "state.redb").expect("made");
+    for height in [1, 2] {
+        let value = format!("of height {height}");
+        let changes = keys.iter().map(|(key, path)| Change { path: *path, key: key.as_bytes(), value: Some(value.as_bytes()) });
+        state.flush(height, changes, b"").expect("flushed");
+        if height == 1 {
+            drop(state);
+            std::fs::copy(home.join("state.redb"), home.join("old.redb")).expect("a copy");
+            state = StateDb::open(&*disk, "state.redb").expect("it opens");
+        }
+    }
+    drop(state);
+    let old = redb::Database::open(home.join("old.redb")).expect("the copy opens");
+    let old = redb::ReadableDatabase::begin_read(&old).expect("a view").open_table(ENTRIES).expect("the entries");
+    for (number, (_, path)) in keys.iter().enumerate().step_by(37) {
+        let file = format!("doctored{number}.redb");
+        for stale in [None, old.get(path).expect("read").map(|bytes| bytes.value().to_vec())] {
+            std::fs::copy(home.join("state.redb"), home.join(&file)).expect("a copy");
+            let db = redb::Database::open(home.join(&file)).expect("the copy opens");
+            let write = db.begin_write().expect("a transaction");
+            let mut entries = write.open_table(ENTRIES).expect("the entries");
+            match &stale {
+                None => drop(entries.remove(path).expect("removed")),
+                Some(bytes) => drop(entries.insert(path, bytes.as_slice()).expect("put back")),
+            }
+            drop(entries);
+            write.commit().expect("committed");
+            drop(db);
+            for bits in [0, 4] {
+                let mut state = StateDb::open(&*disk, &file).expect("each page verifies");
+                let loaded = state.load_shares(bits, &InTurn, |_, rows| rows.len());
+                assert!(matches!(&loaded, Err(StateError::Damaged { what, .. }) if what.contains("missing or stale")), "{loaded:?}");
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The command line, and the help that teaches it.
 
+mod history;
 mod snapshot;
 mod validator;
 
@@ -10,6 +11,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use lockstep_types::{Hash, Height};
 
 use crate::config::parse_duration;
+pub(crate) use history::{ReplayArgs, RollbackArgs};
 pub(crate) use snapshot::{BundleArgs, CreateArgs, ExportArgs, ListSnapshotsArgs, RestoreArgs, SnapshotCommand};
 pub(crate) use validator::{ApproveArgs, JoinArgs, ListArgs, QuitArgs, RotateArgs, SeatArgs, ValidatorCommand};
 
@@ -25,7 +27,7 @@ Exit codes:
   4  home or port in use          130  a second Ctrl-C did not let it finish
 
 Environment variables:
-  LOCKSTEP_HOME   stands for --home of init, start, query, validator and keys
+  LOCKSTEP_HOME   stands for --home of every command that works on one home
   LOCKSTEP_NODE   stands for --node of status, tx, query and validator list, and
                   for --endpoints of bench
   LOCKSTEP_<KEY>  overrides a key of config.toml for start: LOCKSTEP_RPC_LADDR
@@ -62,6 +64,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
     Inspect(InspectArgs),
+    Replay(ReplayArgs),
+    Rollback(RollbackArgs),
     #[command(subcommand)]
     Keys(KeysCommand),
     Bench(BenchArgs),

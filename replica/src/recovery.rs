@@ -9,9 +9,14 @@
 //! to its sound prefix, state and results are made again from it, and what was damaged is set aside. The vote guard is handed
 //! in, and nothing here changes it. A log that was cut may end below it: such a validator is silent ([`crate::signing`]) until
 //! block sync has brought it to the guard's height, where its lock waits for it.
+//!
+//! [`reexecute`] and [`rollback`] are for the operator of a stopped node: what the log gives when it is executed again, and a state
+//! that goes back to before the newest blocks.
 
 mod open;
 mod own;
+pub mod reexecute;
+pub mod rollback;
 
 use std::sync::Arc;
 

@@ -18,23 +18,23 @@ use crate::plan::Plan;
 use crate::world::World;
 
 /// A home after a short run, with everything that it should say.
-struct Home {
-    genesis: Genesis,
-    machine: Machine,
-    tip: u64,
+pub(crate) struct Home {
+    pub(crate) genesis: Genesis,
+    pub(crate) machine: Machine,
+    pub(crate) tip: u64,
     roots: Vec<Vec<u8>>,
     results: Vec<Vec<u8>>,
-    signed: (u64, u32, u8),
+    pub(crate) signed: (u64, u32, u8),
 }
 
-fn start(home: &Home, disk: SimDisk) -> Result<Running, String> {
+pub(crate) fn start(home: &Home, disk: SimDisk) -> Result<Running, String> {
     let machine = home.machine.with_disk(disk);
     let started = catch_unwind(AssertUnwindSafe(|| machine.start(Arc::new(Kv), &home.genesis, 3, Planted::default())));
     started.unwrap_or_else(|panic| panic!("a panic: {}", crate::panic_text(&*panic))).map(|started| started.running)
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut plan = Plan::sweep();
         plan.rots = true;
         plan.tx_interval = 20 * crate::plan::MS;
@@ -58,7 +58,7 @@ impl Home {
     /// Whether what a damaged home says is a prefix of the truth; how long a prefix. What a start has no need of is found when it
     /// is read, says so, and is healed by the start after that.
     #[track_caller]
-    fn check(&self, disk: &SimDisk, what: &str) -> u64 {
+    pub(crate) fn check(&self, disk: &SimDisk, what: &str) -> u64 {
         let first = self.read(disk, what);
         let tip = first.or_else(|error| {
             assert!(error.contains("does not verify") || error.contains("damaged"), "{what}: {error}");
@@ -81,7 +81,7 @@ impl Home {
 
     /// Starts, and reads everything.
     #[track_caller]
-    fn read(&self, disk: &SimDisk, what: &str) -> Result<u64, String> {
+    pub(crate) fn read(&self, disk: &SimDisk, what: &str) -> Result<u64, String> {
         let running = start(self, disk.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
         let tip = running.replica.chain().height.get();
         assert!(tip <= self.tip, "{what}: it invented heights");

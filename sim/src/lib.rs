@@ -40,6 +40,8 @@ mod node;
 mod plan;
 mod random;
 mod regression;
+#[cfg(test)]
+mod rollback_tests;
 mod room;
 pub mod schedule;
 mod shrink;

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod bar;
 mod bench;
 mod bundle;
 mod from;
@@ -8,6 +9,8 @@ mod inspect;
 mod keys;
 mod localnet;
 mod query;
+mod replay;
+mod rollback;
 mod rules;
 mod sim;
 mod snapshot;
@@ -71,6 +74,8 @@ fn run_one(command: Command, app: Arc<dyn Application>) -> Result<(), NodeError>
         Command::Snapshot(SnapshotCommand::Restore(args)) => snapshot::restore(&args),
         Command::Snapshot(SnapshotCommand::Bundle(args)) => waiting(bundle::run(&args)),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Replay(args) => replay::run(&args, app),
+        Command::Rollback(args) => rollback::run(&args, app),
         Command::Keys(command) => keys::run(&command),
         Command::Bench(args) => bench::run(&args),
         Command::Sim(args) => sim::run(&args),

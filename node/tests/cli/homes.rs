@@ -306,7 +306,7 @@ fn wrong_command_lines_are_refused_with_help() {
     run(&["query", "k", "--trust-height", "1", "--trust-hash", "00"]).refused(2, &["64 hex digits"]);
     run(&["testnet", "--output", "t"]).refused(2, &["--hosts", "--starting-ip"]);
     run(&["tx", "--hex", "0g"]).refused(2, &["--hex", "hex digits"]);
-    for command in ["init", "testnet", "localnet", "start", "status", "tx", "query", "keys", "bench"] {
+    for command in ["init", "testnet", "localnet", "start", "status", "tx", "query", "keys", "bench", "inspect", "replay", "rollback"] {
         let help = run(&[command, "--help"]).done();
         assert!(help.contains("Usage:"), "{command}");
         assert!(command == "keys" || help.contains("Example"), "{command} teaches by example");

@@ -1,9 +1,13 @@
 //! A state that is lost where the chain's beginning was pruned: it cannot be made again from genesis, and the newest own snapshot
 //! that the log proves takes its place. The blocks after it are executed as after any flush.
 
+use std::sync::Arc;
+
 use lockstep_app::Tree;
 use lockstep_app::membership::RECENT_MAX;
 use lockstep_app::snapshot::{Manifest, open};
+use lockstep_genesis::Genesis;
+use lockstep_storage::disk::Disk;
 use lockstep_storage::log::LogReader;
 use lockstep_storage::results::Results;
 use lockstep_storage::snapshots::{list, read_chunk};
@@ -33,8 +37,10 @@ pub(super) fn restore(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Res
     if !home.keep_results || db.flushed().is_some() {
         return Ok(false);
     }
+    let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
+    let mut source = BlockSource::new(log.clone()).with_light(Some(results.reader()), LightStore::open(home.disk.clone())?);
     for listed in list(&*home.disk, SNAPSHOTS_PATH).unwrap_or_default().into_iter().rev() {
-        let Some((chain, tree)) = candidate(home, log, &listed.manifest)? else { continue };
+        let Some((chain, tree)) = proven(&home.disk, home.genesis, &mut source, &listed.manifest)? else { continue };
         let entries: Vec<_> = tree.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
         let changes = entries.iter().map(|(path, key, value)| Change { path: path.0, key, value: Some(&value[..]) });
         db.flush(chain.height.get(), changes, &chain.encode())?;
@@ -43,23 +49,29 @@ pub(super) fn restore(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Res
     Ok(false)
 }
 
-/// The chain and the state of a snapshot, if its manifest leads to the root in the log's header above it and all chunks are
-/// sound.
-fn candidate(home: &Home<'_>, log: &LogReader, manifest: &[u8]) -> Result<Option<(ChainState, Tree)>, RecoveryError> {
+/// The chain and the state of a snapshot, if its manifest leads to the root in the header above it, which the log decided, and all
+/// chunks are sound.
+///
+/// # Errors
+/// When the disk fails.
+pub(super) fn proven(
+    disk: &Arc<dyn Disk>,
+    genesis: &Genesis,
+    source: &mut BlockSource,
+    manifest: &[u8],
+) -> Result<Option<(ChainState, Tree)>, RecoveryError> {
     let Ok(manifest) = Manifest::from_bytes(manifest) else { return Ok(None) };
     let height = manifest.height();
-    if manifest.genesis_hash() != home.genesis.hash() {
+    if manifest.genesis_hash() != genesis.hash() {
         return Ok(None);
     }
-    let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
-    let mut source = BlockSource::new(log.clone()).with_light(Some(results.reader()), LightStore::open(home.disk.clone())?);
-    let mut above = headers(&mut source, height.next(), 1)?;
-    let mut at = headers(&mut source, height, 1)?;
+    let mut above = headers(source, height.next(), 1)?;
+    let mut at = headers(source, height, 1)?;
     let (Some(above), Some(at)) = (above.pop(), at.pop()) else { return Ok(None) };
     if above.header.app_hash != manifest.app_hash().into() {
         return Ok(None);
     }
-    let mut below = headers(&mut source, height.previous(), RECENT_MAX)?;
+    let mut below = headers(source, height.previous(), RECENT_MAX)?;
     below.reverse();
     let mut parts = Vec::with_capacity(manifest.chunks().len());
     for info in manifest.chunks() {
@@ -67,12 +79,12 @@ fn candidate(home: &Home<'_>, log: &LogReader, manifest: &[u8]) -> Result<Option
             parts.push(Tree::new().part(info.prefix));
             continue;
         }
-        let chunk = read_chunk(&*home.disk, SNAPSHOTS_PATH, &info.root.0).ok().flatten();
+        let chunk = read_chunk(&**disk, SNAPSHOTS_PATH, &info.root.0).ok().flatten();
         let Some(part) = chunk.and_then(|chunk| open(info, &chunk).ok()) else { return Ok(None) };
         parts.push(part);
     }
     let Some(tree) = Tree::join(parts) else { return Ok(None) };
-    Ok(chain_after(home.genesis, &tree, &at, &above, &below).ok().map(|chain| (chain, tree)))
+    Ok(chain_after(genesis, &tree, &at, &above, &below).ok().map(|chain| (chain, tree)))
 }
 
 /// At most so many headers from a height downwards: those that are here.

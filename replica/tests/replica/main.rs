@@ -13,6 +13,7 @@ mod helping;
 mod misdeeds;
 mod own_wait;
 mod pool;
+mod reexecute;
 mod retention;
 mod serving;
 mod shares;

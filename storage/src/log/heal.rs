@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::LogError;
+use super::reader::LogReader;
 use super::segment::{EMPTY_SEGMENT_BYTES, segment_path, sequence_of};
 use crate::disk::Disk;
 use crate::error::Context;
@@ -30,16 +31,43 @@ pub fn cut_at_damage(
             if *offset < EMPTY_SEGMENT_BYTES {
                 return set_aside_from(disk, dir, first_sequence, quarantine).map(Some);
             }
-            let mut kept: Vec<String> = quarantine.copy_from(segment, *offset)?.into_iter().collect();
-            kept.extend(set_aside_from(disk, dir, first_sequence + 1, quarantine)?);
-            let file = disk.open(segment).on("open", segment)?;
-            file.set_len(*offset).on("cut", segment)?;
-            file.sync_data().on("sync", segment)?;
-            Ok(Some(kept))
+            cut(disk, dir, first_sequence, *offset, quarantine).map(Some)
         }
         LogError::MissingSegment { sequence, .. } => set_aside_from(disk, dir, *sequence, quarantine).map(Some),
         _ => Ok(None),
     }
+}
+
+/// Sets aside everything that was written after the decision of a height, so that the log ends there. The paths of what was set
+/// aside; none where the log has no decision of that height, and then nothing was done.
+///
+/// Undecided bodies of later heights go as well, but for those that were written before that decision.
+///
+/// No [`super::BlockLog`] may be open on the folder.
+///
+/// # Errors
+/// When the disk fails, or too much was set aside before. After a crash on the way the log is a sound prefix of what it was, and no
+/// shorter than it was to be.
+pub fn cut_above(
+    disk: &Arc<dyn Disk>,
+    dir: &str,
+    reader: &LogReader,
+    height: u64,
+    quarantine: &mut Quarantine,
+) -> Result<Option<Vec<String>>, QuarantineError> {
+    let Some((segment, end)) = reader.end_of_decision(height) else { return Ok(None) };
+    cut(disk, dir, segment, end, quarantine).map(Some)
+}
+
+/// Cuts a segment at an offset, after all later ones were set aside, newest first. What is cut off is copied before.
+fn cut(disk: &Arc<dyn Disk>, dir: &str, segment: u64, offset: u64, quarantine: &mut Quarantine) -> Result<Vec<String>, QuarantineError> {
+    let path = segment_path(dir, segment);
+    let mut kept: Vec<String> = quarantine.copy_from(&path, offset)?.into_iter().collect();
+    kept.extend(set_aside_from(disk, dir, segment + 1, quarantine)?);
+    let file = disk.open(&path).on("open", &path)?;
+    file.set_len(offset).on("cut", &path)?;
+    file.sync_data().on("sync", &path)?;
+    Ok(kept)
 }
 
 /// Sets aside every segment: the log begins anew.

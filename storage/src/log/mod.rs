@@ -33,10 +33,10 @@ mod recover;
 mod segment;
 mod writer;
 
-pub use heal::{cut_at_damage, set_aside_all};
+pub use heal::{cut_above, cut_at_damage, set_aside_all};
 pub use index::Entry;
 pub use prune::{Oldest, Pruner, note_pruned, pruned_below};
-pub use reader::{LogReader, Stored};
+pub use reader::{LogReader, Stored, look};
 pub use recover::Recovery;
 pub use segment::Preallocator;
 pub use writer::BlockLog;

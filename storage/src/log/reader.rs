@@ -4,7 +4,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::format::{Flaw, RECORD_HEADER_BYTES, RecordHeader};
 use super::index::{Entry, Index, Segment};
+use super::recover::{Opening, recover};
 use super::{Kind, LogError};
+use crate::disk::Disk;
 use crate::error::Context;
 
 /// A record as it was appended, verified when it was read.
@@ -14,6 +16,21 @@ pub struct Stored {
     pub entry: Entry,
     /// What was appended.
     pub payload: Vec<u8>,
+}
+
+/// Looks at the log in `dir` and changes nothing in it; `None` if there is none. What a torn tail left behind the last sound record
+/// is passed over, as opening to write would cut it off.
+///
+/// Nobody may write to the log meanwhile: a record that is half written would be taken for the end, or for rot.
+///
+/// # Errors
+/// As for [`super::BlockLog::open`].
+pub fn look(disk: &Arc<dyn Disk>, dir: &str) -> Result<Option<LogReader>, LogError> {
+    match recover(disk, dir, Opening::ToLook) {
+        Ok(found) => Ok(found.map(|(index, ..)| LogReader { index: Arc::new(RwLock::new(index)) })),
+        Err(LogError::Disk(error)) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A view of the log that any number of threads may use. The lock that it shares with the writer is held for a look into
@@ -32,6 +49,12 @@ impl LogReader {
     /// The decision of a height, once it is durable.
     pub fn decision(&self, height: u64) -> Result<Option<Stored>, LogError> {
         self.find(|index| index.decisions.get(&height).filter(|entry| entry.sequence <= index.durable_sequence).copied())
+    }
+
+    /// Where the decision of a height ends: its segment, and the offset behind it.
+    pub(super) fn end_of_decision(&self, height: u64) -> Option<(u64, u64)> {
+        let end = |entry: &Entry| (entry.segment, entry.offset + RECORD_HEADER_BYTES as u64 + u64::from(entry.payload_bytes));
+        self.lock().decisions.get(&height).map(end)
     }
 
     /// What the log holds of a height, in the order in which it was appended, durable or not.

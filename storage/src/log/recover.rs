@@ -35,10 +35,17 @@ pub(crate) struct End {
     pub marked: bool,
 }
 
+/// Whether opening may write: a log that goes on is mended first, one that is only looked at stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    ToWrite,
+    ToLook,
+}
+
 /// Opens every segment in `dir`. `None` if there is none.
-pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &str) -> Result<Option<(Index, End, Recovery)>, LogError> {
+pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &str, opening: Opening) -> Result<Option<(Index, End, Recovery)>, LogError> {
     let names = disk.list(dir).on("list", dir)?;
-    for name in names.iter().filter(|name| is_unnamed(name)) {
+    for name in names.iter().filter(|name| is_unnamed(name) && opening == Opening::ToWrite) {
         let path = format!("{dir}/{name}");
         disk.unlink(&path).on("remove", &path)?;
     }
@@ -48,7 +55,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &str) -> Result<Option<(Index, 
         walk.open_segment(disk, dir, first_sequence)?;
         match sequences.get(at + 1) {
             Some(&next) => walk.closed_segment(dir, first_sequence, next)?,
-            None => return Ok(Some(walk.last_segment(disk, dir, first_sequence)?)),
+            None => return Ok(Some(walk.last_segment(disk, dir, first_sequence, opening)?)),
         }
     }
     Ok(None)
@@ -121,7 +128,13 @@ impl Walk {
         Ok(())
     }
 
-    fn last_segment(mut self, disk: &Arc<dyn Disk>, dir: &str, sequence: u64) -> Result<(Index, End, Recovery), LogError> {
+    fn last_segment(
+        mut self,
+        disk: &Arc<dyn Disk>,
+        dir: &str,
+        sequence: u64,
+        opening: Opening,
+    ) -> Result<(Index, End, Recovery), LogError> {
         let segment = self.index.segments[&sequence].clone();
         let file_bytes = segment.file.len().on("measure", &segment.path)?;
         let mut offset = EMPTY_SEGMENT_BYTES;
@@ -142,15 +155,19 @@ impl Walk {
             }
             // Cut off durably, before anything is written over it: a record that survived behind the torn one would
             // otherwise fit in behind a new one some day.
-            segment.file.set_len(offset).on("cut", &segment.path)?;
+            if opening == Opening::ToWrite {
+                segment.file.set_len(offset).on("cut", &segment.path)?;
+            }
             self.recovery.truncated_bytes = file_bytes - offset;
         }
         let unsure = starts.iter().find(|(sequence, _)| *sequence > self.known_durable).map_or(offset, |(_, start)| *start);
-        if !planted::has(Bug::LogBelievesCache) {
-            write_again(&segment, unsure, offset)?;
+        if opening == Opening::ToWrite {
+            if !planted::has(Bug::LogBelievesCache) {
+                write_again(&segment, unsure, offset)?;
+            }
+            segment.file.sync_data().on("sync", &segment.path)?;
+            disk.sync_dir(dir).on("sync", dir)?;
         }
-        segment.file.sync_data().on("sync", &segment.path)?;
-        disk.sync_dir(dir).on("sync", dir)?;
         self.index.durable_sequence = self.last_sequence;
         let end = End {
             segment: sequence,

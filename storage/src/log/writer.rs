@@ -6,7 +6,7 @@ use super::format::{RecordHeader, SegmentHeader};
 use super::index::{Entry, Index, Segment};
 use super::prune::Pruner;
 use super::reader::LogReader;
-use super::recover::{End, Recovery, recover};
+use super::recover::{End, Opening, Recovery, recover};
 use super::segment::{EMPTY_SEGMENT_BYTES, Preallocator};
 use super::{Kind, LogError, LogOptions, PAYLOAD_BYTES_MAX, Record};
 use crate::DiskError;
@@ -36,7 +36,7 @@ impl BlockLog {
             segment_bytes: options.segment_bytes,
             ready: Arc::new(Mutex::new(None)),
         };
-        let (index, end, recovery) = match recover(&disk, dir)? {
+        let (index, end, recovery) = match recover(&disk, dir, Opening::ToWrite)? {
             Some(found) => found,
             None => begin(&preallocator, options.salt)?,
         };

@@ -1,9 +1,10 @@
-//! Setting damaged results aside. They come again when the log is executed again.
+//! Setting results aside: damaged ones, and those that are to be made again. They come again when the log is executed again.
 
 use std::io;
 use std::sync::Arc;
 
-use super::segment::{index_path, results_path, segment_of};
+use super::ResultsError;
+use super::segment::{ResultsSegment, index_path, results_path, segment_of};
 use crate::disk::Disk;
 use crate::error::Context;
 use crate::quarantine::{Quarantine, QuarantineError};
@@ -26,4 +27,51 @@ pub fn set_aside_from(disk: &Arc<dyn Disk>, dir: &str, segment: u64, quarantine:
         }
     }
     Ok(kept)
+}
+
+/// Why results were not cut.
+#[derive(Debug, thiserror::Error)]
+pub enum CutError {
+    /// They cannot be read.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// They cannot be set aside.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+}
+
+/// Sets aside the results of all heights above this one, newest first, so that what is left is a prefix. The paths of what was set
+/// aside.
+///
+/// No [`super::Results`] may be open on the folder.
+///
+/// # Errors
+/// When the disk fails, or too much was set aside before.
+pub fn cut_above(disk: &Arc<dyn Disk>, dir: &str, height: u64, quarantine: &mut Quarantine) -> Result<Vec<String>, CutError> {
+    let names = match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.on("list", dir).map_err(ResultsError::from)?,
+    };
+    for segment in names.iter().filter_map(|name| segment_of(name, ".res")) {
+        let path = results_path(dir, segment);
+        let mut results = ResultsSegment::new(segment, &path, disk.open(&path).on("open", &path).map_err(ResultsError::from)?);
+        results.scan(false)?;
+        let Some((first, end)) = results.heights.iter().find(|(held, _)| **held > height).map(|(held, (offset, _))| (*held, *offset))
+        else {
+            continue;
+        };
+        if results.heights.first_key_value().is_some_and(|(lowest, _)| *lowest == first) {
+            return Ok(set_aside_from(disk, dir, segment, quarantine)?);
+        }
+        let mut kept = set_aside_from(disk, dir, segment + 1, quarantine)?;
+        // The index of a closed segment names transactions that are above.
+        if names.iter().any(|name| segment_of(name, ".idx") == Some(segment)) {
+            kept.push(quarantine.take(&index_path(dir, segment))?);
+        }
+        kept.extend(quarantine.copy_from(&path, end)?);
+        results.source.file.set_len(end).on("cut", &path).map_err(ResultsError::from)?;
+        results.source.file.sync_data().on("sync", &path).map_err(ResultsError::from)?;
+        return Ok(kept);
+    }
+    Ok(Vec::new())
 }

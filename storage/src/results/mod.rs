@@ -16,8 +16,8 @@ mod writer;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-pub use heal::set_aside_from;
-pub use reader::{Location, ResultsReader};
+pub use heal::{CutError, cut_above, set_aside_from};
+pub use reader::{Location, ResultsReader, look};
 pub use writer::Results;
 
 use crate::DiskError;

@@ -1,11 +1,14 @@
 //! Reading results from any thread, beside their writer.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::format::ResultsHeader;
-use super::segment::{IndexFile, ResultsSegment, Source, TxIndex, index_of};
+use super::segment::{IndexFile, ResultsSegment, Source, TxIndex, index_of, results_path, segment_of};
 use super::{BlockResults, ResultsError};
+use crate::disk::Disk;
+use crate::error::Context;
 
 /// Where a transaction was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +24,26 @@ pub struct Location {
 #[derive(Clone)]
 pub struct ResultsReader {
     pub(crate) segments: Arc<RwLock<BTreeMap<u64, ResultsSegment>>>,
+}
+
+/// Looks at the results in the log's folder and changes nothing there. Every record is read once, for what finds transactions by
+/// their hashes is made in memory. Results that do not verify, and those behind them, are errors when they are asked for.
+///
+/// # Errors
+/// When the disk fails, or a later program wrote them.
+pub fn look(disk: &dyn Disk, dir: &str) -> Result<ResultsReader, ResultsError> {
+    let names = match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.on("list", dir)?,
+    };
+    let mut segments = BTreeMap::new();
+    for segment in names.iter().filter_map(|name| segment_of(name, ".res")) {
+        let path = results_path(dir, segment);
+        let mut results = ResultsSegment::new(segment, &path, disk.open(&path).on("open", &path)?);
+        results.scan(true)?;
+        segments.insert(segment, results);
+    }
+    Ok(ResultsReader { segments: Arc::new(RwLock::new(segments)) })
 }
 
 /// Where to look for a transaction, in one segment.

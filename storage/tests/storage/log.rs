@@ -4,7 +4,8 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use lockstep_storage::disk::{Disk, DiskFile};
-use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, PAYLOAD_BYTES_MAX, Preallocator, pruned_below};
+use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, PAYLOAD_BYTES_MAX, Preallocator, cut_above, look, pruned_below};
+use lockstep_storage::quarantine::Quarantine;
 
 use crate::common::{SALT, bytes_of, decide, disk, flip, hash, open_log, record};
 
@@ -265,4 +266,65 @@ fn the_next_segment_is_not_filled_under_the_name_of_the_one_that_is_begun() {
     drop(log);
     let (log, _) = open_log(&disk, 4096);
     assert_eq!((log.reader().base(), log.reader().tip()), (Some(1), Some(6)), "everything that was said to be durable is there");
+}
+
+/// All files of a folder with their bytes.
+fn files(disk: &Arc<dyn Disk>, dir: &str) -> Vec<(String, Vec<u8>)> {
+    let names = disk.list(dir).expect("a folder");
+    names.into_iter().map(|name| (name.clone(), bytes_of(disk, &format!("{dir}/{name}")))).collect()
+}
+
+#[test]
+fn a_look_sees_what_opening_would_and_changes_nothing() {
+    let (_home, disk) = disk();
+    assert!(look(&disk, "log").expect("nothing is no error").is_none());
+    let (mut log, _) = open_log(&disk, 1 << 10);
+    for height in 1..=7u64 {
+        decide(&mut log, height, &[7; 400]);
+    }
+    log.preallocate_next().expect("there is room");
+    log.append(record(Kind::Body, 8, b"torn")).expect("a body");
+    log.sync().expect("a sync");
+    drop(log);
+    // The last record was being written.
+    let (last, bytes) = files(&disk, "log").into_iter().rfind(|(name, _)| name.ends_with(".seg")).expect("segments");
+    let used = bytes.iter().rposition(|byte| *byte != 0).expect("used");
+    flip(&disk, &format!("log/{last}"), used as u64);
+
+    let before = files(&disk, "log");
+    let reader = look(&disk, "log").expect("it is sound").expect("it is there");
+    assert_eq!((reader.base(), reader.tip()), (Some(1), Some(7)));
+    assert!(reader.segments().len() > 2);
+    assert_eq!(reader.body(&hash(7)).expect("a read").expect("the body").payload, [7; 400]);
+    assert_eq!(reader.body(&hash(8)).expect("a read"), None, "torn");
+    assert_eq!(files(&disk, "log"), before, "nothing was touched");
+    let (reopened, recovery) = open_log(&disk, 1 << 10);
+    assert!(recovery.truncated_bytes > 0);
+    assert_eq!(reopened.reader().tip(), Some(7));
+    flip(&disk, "log/00000000000000000001.seg", 100);
+    assert!(matches!(look(&disk, "log"), Err(LogError::Rot { .. })));
+}
+
+#[test]
+fn a_log_that_is_cut_above_a_height_ends_there_and_goes_on() {
+    for height in 1..=9u64 {
+        let (_home, disk) = disk();
+        let (mut log, _) = open_log(&disk, 1 << 10);
+        for height in 1..=9u64 {
+            decide(&mut log, height, &[7; 300]);
+        }
+        log.append(record(Kind::Body, 10, b"undecided")).expect("a body");
+        log.mark().expect("a mark");
+        drop(log);
+        let reader = look(&disk, "log").expect("sound").expect("there");
+        let mut quarantine = Quarantine::new(Arc::clone(&disk), "cut");
+        assert_eq!(cut_above(&disk, "log", &reader, 10, &mut quarantine).expect("nothing to do"), None);
+        let kept = cut_above(&disk, "log", &reader, height, &mut quarantine).expect("cut").expect("the height is there");
+        assert!(!kept.is_empty() && kept.iter().all(|path| disk.open(path).is_ok()), "{kept:?}");
+        let (mut log, recovery) = open_log(&disk, 1 << 10);
+        assert_eq!((log.reader().base(), log.reader().tip(), recovery.truncated_bytes), (Some(1), Some(height), 0));
+        assert_eq!(log.reader().body(&hash(height + 1)).expect("a read"), None);
+        decide(&mut log, height + 1, b"another");
+        assert_eq!(log.reader().body(&hash(height + 1)).expect("a read").expect("the body").payload, b"another");
+    }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use lockstep_storage::disk::Disk;
-use lockstep_storage::results::{BlockResults, Location, Results, ResultsError, TxResult};
+use lockstep_storage::quarantine::Quarantine;
+use lockstep_storage::results::{BlockResults, Location, Results, ResultsError, TxResult, cut_above, look};
 
 use crate::common::{bytes_of, disk, flip};
 
@@ -129,4 +130,38 @@ fn the_bytes_of_results_and_index_are_pinned() {
     assert_eq!(index.len(), 4096);
     assert!(index[152..].iter().all(|byte| *byte == 0));
     assert_eq!(hex::encode(&index[..152]), pinned(include_str!("golden/index.hex")));
+}
+
+#[test]
+fn a_look_finds_all_and_writes_nothing() {
+    let (_home, disk) = disk();
+    assert_eq!(look(&*disk, "log").expect("nothing is no error").last_height(), None);
+    drop(filled(&disk));
+    disk.unlink("log/00000000000000000001.idx").expect("an index is no need");
+    let names = disk.list("log").expect("a folder");
+    let reader = look(&*disk, "log").expect("it is sound");
+    for height in 1..=30 {
+        assert_eq!(reader.results(height).expect("a read"), Some(block(height, 60)));
+        assert_eq!(reader.lookup(&tx(height, 59)).expect("a read"), Some(Location { height, index: 59 }));
+    }
+    assert_eq!(disk.list("log").expect("a folder"), names);
+}
+
+#[test]
+fn results_above_a_height_are_set_aside_and_made_again() {
+    for height in [0, 1, 9, 10, 11, 20, 25, 29] {
+        let (_home, disk) = disk();
+        drop(filled(&disk));
+        let mut quarantine = Quarantine::new(Arc::clone(&disk), "cut");
+        let kept = cut_above(&disk, "log", height, &mut quarantine).expect("cut");
+        assert!(!kept.is_empty() && kept.iter().all(|path| disk.open(path).is_ok()), "{kept:?}");
+        assert!(cut_above(&disk, "log", height, &mut quarantine).expect("nothing to do").is_empty());
+        let mut results = Results::open(Arc::clone(&disk), "log", &[1, 100, 200], Some(30)).expect("it opens");
+        check(&results, 1..=height);
+        for height in height + 1..=30 {
+            assert_eq!(results.reader().lookup(&tx(height, 0)).expect("a read"), None);
+            results.append(segment(height), &block(height, 60)).expect("appended");
+        }
+        check(&results, 1..=30);
+    }
 }

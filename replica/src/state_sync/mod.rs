@@ -6,7 +6,8 @@
 //! It begins in two cases:
 //!
 //! - the operator named a root of trust and the node has no block yet ([`Policy::root`]); block sync then waits for it to end;
-//! - every peer that is ahead has pruned the block that comes next here. What this node certified itself is the root.
+//! - peers that are ahead have pruned the block that comes next here, and nobody sends it: at once where all of them say so, and after
+//!   a while where some claim to have it, which costs a liar nothing. What this node certified itself is the root.
 
 mod files;
 mod install;
@@ -38,6 +39,10 @@ use crate::wire::{Answer, Question, Status};
 /// said of itself another may be about to correct.
 const PRUNED_FOR: Duration = Duration::from_secs(5);
 
+/// How long the block that comes next may be claimed by some, said to be pruned by others, and sent by nobody, before a snapshot is
+/// sought. Block sync has then asked each of those who claim it: it waits 10 seconds at most for one.
+const CLAIMED_FOR: Duration = Duration::from_secs(60);
+
 /// How far the chain's clock may be ahead of ours.
 const CLOCK_DRIFT: Duration = Duration::from_secs(10);
 
@@ -58,7 +63,7 @@ enum Stage {
     /// The disk is asked what an earlier run left.
     Looking(Box<StateOptions>),
     Running(Box<StateSync>),
-    /// It does not begin again before the next start.
+    /// It does not begin again before the next start: what it was given is installed then, or nothing can be trusted.
     Over,
 }
 
@@ -67,10 +72,12 @@ enum Stage {
 pub(crate) struct Syncing {
     policy: Policy,
     stage: Stage,
+    /// It began before block sync, which waits for it to end.
+    goes_first: bool,
     /// What connected peers say that they have.
     claims: BTreeMap<Peer, Status>,
-    /// Since when all that are ahead say that they pruned what comes next.
-    pruned_since: Option<Mono>,
+    /// The block that comes next here, and since when somebody ahead says to have pruned it.
+    pruned_since: Option<(Height, Mono)>,
     /// The earliest tick that is set.
     timer: Option<Mono>,
 }
@@ -78,7 +85,7 @@ pub(crate) struct Syncing {
 impl Syncing {
     /// Whether block sync waits for it to end.
     pub(crate) const fn goes_first(&self) -> bool {
-        matches!(self.stage, Stage::Looking(_) | Stage::Running(_)) && self.policy.root.is_some()
+        matches!(self.stage, Stage::Looking(_) | Stage::Running(_)) && self.goes_first
     }
 }
 
@@ -95,8 +102,16 @@ impl Replica {
 
     /// At the start.
     pub(crate) fn begin_state_sync(&mut self) {
-        let Some((height, hash)) = self.syncing.policy.root.filter(|_| self.chain.last_block_id.is_none()) else { return };
-        self.look_before_sync(Root::Named { height, hash });
+        if let Some(root) = self.named_root() {
+            self.syncing.goes_first = true;
+            self.look_before_sync(root);
+        }
+    }
+
+    /// What the operator trusts, where the node has no block yet.
+    fn named_root(&self) -> Option<Root> {
+        let (height, hash) = self.syncing.policy.root.filter(|_| self.chain.last_block_id.is_none())?;
+        Some(Root::Named { height, hash })
     }
 
     fn look_before_sync(&mut self, root: Root) {
@@ -132,16 +147,17 @@ impl Replica {
         self.notice_pruned(now);
     }
 
-    /// Whether there is somebody ahead, and all of them say that they do not have the block that comes next here. That they say
-    /// so is a reason to ask, and what comes of it is proven.
+    /// Seeks a snapshot when the block that comes next here has not come for too long though somebody is ahead, who says to have pruned
+    /// it. That they say so is a reason to ask, and what comes of it is proven; that others claim to have it is none not to.
     fn notice_pruned(&mut self, now: Now) {
         let next = self.height();
-        let is_pruned = self.is_pruned_everywhere();
+        let waits = self.pruned_wait();
         if let Stage::Running(machine) = &self.syncing.stage
-            && self.syncing.policy.root.is_none()
+            && !self.syncing.goes_first
         {
-            // Blocks came after all: who claimed otherwise lied, or has left.
-            let is_needless = machine.goal().map_or(!is_pruned, |goal| goal <= self.chain.height);
+            // Blocks came after all.
+            let came = self.syncing.pruned_since.is_none_or(|(missing, _)| missing != next);
+            let is_needless = machine.goal().map_or(came || waits.is_none(), |goal| goal <= self.chain.height);
             if is_needless {
                 self.syncing.stage = Stage::Idle;
             }
@@ -149,12 +165,16 @@ impl Replica {
         if !matches!(self.syncing.stage, Stage::Idle) {
             return;
         }
-        if !is_pruned {
+        let Some(wait) = waits else {
             self.syncing.pruned_since = None;
             return;
-        }
-        let since = *self.syncing.pruned_since.get_or_insert(now.mono);
-        let due = since.after(PRUNED_FOR);
+        };
+        let since = match self.syncing.pruned_since {
+            Some((missing, since)) if missing == next => since,
+            _ => now.mono,
+        };
+        self.syncing.pruned_since = Some((next, since));
+        let due = since.after(wait);
         if now.mono < due {
             self.set_state_timer(now, due);
             return;
@@ -166,18 +186,24 @@ impl Replica {
             time: chain.last_time,
             next_validators: (*chain.validators).clone(),
         };
-        let earliest = self.syncing.claims.values().map(|claim| claim.base).min().unwrap_or(next);
+        let bases = self.syncing.claims.values().map(|claim| claim.base);
+        let earliest = bases.filter(|base| *base > next).min().unwrap_or(next);
         self.fx.report(Report::Note(format!(
-            "this node needs block {next}, and no peer has it any more: pruned, earliest is {earliest}. A snapshot is sought instead"
+            "this node needs block {next}, and no peer sends it: pruned, earliest is {earliest}. A snapshot is sought instead"
         )));
-        self.look_before_sync(Root::Own(trusted));
+        self.look_before_sync(self.named_root().unwrap_or(Root::Own(trusted)));
     }
 
-    /// Whether there is somebody ahead, and nobody ahead says to have the block that comes next here.
-    fn is_pruned_everywhere(&self) -> bool {
+    /// How long to wait for the block that comes next here, where somebody ahead says to have pruned it; nothing where nobody does.
+    fn pruned_wait(&self) -> Option<Duration> {
         let next = self.height();
-        let mut ahead = self.syncing.claims.values().filter(|claim| claim.tip > next).peekable();
-        ahead.peek().is_some() && ahead.all(|claim| claim.base > next)
+        let ahead = || self.syncing.claims.values().filter(|claim| claim.tip > next);
+        let pruned = ahead().filter(|claim| claim.base > next).count();
+        match pruned {
+            0 => None,
+            all if all == ahead().count() => Some(PRUNED_FOR),
+            _ => Some(CLAIMED_FOR),
+        }
     }
 
     pub(crate) fn on_state_timer(&mut self, now: Now) {
@@ -235,22 +261,26 @@ impl Replica {
     }
 
     fn on_told(&mut self, now: Now, told: Told) {
-        let fails = matches!(told, Told::Fails { .. });
-        let ends = fails || matches!(told, Told::FallsBack { .. });
-        if let (Told::Fails { reason }, Some(_)) = (&told, self.syncing.policy.root.filter(|_| self.chain.last_block_id.is_none())) {
-            let reason = reason.clone();
-            self.fx.report(Report::StateSync(told));
+        let stage = match &told {
+            Told::Fails { .. } => Stage::Over,
+            // Somebody claims to have all blocks. If they do not come, it begins again.
+            Told::FallsBack { .. } => Stage::Idle,
+            _ => return self.fx.report(Report::StateSync(told)),
+        };
+        let halts = if let Told::Fails { reason } = &told { self.named_root().map(|_| reason.clone()) } else { None };
+        self.fx.report(Report::StateSync(told));
+        if let Some(reason) = halts {
             self.halt(reason);
             return;
         }
-        self.fx.report(Report::StateSync(told));
-        if ends {
-            self.syncing.stage = Stage::Over;
-            let claims: Vec<(Peer, Status)> = self.syncing.claims.iter().map(|(peer, status)| (*peer, *status)).collect();
-            for (peer, status) in claims {
-                self.on_status(now, peer, status);
-            }
+        self.syncing.stage = stage;
+        self.syncing.goes_first = false;
+        self.syncing.pruned_since = None;
+        let claims: Vec<(Peer, Status)> = self.syncing.claims.iter().map(|(peer, status)| (*peer, *status)).collect();
+        for (peer, status) in claims {
+            self.on_status(now, peer, status);
         }
+        self.notice_pruned(now);
     }
 
     /// The staging folder answers.

@@ -182,7 +182,8 @@ impl Join {
             peers.push(Peer::new(chain, Kind::Stale, base, 20, &newest(2, 1)));
         }
         for _ in 0..liars {
-            peers.push(Peer::new(chain, *dice.pick(&LIARS), base, dice.between(1, 40), &newest(2, 0)));
+            let says = if dice.chance(300) { h(1) } else { base };
+            peers.push(Peer::new(chain, *dice.pick(&LIARS), says, dice.between(1, 40), &newest(2, 0)));
         }
         let policy = Policy { root: (way == 0).then(|| h(dice.between(1, TIP - 1))).map(|height| (height, chain.hash_of(height))) };
         let machine = Machine::new(None, 0, chain.genesis.hash(), true);

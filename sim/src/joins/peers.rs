@@ -58,7 +58,7 @@ pub(super) const LIARS: [Kind; 10] = [
 /// A peer.
 pub(super) struct Peer {
     pub(super) kind: Kind,
-    /// Its first block.
+    /// Its first block, or what it says that this is: a liar says to have blocks that it never sends.
     pub(super) base: Height,
     /// How long it takes to answer, in milliseconds.
     pub(super) delay_ms: u64,

@@ -243,6 +243,8 @@ impl StateSync {
         self.judging.clear();
         self.offers.clear();
         self.phase = Phase::Seek(self.now.mono_ms);
+        // They are asked anew, and the time to answer begins anew.
+        self.offered_at = self.now.mono_ms;
         self.progressed();
         self.fx.push(StateEffect::Tell(Told::GivenUp { height, reason }));
     }

@@ -83,6 +83,10 @@ enum Phase {
     Over,
 }
 
+/// Heights whose attempts are counted. A peer can invent heights for ever; of more than this, the highest is forgotten, which is
+/// likely to be one of those.
+const ATTEMPTED_MAX: usize = 1_024;
+
 /// State sync of one node. One call of [`StateSync::on`] per thing that happened.
 #[derive(Debug)]
 pub struct StateSync {
@@ -94,7 +98,7 @@ pub struct StateSync {
     offers: BTreeMap<u64, BTreeSet<Height>>,
     /// When each peer was last asked for its offers.
     offers_asked: BTreeMap<u64, u64>,
-    /// How often a height was tried.
+    /// How often a height was tried: of [`ATTEMPTED_MAX`].
     attempts: BTreeMap<Height, u32>,
     /// Chosen before others where it is offered: some of it is on the disk.
     preferred: Option<Height>,
@@ -229,6 +233,9 @@ impl StateSync {
     fn give_up(&mut self, reason: String) {
         let Some(height) = self.goal() else { return };
         *self.attempts.entry(height).or_default() += 1;
+        if self.attempts.len() > ATTEMPTED_MAX {
+            self.attempts.pop_last();
+        }
         let offering: Vec<u64> = self.offers.iter().filter(|(_, offers)| offers.contains(&height)).map(|(peer, _)| *peer).collect();
         for peer in offering {
             self.fetch.owes(peer);

@@ -162,7 +162,7 @@ impl Replica {
             }
             consensus::Effect::Accuse(equivocation) => {
                 if !self.planted.has(Bug::EvidenceForgotten) {
-                    self.evidence.saw(equivocation.first.clone(), equivocation.second.clone());
+                    self.saw_two_votes(equivocation.first.clone(), equivocation.second.clone());
                 }
                 self.fx.report(Report::Equivocation { first: Box::new(equivocation.first), second: Box::new(equivocation.second) });
             }

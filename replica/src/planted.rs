@@ -59,6 +59,8 @@ pub enum Bug {
     EvidenceForgotten,
     /// Evidence that waits is not put into blocks.
     EvidenceNotProposed,
+    /// Evidence is not written down.
+    EvidenceNotKept,
 }
 
 #[cfg(feature = "planted")]

@@ -39,6 +39,7 @@ use thiserror::Error;
 
 use crate::bodies::BODIES_MAX;
 use crate::chain::ChainState;
+use crate::evidence::kept;
 use crate::execution::{ExecuteJob, Executor};
 use crate::replica::Restored;
 use crate::seam::Outcome;
@@ -234,6 +235,7 @@ fn restored(log: &LogReader, chain: ChainState, flushed: Height, guard: Option<&
         last_body: last.map(|(block_id, _, body, _)| (block_id, body)),
         bodies: undecided_bodies(log, chain.next_height(), &guard)?,
         guard,
+        evidence: kept::load(log)?,
         chain: Arc::new(chain),
     })
 }

@@ -17,6 +17,7 @@ use crate::bodies::Bodies;
 use crate::catch_up::CatchUp;
 use crate::chain::ChainState;
 use crate::effects::Effects;
+use crate::evidence::kept::Kept;
 use crate::evidence::pool::EvidencePool;
 use crate::peers::Peers;
 use crate::pool::Pool;
@@ -82,6 +83,8 @@ pub struct Restored {
     pub bodies: Vec<(BlockId, Bytes)>,
     /// The vote guard.
     pub guard: GuardView,
+    /// Evidence that is on disk.
+    pub evidence: Vec<Kept>,
 }
 
 /// A question that is out.
@@ -108,6 +111,7 @@ pub(crate) enum Job {
     StateHeader { ticket: u64 },
     Stage { ticket: Option<u64> },
     Judge { source: crate::evidence::Source },
+    AskEvidence { peer: Peer, hash: lockstep_types::Hash },
 }
 
 /// What own messages wait for after a start.
@@ -285,7 +289,7 @@ impl Replica {
             held_casts: Vec::new(),
             kept_lock: None,
             gossip: crate::gossip::GossipState::default(),
-            evidence: EvidencePool::default(),
+            evidence: EvidencePool::new(restored.evidence),
             evidence_told_at: Mono(0),
             tx_timer: false,
             flushed: restored.flushed,
@@ -310,6 +314,7 @@ impl Replica {
         self.begin_own_wait(now);
         self.begin_state_sync();
         self.begin_height(now);
+        self.judge_kept();
         self.set_gossip_timer(now);
         self.fx.take()
     }
@@ -448,6 +453,7 @@ impl Replica {
             Message::Status(status) => self.on_claim(now, peer, status),
             Message::Have(have) => self.on_have(now, peer, have),
             Message::Evidence(evidence) => self.on_evidence(peer, *evidence),
+            Message::HasEvidence(hash) => self.on_evidence_offered(peer, hash),
             Message::Txs(batch) => {
                 let checks = self.pool.receive(peer, batch);
                 self.check_txs(checks, false);
@@ -495,7 +501,7 @@ impl Replica {
             Message::Part { header, part, .. } => self.on_part(now, peer, header, part),
             Message::Polka(polka) => self.on_polka(now, peer, polka),
             Message::Commit(commit) => self.on_commit(now, peer, commit, None),
-            Message::Status(_) | Message::Have(_) | Message::Txs(_) | Message::Evidence(_) => {}
+            Message::Status(_) | Message::Have(_) | Message::Txs(_) | Message::Evidence(_) | Message::HasEvidence(_) => {}
         }
     }
 

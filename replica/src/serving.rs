@@ -71,7 +71,7 @@ impl Replica {
             | Question::Signed { from: height, .. }
             | Question::Manifest { height }
             | Question::Chunk { height, .. } => (height, 1),
-            Question::Snapshots => (self.chain.height, 1),
+            Question::Snapshots | Question::Evidence { .. } => (self.chain.height, 1),
         };
         if !self.serving.server.on_request(millis(now), Serve { peer: peer.0, id: ask.0, from, count }) {
             self.refuse(ask);
@@ -165,6 +165,11 @@ impl Replica {
             Question::Chunk { height, root, outline } => {
                 let cost = if outline.is_some() { SPLIT_BYTES } else { 0 };
                 self.read(peer, ask, ReadQuestion::Chunk { height, root, outline }, cost);
+            }
+            Question::Evidence { hash } => {
+                let piece = self.evidence.piece(&hash).cloned();
+                let answer = piece.map_or_else(|| Answer::Unavailable(self.status()), |piece| Answer::Evidence(Box::new(piece)));
+                self.respond(peer, ask, &answer, 0);
             }
             Question::Signed { address, from } => {
                 let (votes, proposals) = self.signed_by(&address, from);

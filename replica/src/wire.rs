@@ -50,6 +50,8 @@ const PART_ENVELOPE_BYTES: usize = 4 + 4 + 4 + 32 * lockstep_types::merkle::AUNT
 const _: () = assert!(2 + 4 + WHOLE_PARTS_MAX as usize * (PART_BYTES + PART_ENVELOPE_BYTES) <= SENT_BYTES_MAX);
 const _: () = assert!(WHOLE_PARTS_MAX as usize * PART_BYTES + VALIDATORS_MAX * (1 + 20 + 12 + 64) + 256 <= SENT_BYTES_MAX);
 const _: () = assert!(MANIFEST_BYTES_MAX + 16 <= SENT_BYTES_MAX && PACKED_BYTES_MAX + 1024 + 16 <= SENT_BYTES_MAX);
+/// Evidence of the largest set, with everybody in it who signed: header and proof around a commit, the set, and the culprits.
+const _: () = assert!(VALIDATORS_MAX * ((1 + 20 + 12 + 64) + 2 * (32 + 8 + 8 + 20)) + 8 * 1024 <= SENT_BYTES_MAX);
 /// Transactions in one batch, whatever their size.
 pub const TXS_MAX: usize = 4_096;
 
@@ -98,6 +100,8 @@ pub enum Message {
     Txs(TxBatch) = 9,
     /// Evidence that no block carries yet.
     Evidence(Box<Evidence>) = 10,
+    /// The name of such evidence that is longer than a frame: it is there to be asked for.
+    HasEvidence(Hash) = 11,
 }
 
 /// Where a node is in the chain. A claim: it makes others ask, never believe.
@@ -277,6 +281,11 @@ pub enum Question {
         /// What the asker has in its place.
         outline: Option<Outline>,
     } = 8,
+    /// Evidence that no block carries yet.
+    Evidence {
+        /// Its name.
+        hash: Hash,
+    } = 9,
 }
 
 /// What is answered.
@@ -304,6 +313,8 @@ pub enum Answer {
     Chunk(Bytes),
     /// How the chunk asked for differs from the outline in the question.
     Difference(Difference),
+    /// The evidence asked for.
+    Evidence(Box<Evidence>),
 }
 
 impl BorshSerialize for Answer {
@@ -358,6 +369,10 @@ impl BorshSerialize for Answer {
                 11u8.serialize(writer)?;
                 difference.serialize(writer)
             }
+            Self::Evidence(evidence) => {
+                12u8.serialize(writer)?;
+                evidence.serialize(writer)
+            }
         }
     }
 }
@@ -388,6 +403,7 @@ impl BorshDeserialize for Answer {
             9 => Ok(Self::Manifest(Bytes::from(codec::read_bytes(reader, MANIFEST_BYTES_MAX)?))),
             10 => Ok(Self::Chunk(Bytes::from(codec::read_bytes(reader, PACKED_BYTES_MAX)?))),
             11 => Ok(Self::Difference(Difference::deserialize_reader(reader)?)),
+            12 => Ok(Self::Evidence(Box::new(Evidence::deserialize_reader(reader)?))),
             other => Err(invalid(format!("no answer has tag {other}"))),
         }
     }
@@ -404,7 +420,7 @@ impl Message {
             Self::Polka(polka) => polka.height,
             Self::Commit(commit) => commit.height,
             Self::Have(have) => have.height,
-            Self::Status(_) | Self::Txs(_) | Self::Evidence(_) => Height::ZERO,
+            Self::Status(_) | Self::Txs(_) | Self::Evidence(_) | Self::HasEvidence(_) => Height::ZERO,
         }
     }
 

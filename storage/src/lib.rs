@@ -2,7 +2,7 @@
 //!
 //! | store | holds | durable when |
 //! |---|---|---|
-//! | [`log`] | bodies, proposals, polkas and decisions: the commit point | [`log::BlockLog::sync`] has returned |
+//! | [`log`] | bodies, proposals, polkas, decisions and evidence: the commit point | [`log::BlockLog::sync`] has returned |
 //! | [`guard`] | what this validator signed last, and its lock | [`guard::Guard::write`] has returned |
 //! | [`state`] | the application's state at one height, whole | [`state::StateDb::flush`] has returned |
 //! | [`snapshots`] | states of checkpoints, in chunks, for replicas that begin | [`snapshots::Snapshots::finish`] has returned; nothing rests on it |

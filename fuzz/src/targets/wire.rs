@@ -44,7 +44,7 @@ pub(super) fn message(bytes: &[u8], meter: Meter) {
         Message::Part { header, part, .. } => {
             let _ = part.verify(&header);
         }
-        Message::Status(_) | Message::Have(_) | Message::Txs(_) | Message::Evidence(_) => {}
+        Message::Status(_) | Message::Have(_) | Message::Txs(_) | Message::Evidence(_) | Message::HasEvidence(_) => {}
     }
 }
 

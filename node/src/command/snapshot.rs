@@ -10,6 +10,7 @@ use lockstep_app::Tree;
 use lockstep_app::membership::RECENT_MAX;
 use lockstep_app::snapshot::{MANIFEST_BYTES_MAX, Manifest, PACKED_BYTES_MAX};
 use lockstep_replica::recovery::decided;
+use lockstep_replica::results::kept_block;
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
 use lockstep_replica::source::BlockSource;
 use lockstep_replica::state_sync::{Found, LightStore, Staging, Task};
@@ -124,7 +125,11 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
     file.put(&codec::encode(1, &at))?;
     file.put(&body)?;
     // What a restored node must know of the past: the names of recent blocks, and everything that evidence may be about.
-    let window = i128::from(genesis.consensus_params.evidence.max_age_duration_ns);
+    // The parameters are those that the chain has by now.
+    let kept = results.reader().results(height.get()).map_err(failed)?.and_then(|results| kept_block(&results).ok());
+    let params = kept.map_or_else(|| genesis.consensus_params.evidence.clone(), |kept| kept.params.evidence);
+    let window = i128::from(params.max_age_duration_ns);
+    let is_enough = |count: usize, age: i128| count > RECENT_MAX && count as u64 > params.max_age_num_blocks && age > window;
     let (mut next, mut count) = (height.previous(), 0usize);
     while next > Height::ZERO {
         let run = headers(next)?;
@@ -133,7 +138,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
         let age = at.header.time.unix_nanos() - last.header.time.unix_nanos();
         next = last.header.height.previous();
         file.put(&codec::encode(1, &run))?;
-        if count > RECENT_MAX && age > window {
+        if is_enough(count, age) {
             break;
         }
     }

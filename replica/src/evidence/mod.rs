@@ -5,6 +5,7 @@
 //! | [`rules`] | whether a block may carry a piece: `encoding.md` section 13, and one rule of our own |
 //! | [`history`] | the blocks of the past that evidence is compared with |
 //! | [`pool`] | pieces that no block carries yet |
+//! | [`kept`] | pieces on the disk, for the next start |
 //! | [`forensics`] | who forked a chain, from what two nodes keep |
 //! | `exchange` | what a node tells its peers, and what it makes of what they tell |
 //!
@@ -18,12 +19,14 @@
 //! block, or of the pool, accuses (decision record 15). The first that a block carries takes that power away, and the others are
 //! worth nothing any more.
 //!
-//! **What a restart loses.** The pool is in memory. A node that restarts is told again what its peers hold; only evidence that
-//! all lose at once, before a block carries it, is gone, and a validator that goes on lying is found out again.
+//! **What a restart loses.** Nothing that was durable. The pool is in memory, and what enters it is written to the log beside; a
+//! start reads that and judges it again ([`kept`]). So two votes that any honest node counted land in a block, even where all nodes
+//! lose their power in the moment after.
 
 mod exchange;
 pub mod forensics;
 pub mod history;
+pub mod kept;
 pub mod pool;
 pub mod rules;
 

@@ -1,11 +1,13 @@
 //! Pieces of evidence that no block carries yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockstep_types::evidence::DuplicateVote;
 use lockstep_types::validators::VALIDATORS_MAX;
 use lockstep_types::{Address, Evidence, Hash, ValidatorIndex, Vote};
 
+use super::kept::Kept;
 use super::rules::{at_large, is_expired};
 use crate::chain::ChainState;
 use crate::seam::Peer;
@@ -21,14 +23,39 @@ pub struct EvidencePool {
     /// Of the height that is being decided: the first two votes of each validator that contradict each other. They become
     /// evidence when the time of its block is known.
     seen: BTreeMap<ValidatorIndex, (Vote, Vote)>,
+    /// What the last start found on the disk and was not judged so far.
+    kept: VecDeque<Kept>,
     /// What each peer was told, or told us.
     told: BTreeMap<Peer, BTreeSet<Hash>>,
 }
 
 impl EvidencePool {
-    /// Consensus counted two votes of one validator for one place of the height that is being decided.
-    pub fn saw(&mut self, first: Vote, second: Vote) {
-        self.seen.entry(first.validator).or_insert((first, second));
+    /// A pool that begins with what lies on the disk.
+    pub fn new(kept: Vec<Kept>) -> Self {
+        Self { kept: kept.into(), ..Self::default() }
+    }
+
+    /// Consensus counted two votes of one validator for one place of the height that is being decided. Whether they are the first
+    /// of this validator at this height.
+    pub fn saw(&mut self, first: Vote, second: Vote) -> bool {
+        match self.seen.entry(first.validator) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert((first, second));
+                true
+            }
+        }
+    }
+
+    /// The next piece from the disk that the chain has come far enough to judge.
+    pub fn next_kept(&mut self, chain: &ChainState) -> Option<Kept> {
+        let place = self.kept.iter().position(|kept| kept.height() <= chain.height)?;
+        self.kept.remove(place)
+    }
+
+    /// It is judged with the next block.
+    pub fn keep_for_later(&mut self, kept: Kept) {
+        self.kept.push_back(kept);
     }
 
     /// A block was committed, `chain` is the chain after it. What was seen at its height becomes evidence, and what no later
@@ -69,6 +96,11 @@ impl EvidencePool {
     /// Whether this very piece is here.
     pub fn contains(&self, hash: &Hash) -> bool {
         self.pending.contains_key(hash)
+    }
+
+    /// This very piece.
+    pub fn piece(&self, hash: &Hash) -> Option<&Evidence> {
+        self.pending.get(hash)
     }
 
     /// Everybody whom a waiting piece accuses.

@@ -8,14 +8,15 @@ use bytes::Bytes;
 use lockstep_app::CheckKind;
 use lockstep_mempool::Limits;
 use lockstep_replica::check::BuildJob;
+use lockstep_replica::evidence::kept::Kept;
 use lockstep_replica::execution::{ExecuteJob, Executor};
-use lockstep_replica::seam::{AskId, JobId, Mono, Peer, ReadAnswer, ReadQuestion, Report, Timer};
+use lockstep_replica::seam::{AskId, JobId, Mono, Peer, ReadAnswer, ReadQuestion, Report, Timer, Write};
 use lockstep_replica::signing::{GuardView, Me};
 use lockstep_replica::wire::{Answer, Message, Question, WHOLE_PARTS_MAX};
 use lockstep_replica::{ChainState, Config, Effect, Fence, Input, Now, Replica, Restored};
 use lockstep_types::block::cut;
 use lockstep_types::crypto::{SignatureCheck, verify_batch};
-use lockstep_types::{BlockId, Commit, ConsensusParams, Evidence, Height, Round};
+use lockstep_types::{Block, BlockId, Commit, ConsensusParams, Evidence, Height, Round};
 
 use crate::support::*;
 
@@ -89,6 +90,8 @@ pub(crate) struct Desk {
     pub(crate) out: VecDeque<Effect>,
     /// Signature checks that wait for the test, when it wants them to.
     pub(crate) held_checks: Option<Vec<(JobId, Vec<SignatureCheck>)>>,
+    /// Everything that was to be made durable, in order.
+    pub(crate) written: Vec<Write>,
     /// Timers that are set.
     timers: Vec<(Mono, Timer)>,
 }
@@ -114,6 +117,7 @@ impl Desk {
             last_body: None,
             bodies: Vec::new(),
             guard: GuardView::default(),
+            evidence: Vec::new(),
         };
         let mut desk = Self {
             replica: Replica::new(config, restored),
@@ -122,8 +126,45 @@ impl Desk {
             now: Mono(1_000_000_000),
             out: VecDeque::new(),
             held_checks: None,
+            written: Vec::new(),
             timers: Vec::new(),
         };
+        let effects = desk.replica.start(desk.clocks());
+        desk.perform(effects);
+        desk
+    }
+
+    /// A follower that starts where the chain is, with this evidence on its disk.
+    pub(crate) fn with_evidence(made: &Made, evidence: Vec<Kept>) -> Self {
+        let mut desk = Self::new(made, None);
+        let mut chain = start(&made.genesis).0;
+        for (block_id, body, _) in &made.blocks {
+            let block = Arc::new(Block::decode(body).unwrap());
+            let job = ExecuteJob { block: block.clone(), block_id: *block_id, chain: Arc::new(chain) };
+            let outcome = desk.executor.execute(&job).unwrap();
+            chain = job.chain.advance(*block_id, &block.header, block.txs.len(), &outcome);
+        }
+        let restored = Restored {
+            flushed: chain.height,
+            last_commit: made.blocks.last().map(|(_, _, commit)| commit.clone()),
+            last_body: made.blocks.last().map(|(block_id, body, _)| (*block_id, body.clone())),
+            evidence,
+            chain: Arc::new(chain),
+            base: Height::FIRST,
+            bodies: Vec::new(),
+            guard: GuardView::default(),
+        };
+        let config = Config {
+            genesis_hash: made.genesis.hash(),
+            me: None,
+            mempool: Limits::default(),
+            flush_keys: 1_000,
+            flush_blocks: 1_000,
+            planted: Default::default(),
+        };
+        (desk.replica, desk.fence, desk.timers) = (Replica::new(config, restored), Fence::new(), Vec::new());
+        desk.out.clear();
+        desk.written.clear();
         let effects = desk.replica.start(desk.clocks());
         desk.perform(effects);
         desk
@@ -151,7 +192,8 @@ impl Desk {
                     }
                     None => Input::Verified { job, verdicts: verify_batch(&checks) },
                 },
-                Effect::Persist { ticket, .. } => {
+                Effect::Persist { ticket, write, .. } => {
+                    self.written.push(write);
                     queue.extend(self.fence.durable(ticket));
                     Input::Durable { ticket }
                 }
@@ -310,9 +352,11 @@ impl Made {
                 None => Answer::Unavailable(status),
             },
             Question::Signed { .. } => Answer::Signed(Vec::new(), Vec::new()),
-            Question::Snapshots | Question::Light { .. } | Question::Manifest { .. } | Question::Chunk { .. } => {
-                Answer::Unavailable(status)
-            }
+            Question::Snapshots
+            | Question::Evidence { .. }
+            | Question::Light { .. }
+            | Question::Manifest { .. }
+            | Question::Chunk { .. } => Answer::Unavailable(status),
         }
     }
 }

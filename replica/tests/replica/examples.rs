@@ -16,7 +16,7 @@ fn times(n: usize, byte: &str) -> String {
 }
 
 /// The block id of every example: hash, number of parts, hash of the parts.
-fn id() -> String {
+pub(crate) fn id() -> String {
     times(32, "11") + "02000000" + &times(32, "22")
 }
 
@@ -112,17 +112,22 @@ pub(crate) fn messages() -> Vec<(&'static str, Message, String)> {
         ),
         (
             "evidence",
-            Message::Evidence(Box::new(Evidence::DuplicateVote(Box::new(DuplicateVote {
-                vote_a: nil_precommit(),
-                vote_b: vote(),
-                address: Address([0x44; 20]),
-                total_power: Power::new(40).unwrap(),
-                validator_power: Power::new(10).unwrap(),
-                timestamp: at(2, 7),
-            })))),
+            Message::Evidence(Box::new(two_votes())),
             "0a".to_owned() + "01" + &nil_precommit_hex() + &vote_hex() + &times(20, "44") + "2800000000000000" + "0a00000000000000" + TIME,
         ),
+        ("long evidence", Message::HasEvidence(Hash([0x77; 32])), "0b".to_owned() + &times(32, "77")),
     ]
+}
+
+fn two_votes() -> Evidence {
+    Evidence::DuplicateVote(Box::new(DuplicateVote {
+        vote_a: nil_precommit(),
+        vote_b: vote(),
+        address: Address([0x44; 20]),
+        total_power: Power::new(40).unwrap(),
+        validator_power: Power::new(10).unwrap(),
+        timestamp: at(2, 7),
+    }))
 }
 
 pub(crate) fn questions() -> Vec<(&'static str, Question, String)> {
@@ -156,6 +161,7 @@ pub(crate) fn questions() -> Vec<(&'static str, Question, String)> {
             },
             "08".to_owned() + "0500000000000000" + &times(32, "77") + "01" + "01" + "aabbccdd" + "01020304",
         ),
+        ("evidence", Question::Evidence { hash: Hash([0x77; 32]) }, "09".to_owned() + &times(32, "77")),
     ]
 }
 
@@ -181,7 +187,8 @@ pub(crate) fn light() -> LightBlock {
     LightBlock { header, commit: commit(), validators: (*validators).clone(), next_validators: (*validators).clone() }
 }
 
-fn light_hex() -> String {
+/// Its bytes.
+pub(crate) fn light_hex() -> String {
     let hashes = |from: u8, to: u8| (from..=to).map(|n| format!("{n:02x}").repeat(32)).collect::<String>();
     let header = "0b00000000000000".to_owned()
         + "0100000000000000"
@@ -221,6 +228,11 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer, String)> {
             "difference",
             Answer::Difference(borsh::from_slice(&[1, 0, 0, 0, 0x80, 2, 0, 0, 0, 5, 6]).expect("one subtree")),
             "0b".to_owned() + "0100000080" + "020000000506",
+        ),
+        (
+            "evidence",
+            Answer::Evidence(Box::new(two_votes())),
+            "0c".to_owned() + "01" + &nil_precommit_hex() + &vote_hex() + &times(20, "44") + "2800000000000000" + "0a00000000000000" + TIME,
         ),
     ]
 }

@@ -68,9 +68,10 @@ fn every_kind_has_an_example() {
         Message::Have(_) => 8,
         Message::Txs(_) => 9,
         Message::Evidence(_) => 10,
+        Message::HasEvidence(_) => 11,
     };
     let kinds: std::collections::BTreeSet<u8> = messages().iter().map(|(_, message, _)| kind(message)).collect();
-    assert_eq!(kinds, (1..=10).collect());
+    assert_eq!(kinds, (1..=11).collect());
 }
 
 #[test]

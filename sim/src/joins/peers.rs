@@ -112,6 +112,7 @@ impl Peer {
             Question::Manifest { height } => ReadQuestion::Manifest { height: *height },
             Question::Chunk { height, root, outline } => ReadQuestion::Chunk { height: *height, root: *root, outline: outline.clone() },
             Question::Signed { .. } => return Answer::Signed(Vec::new(), Vec::new()),
+            Question::Evidence { .. } => return unavailable,
         };
         match self.source.read(&what).expect("its disk is sound") {
             ReadAnswer::Blocks(blocks) if !blocks.is_empty() => Answer::Blocks(blocks),

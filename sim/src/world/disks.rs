@@ -56,6 +56,11 @@ impl Ailing {
     pub(super) fn is_restored(&self) -> bool {
         matches!(self.lost, Some(Loss::Restored { .. }))
     }
+
+    /// Whether there is something that it cannot get back.
+    pub(super) fn lost_anything(&self) -> bool {
+        self.lost.is_some() || self.is_for_good
+    }
 }
 
 impl World {

@@ -347,6 +347,9 @@ impl World {
                 self.powers_change();
                 self.votes.decided(node, commit.get())?;
                 self.accuses(block)?;
+                if self.is_honest(node) {
+                    self.holds_lies(node, block.header.height.get())?;
+                }
                 self.remember(block);
                 self.order_3(node, block.header.height.get(), "readers")?;
                 let precision = i128::try_from(self.plan.params().synchrony.precision.duration().as_nanos()).expect("milliseconds");

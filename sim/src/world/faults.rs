@@ -576,6 +576,7 @@ impl World {
             core = self.choose_core(&mut dice).into_iter().map(|node| (node, 0)).collect();
         }
         self.healed = true;
+        self.lies_from_here();
         self.healed_at = self.now;
         self.cuts.clear();
         self.clogs.clear();

@@ -3,6 +3,9 @@
 //! Whoever honest counts two votes of one validator for one place forms evidence of them, and a few blocks later the chain
 //! carries some against that validator: this very piece, or another that was waiting already, since one at a time is kept. Nobody
 //! honest is ever accused by a block.
+//!
+//! A node that goes down takes nothing of this with it: what it saw at a height whose decision is durable there is on its disk, and
+//! after the heal it is carried all the same, though all nodes lost their power in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +17,9 @@ use super::{Outcome, World, violation};
 /// round 0 carry it, those of honest proposers: among so many blocks in a row there are some, whoever else has turns.
 const CARRIED_WITHIN: u64 = 7;
 
+/// Heights that a node tells after a start before it is asked what it remembers.
+const AWAKE_AFTER: u64 = 3;
+
 /// Lies that were seen, and what blocks carry.
 #[derive(Debug, Default)]
 pub(super) struct Proofs {
@@ -21,6 +27,15 @@ pub(super) struct Proofs {
     carried: BTreeMap<usize, BTreeSet<u64>>,
     /// Who saw whom lie, in which life, and how far the chain was.
     seen: BTreeSet<(usize, u64, usize, u64)>,
+    /// Who saw whom lie, in which life and at which height, while that was not decided there.
+    open: BTreeSet<(usize, u64, usize, u64)>,
+    /// Of these, whose decision became durable in the same life, so that what was written before it is, too: node, accused, height,
+    /// and the life.
+    held: BTreeMap<(usize, usize, u64), u64>,
+    /// By node, in which life it told how many heights, and when the first of them.
+    told: BTreeMap<usize, (u64, u64, u64)>,
+    /// How far the chain was when the faults ended.
+    healed_at: u64,
 }
 
 impl World {
@@ -47,18 +62,91 @@ impl World {
 
     /// An honest node counted two votes of a liar for one place. After the heal, what a node of the core sees must be carried.
     pub(super) fn sees_lie(&mut self, node: usize, accused: usize) {
+        if let Some(running) = &self.machines[node].running {
+            self.proofs.open.insert((node, self.machines[node].life, accused, running.replica.height().get()));
+        }
         if self.healed && self.core.contains(&node) {
             let height = self.machines[node].running.as_ref().map_or(0, |running| running.replica.height().get());
             self.proofs.seen.insert((node, self.machines[node].life, accused, height.max(self.checks.height())));
         }
     }
 
+    /// An honest node told its readers of a height: its decision is durable there.
+    pub(super) fn holds_lies(&mut self, node: usize, height: u64) -> Outcome {
+        let (life, now) = (self.machines[node].life, self.now);
+        let told = self.proofs.told.entry(node).or_insert((life, 0, now));
+        if told.0 != life {
+            *told = (life, 0, now);
+        }
+        told.1 += 1;
+        // What a start read was judged by now.
+        let is_awake = told.1 > AWAKE_AFTER && now > told.2 + 4 * self.plan.job_delay.max(2_000);
+        let decided: Vec<_> =
+            self.proofs.open.iter().filter(|(by, in_life, _, at)| (*by, *in_life) == (node, life) && *at <= height).copied().collect();
+        for lie in decided {
+            self.proofs.open.remove(&lie);
+            self.proofs.held.entry((lie.0, lie.2, lie.3)).or_insert(life);
+        }
+        if is_awake { self.remembers_lies(node, life) } else { Ok(()) }
+    }
+
+    /// What an earlier life of a node held is carried, or waits in this one.
+    fn remembers_lies(&self, node: usize, life: u64) -> Outcome {
+        if !self.has_its_disk(node) || self.plan.members.is_some() || self.is_over() {
+            return Ok(());
+        }
+        let Some(running) = &self.machines[node].running else { return Ok(()) };
+        let waiting = running.replica.evidence().accused();
+        for ((_, accused, height), held_in) in self.proofs.held.range((node, 0, 0)..(node + 1, 0, 0)) {
+            let address = self.machines[*accused].key.as_ref().map(|key| key.public_key().address());
+            let waits = address.is_some_and(|address| waiting.contains(&address));
+            let carried = || self.proofs.carried.get(accused).is_some_and(|at| at.range(height + 1..).next().is_some());
+            if *held_in != life && !waits && !carried() {
+                return violation(
+                    "I10",
+                    format!("node {node} held that node {accused} lied at height {height}, and forgot it when it went down"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a node's disk never lost anything.
+    fn has_its_disk(&self, node: usize) -> bool {
+        let machine = &self.machines[node];
+        machine.rot.times == 0 && !machine.ailing.lost_anything() && !machine.disk.tally().has_failed()
+    }
+
+    /// The faults end.
+    pub(super) fn lies_from_here(&mut self) {
+        self.proofs.healed_at = self.checks.height();
+    }
+
+    /// What an honest disk holds is carried after the heal, if it was not before.
+    fn held_lies_are_carried(&self) -> Outcome {
+        let tip = self.checks.height();
+        for (node, accused, height) in self.proofs.held.keys() {
+            let from = (*height).max(self.proofs.healed_at);
+            if !self.core.contains(node) || !self.has_its_disk(*node) || from + CARRIED_WITHIN > tip {
+                continue;
+            }
+            let carried = self.proofs.carried.get(accused).is_some_and(|at| at.range(height + 1..=from + CARRIED_WITHIN).next().is_some());
+            if !carried {
+                let what =
+                    format!("node {node} has on its disk that node {accused} lied at height {height}, and no block up to {tip} says so");
+                return violation("I10", what);
+            }
+        }
+        Ok(())
+    }
+
     /// I10, at the end.
     pub(super) fn lies_are_carried(&self) -> Outcome {
+        self.held_lies_are_carried()?;
         let tip = self.checks.height();
         for (node, life, accused, height) in &self.proofs.seen {
             if self.machines[*node].life != *life || height + CARRIED_WITHIN > tip {
-                continue; // What a node holds is gone with it; or there is time left.
+                continue; // The next life holds what its disk does, which is judged above; or there is time left.
             }
             let carried =
                 self.proofs.carried.get(accused).is_some_and(|at| at.range(height + 1..=height + CARRIED_WITHIN).next().is_some());

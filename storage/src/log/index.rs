@@ -59,6 +59,8 @@ pub(crate) struct Index {
     pub bodies: BTreeMap<[u8; 32], Entry>,
     pub decisions: BTreeMap<u64, Entry>,
     pub heights: BTreeMap<u64, Vec<Entry>>,
+    /// In the order of writing.
+    pub evidence: Vec<Entry>,
     pub durable_sequence: u64,
     /// What [`Index::base`] found, until something changes that it depends on.
     pub base: OnceLock<Option<u64>>,
@@ -79,6 +81,7 @@ impl Index {
                 }
                 self.decisions.entry(entry.height).or_insert(entry);
             }
+            Kind::Evidence => self.evidence.push(entry),
             Kind::Proposal | Kind::Polka => {}
         }
         self.heights.entry(entry.height).or_default().push(entry);
@@ -90,6 +93,7 @@ impl Index {
     pub(crate) fn remove_segment(&mut self, first_sequence: u64) {
         let Some(segment) = self.segments.remove(&first_sequence) else { return };
         self.base = OnceLock::new();
+        self.evidence.retain(|entry| entry.segment != first_sequence);
         let (bodies, decisions) = (&mut self.bodies, &mut self.decisions);
         let mut empty = Vec::new();
         for (height, entries) in self.heights.range_mut(..=segment.height_max) {

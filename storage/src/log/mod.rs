@@ -1,4 +1,4 @@
-//! The block log: bodies, proposals, polkas and decisions, in the order in which they were written. The commit point.
+//! The block log: bodies, proposals, polkas, decisions and evidence, in the order in which they were written. The commit point.
 //!
 //! **Segments.** The log is a row of files `<sequence of its first record>.seg`, closed by size at a height boundary (right
 //! after a decision). A segment gets its name only when its header is durable and everything before it is, so of all
@@ -65,11 +65,13 @@ pub enum Kind {
     Decision = 4,
     /// Nothing but the news of what is durable. Written by the log itself, never returned.
     Mark = 5,
+    /// Proof of misbehaviour that no block carried when it was written. Its block hash is that of its payload.
+    Evidence = 6,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Body, Kind::Proposal, Kind::Polka, Kind::Decision, Kind::Mark].into_iter().find(|kind| *kind as u8 == byte)
+        [Kind::Body, Kind::Proposal, Kind::Polka, Kind::Decision, Kind::Mark, Kind::Evidence].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -62,6 +62,11 @@ impl LogReader {
         self.lock().heights.get(&height).cloned().unwrap_or_default()
     }
 
+    /// Records of evidence in the order in which they were appended, of whatever heights, durable or not.
+    pub fn evidence(&self) -> Vec<Entry> {
+        self.lock().evidence.clone()
+    }
+
     /// All records of a height in the order in which they were appended. Use [`LogReader::entries`] and
     /// [`LogReader::read`] where bodies are not wanted.
     pub fn records(&self, height: u64) -> Result<Vec<Stored>, LogError> {

@@ -166,7 +166,7 @@ impl BlockLog {
                 }
                 Ok(None)
             }
-            Kind::Proposal | Kind::Polka | Kind::Mark => Ok(None),
+            Kind::Proposal | Kind::Polka | Kind::Mark | Kind::Evidence => Ok(None),
         }
     }
 

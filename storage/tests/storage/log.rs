@@ -168,6 +168,36 @@ fn the_bytes_of_a_log_are_pinned() {
     assert_eq!(hex::encode(bytes_of(&disk, FIRST_SEGMENT)), include_str!("golden/log.hex").replace(['\n', ' '], ""));
 }
 
+/// A kind that came later: its bytes, and where they are found.
+#[test]
+fn evidence_is_found_whatever_its_height_and_goes_with_its_segment() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 1 << 10);
+    log.append(record(Kind::Evidence, 3, b"evidence")).expect("of a height to come");
+    log.mark().expect("a mark");
+    let bytes = bytes_of(&disk, FIRST_SEGMENT);
+    assert_eq!(
+        hex::encode(&bytes[bytes.len() - 2 * 108 - 8..bytes.len() - 108]),
+        include_str!("golden/evidence.hex").replace(['\n', ' '], "")
+    );
+    for height in 1..=12u64 {
+        decide(&mut log, height, &[7; 300]);
+    }
+    log.append(record(Kind::Evidence, 1, b"late")).expect("of long ago");
+    log.sync().expect("a sync");
+    let found = |log: &BlockLog| -> Vec<Vec<u8>> {
+        let reader = log.reader();
+        reader.evidence().iter().map(|entry| reader.read(entry).expect("a read").payload).collect()
+    };
+    assert_eq!(found(&log), [&b"evidence"[..], b"late"]);
+    drop(log);
+    let (mut log, _) = open_log(&disk, 1 << 10);
+    assert_eq!(found(&log), [&b"evidence"[..], b"late"]);
+    assert!(!log.prune(11).expect("pruned").is_empty());
+    assert_eq!(found(&log), [b"late"], "the first segment is gone");
+    assert_eq!(log.reader().tip(), Some(12));
+}
+
 /// Readers on other threads see whole records and a tip whose records are there, while the log grows, rolls and is pruned.
 #[test]
 fn readers_beside_the_writer_see_only_what_is_whole() {

@@ -630,6 +630,7 @@ impl Slow {
             last_body: None,
             bodies: Vec::new(),
             guard: GuardView::default(),
+            evidence: Vec::new(),
         };
         let mut slow = Self {
             replica: Replica::new(config, restored),

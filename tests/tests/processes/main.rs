@@ -7,5 +7,6 @@ mod hostile;
 mod kill;
 mod members;
 mod proxy;
+mod pruning;
 mod state_sync;
 mod stop;

@@ -25,7 +25,7 @@ impl World {
         let Ok(message) = Message::decode(&say.bytes) else { return vec![say] };
         let height = message.height().get();
         match message {
-            Message::Txs(_) | Message::Evidence(_) => vec![say],
+            Message::Txs(_) | Message::Evidence(_) | Message::HasEvidence(_) => vec![say],
             Message::Proposal { .. } | Message::Part { .. } if flavour == Flavour::Amnesia => {
                 if is_second == height.is_multiple_of(2) {
                     vec![say]

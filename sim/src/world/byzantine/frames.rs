@@ -168,7 +168,7 @@ impl World {
                 let forged = self.forged_evidence(mind, from);
                 Some([say.clone()].into_iter().chain(forged.into_iter().map(Say::now)).collect())
             }
-            (Lie::HideEvidence, Message::Evidence(_)) => Some(Vec::new()),
+            (Lie::HideEvidence, Message::Evidence(_) | Message::HasEvidence(_)) => Some(Vec::new()),
             // Where there is nothing to hide, it is a liar like any other, now and then.
             (Lie::HideEvidence, Message::Vote(vote)) if half && mind.dice.chance(100) => {
                 let block_id = if vote.block_id.is_some() { None } else { Some(Self::nowhere(mind)) };
@@ -257,7 +257,7 @@ fn place_of(message: &Message) -> (u64, Option<u32>) {
         Message::Polka(polka) => Some(polka.round),
         Message::Commit(commit) => Some(commit.round),
         Message::Have(have) => Some(have.round),
-        Message::Part { .. } | Message::Status(_) | Message::Txs(_) | Message::Evidence(_) => None,
+        Message::Part { .. } | Message::Status(_) | Message::Txs(_) | Message::Evidence(_) | Message::HasEvidence(_) => None,
     };
     (message.height().get(), round.map(Round::get))
 }

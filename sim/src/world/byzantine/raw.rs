@@ -132,6 +132,10 @@ impl World {
                 Some(Message::Status(status).encode())
             }
             Message::Evidence(evidence) => Some(Message::Evidence(Box::new(super::proofs::changed(*evidence, dice))).encode()),
+            Message::HasEvidence(mut hash) => {
+                hash.0[dice.place(32)] ^= 1;
+                Some(Message::HasEvidence(hash).encode())
+            }
             Message::Txs(_) => None,
         }
     }

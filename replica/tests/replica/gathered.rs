@@ -1,0 +1,94 @@
+//! The files of `data/light` and `data/sync`, byte by byte as `docs/format-snapshot.md` describes them.
+
+use std::sync::Arc;
+
+use lockstep_app::Tree;
+use lockstep_app::snapshot::{Manifest, pack, plan};
+use lockstep_replica::state_sync::{Found, LightStore, Staging, Task};
+use lockstep_storage::disk::{Disk, RealDisk};
+use lockstep_sync::state::{Check, Checked};
+use lockstep_types::Hash;
+use lockstep_types::block::part_set_header;
+use lockstep_types::light::LightBlock;
+
+use crate::desk::Made;
+use crate::examples::{id, light, light_hex};
+use crate::support::*;
+
+/// SHA-256 of what follows, and that.
+fn sealed(hex_digits: &str) -> String {
+    let bytes = hex::decode(hex_digits).unwrap();
+    hex::encode(Hash::of(&bytes).0) + hex_digits
+}
+
+fn bytes_of(disk: &Arc<dyn Disk>, path: &str) -> String {
+    let file = disk.open(path).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(0, &mut bytes).unwrap();
+    hex::encode(bytes)
+}
+
+fn disk() -> (tempfile::TempDir, Arc<dyn Disk>) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = RealDisk::new(folder.path()).unwrap();
+    (folder, Arc::new(disk))
+}
+
+#[test]
+fn the_bytes_of_kept_headers_are_those_of_the_document() {
+    let (_folder, disk) = disk();
+    let mut store = LightStore::open(disk.clone()).unwrap();
+    store.keep(&[light()]).unwrap();
+    let name = "00000000000000000005-00000000000000000005";
+    assert_eq!(disk.list("light").unwrap(), [name]);
+    assert_eq!(bytes_of(&disk, &format!("light/{name}")), sealed(&("01".to_owned() + "01000000" + &light_hex())));
+    let mut again = LightStore::open(disk.clone()).unwrap();
+    assert_eq!(again.get(height(5)).unwrap(), Some(light()));
+    // What does not verify counts as not kept.
+    disk.open(&format!("light/{name}")).unwrap().write_at(100, &[0xff]).unwrap();
+    assert_eq!(LightStore::open(disk).unwrap().get(height(5)).unwrap(), None);
+}
+
+#[test]
+fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
+    let (_folder, disk) = disk();
+    let made = Made::of(3);
+    let tree = made.executor.state().tree().clone();
+    let infos: Vec<_> = plan(&tree).map(|(info, _)| info).collect();
+    let manifest = Manifest::new(made.genesis.hash(), height(5), infos.clone()).unwrap();
+    let (mut at, mut above) = (light(), light());
+    let body = b"the block".to_vec();
+    at.commit.block_id.parts = part_set_header(&body);
+    above.header.app_hash = manifest.app_hash().into();
+    let mut staging = Staging::open(disk.clone(), made.genesis.hash()).unwrap();
+    let mut perform = |check| match staging.perform(Task::Check(check), &Tree::new()).unwrap() {
+        Found::Checked(checked) => checked,
+        Found::Looked(_) => panic!("nobody asked"),
+    };
+    let bytes = manifest.to_bytes();
+    let begun = perform(Check::Manifest { bytes: bytes.clone().into(), above: Box::new(above.clone()), at: Box::new(at.clone()) });
+    assert!(matches!(begun, Checked::Manifest(_)), "{begun:?}");
+    let above_hex = |block: &LightBlock| light_hex().replacen(&"06".repeat(32), &hex::encode(block.header.app_hash.as_bytes()), 1);
+    // The last block id in it is that of the commit.
+    let (before, after) = light_hex().rsplit_once(&id()).map(|(before, after)| (before.to_owned(), after.to_owned())).unwrap();
+    let parts = at.commit.block_id.parts;
+    let at_hex = before + &"11".repeat(32) + &hex::encode(parts.total.to_le_bytes()) + &hex::encode(parts.hash.0) + &after;
+    let manifest_hex = hex::encode(u32::try_from(bytes.len()).unwrap().to_le_bytes()) + &hex::encode(&bytes);
+    assert_eq!(bytes_of(&disk, "sync/goal"), sealed(&("01".to_owned() + &manifest_hex + &above_hex(&above) + &at_hex)));
+
+    for (index, info) in infos.iter().enumerate().filter(|(_, info)| info.entries > 0) {
+        let packed = pack(&tree.part(info.prefix));
+        let chunk = Check::Chunk { index: u32::try_from(index).unwrap(), bytes: packed.clone().into(), is_whole: true };
+        assert_eq!(perform(chunk), Checked::Good);
+        assert_eq!(bytes_of(&disk, &format!("sync/{}", hex::encode(info.root.0))), hex::encode(&packed));
+    }
+    assert_eq!(perform(Check::Headers(vec![light()])), Checked::Good);
+    assert_eq!(bytes_of(&disk, "sync/light-00000000000000000005"), sealed(&("01".to_owned() + "01000000" + &light_hex())));
+    assert!(matches!(perform(Check::Complete), Checked::Bad(_)), "the block is missing");
+    assert!(disk.open("sync/complete").is_err());
+    assert!(matches!(perform(Check::Body(b"another".to_vec().into())), Checked::Bad(_)));
+    assert_eq!(perform(Check::Body(body.clone().into())), Checked::Good);
+    assert_eq!(bytes_of(&disk, "sync/body"), hex::encode(&body));
+    assert_eq!(perform(Check::Complete), Checked::Good);
+    assert_eq!(bytes_of(&disk, "sync/complete"), sealed("01"));
+}

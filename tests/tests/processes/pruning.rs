@@ -1,0 +1,123 @@
+//! A node that lets old blocks go: what it says of them, and a new node that begins with its snapshot, carried as a file.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use lockstep_tests::load::{Load, Via};
+use lockstep_tests::net::take_turn;
+use lockstep_tests::program::{Process, command, ended, free_ports, run, text, wait_until};
+use lockstep_tests::rpc::{Client, number};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// Every so many heights is a checkpoint.
+const CHECKPOINT_INTERVAL: u64 = 100;
+/// What an operator may set least.
+const SEGMENT_BYTES: &str = "storage.segment_bytes=1048576";
+
+/// The home of a chain with one validator whose blocks follow each other at once, and of which evidence expires after a
+/// millisecond.
+fn quick_home(folder: &Path) -> PathBuf {
+    let (first, home) = (folder.join("first"), folder.join("n0"));
+    let (rules, genesis, state) = (folder.join("rules.json"), folder.join("genesis.json"), folder.join("state.json"));
+    let membership = json!({ "membership": { "admission": "open", "power_window": 1, "checkpoint_interval": CHECKPOINT_INTERVAL, "checkpoint_spacing": 1 } });
+    fs::write(&rules, membership.to_string()).expect("a file");
+    run(["init", "--home", text(&first), "--app-state", text(&rules)]).done();
+    let mut made: Value = serde_json::from_slice(&fs::read(first.join("config/genesis.json")).expect("a genesis")).expect("JSON");
+    made["consensus_params"]["evidence"]["max_age_duration"] = json!("1000000");
+    made["consensus_params"]["lockstep"]["min_block_interval_ms"] = json!("0");
+    fs::write(&genesis, made.to_string()).expect("a file");
+    fs::write(&state, r#"{"height":"0","round":0,"step":0}"#).expect("a file");
+    let key = first.join("config/priv_validator_key.json");
+    let import = ["--import-key", text(&key), "--import-state", text(&state)];
+    run(["init", "--home", text(&home), "--genesis", text(&genesis)].iter().chain(&import)).done();
+    home
+}
+
+fn start(home: &Path, rpc: u16, p2p: u16, more: &[&str]) -> Process {
+    let (rpc, p2p) = (format!("rpc.laddr=127.0.0.1:{rpc}"), format!("p2p.laddr=127.0.0.1:{p2p}"));
+    let mut start = command(["start", "--home", text(home), "--set", &rpc, "--set", &p2p, "--set", SEGMENT_BYTES]);
+    start.args(more.iter().flat_map(|setting| ["--set", setting]));
+    Process::start(start, home.with_extension("log"))
+}
+
+fn earliest(client: &mut Client) -> u64 {
+    number(&client.call("status", json!({})).expect("it serves")["sync_info"]["earliest_block_height"])
+}
+
+#[test]
+fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
+    let _turn = take_turn();
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = quick_home(folder.path());
+    let (rpc, p2p) = (free_ports(2), free_ports(2));
+    let at = |index: usize| SocketAddr::from((Ipv4Addr::LOCALHOST, rpc[index]));
+    let pruning = ["storage.keep_blocks=10", "storage.keep_snapshots=1", "storage.flush_interval_blocks=100"];
+    let mut node = start(&home, rpc[0], p2p[0], &pruning);
+    let mut client = Client::new(at(0));
+    wait_until("it serves", || client.height().ok());
+    let (first_tx, first_height) = client.commit_tx("first=value").expect("it commits");
+    let load = Load::start(&[at(0)], 4, None, Via::Commit, "pruning");
+    let base = wait_until("old blocks are gone", || Some(earliest(&mut client)).filter(|base| *base > first_height));
+    let report = load.stop();
+    assert!(report.failed.is_empty(), "nobody was refused anything: {:?}", report.failed);
+
+    // "Pruned, earliest is N", whatever is asked for.
+    for (method, params) in [
+        ("block", json!({ "height": "1" })),
+        ("commit", json!({ "height": "1" })),
+        ("block_results", json!({ "height": "1" })),
+        ("validators", json!({ "height": "1" })),
+    ] {
+        let refused = client.call(method, params).expect_err(method).to_string();
+        let told = refused.split("lowest height is ").nth(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().expect("a part"));
+        let told = told.and_then(|digits| digits.parse::<u64>().ok()).unwrap_or_else(|| panic!("{method}: {refused}"));
+        assert!(told >= base && told <= earliest(&mut client), "{method}: {refused}");
+    }
+    client.place(&first_tx).expect_err("its block is gone");
+    assert!(client.metric("lockstep_earliest_block_height").expect("it is shown") >= base);
+    let lowest = earliest(&mut client);
+    assert!(client.hashes(lowest).is_ok(), "and the earliest is there");
+
+    // Its snapshot, in a file.
+    let tip = client.height().expect("it serves");
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait(), Some(0), "{}", node.log());
+    let file = folder.path().join("state.snapshot");
+    let told = run(["snapshot", "export", "--home", text(&home), "--output", text(&file)]).done();
+    let hash = told.split("--trust-hash ").nth(1).and_then(|rest| rest.split(' ').next()).expect("the hash to trust").to_owned();
+    let listed: Value = serde_json::from_str(&run(["snapshot", "list", "--home", text(&home), "--json"]).done()).expect("JSON");
+    let snapshot = listed[0]["height"].as_u64().expect("a height");
+    assert!(told.contains(&format!("the state after height {snapshot} ")), "{told}");
+    let replayed: Value = serde_json::from_str(&run(["replay", "--home", text(&home), "--json"]).done()).expect("JSON");
+    assert_eq!(replayed["from"], snapshot + 1, "a replay begins with the snapshot: the first blocks are gone");
+
+    let second = folder.path().join("n1");
+    run(["init", "--home", text(&second), "--genesis", text(&home.join("config/genesis.json"))]).done();
+    let restore =
+        |from: &Path, hash: &str| ended(command(["snapshot", "restore", text(from), "--home", text(&second), "--trust-hash", hash]));
+    let cut = folder.path().join("cut.snapshot");
+    let bytes = fs::read(&file).expect("the file");
+    fs::write(&cut, &bytes[..bytes.len() - 100]).expect("a file");
+    let refused = restore(&cut, &hash);
+    assert_eq!((refused.code, refused.err.contains("ends early")), (Some(3), true), "{}", refused.err);
+    let refused = restore(&file, &"AB".repeat(32));
+    assert_eq!((refused.code, refused.err.contains("not the one that you trust")), (Some(6), true), "{}", refused.err);
+    let out = restore(&file, &hash).done();
+    assert!(out.contains(&format!("the state after height {snapshot} is verified")), "{out}");
+
+    // It goes on from there.
+    let shown = run(["keys", "show", "--home", text(&home)]).done();
+    let id = shown.lines().find_map(|line| line.strip_prefix("node id")).expect("a node id").trim().to_owned();
+    let _node = start(&home, rpc[0], p2p[0], &pruning);
+    let peer = format!("p2p.persistent_peers={id}@127.0.0.1:{}", p2p[0]);
+    let follower = start(&second, rpc[1], p2p[1], &[&peer]);
+    let mut follows = Client::new(at(1));
+    wait_until("it has caught up", || follows.height().ok().filter(|height| *height >= tip));
+    assert_eq!(earliest(&mut follows), snapshot, "{}", follower.log());
+    wait_until("the first serves", || client.height().ok());
+    assert_eq!(follows.hashes(tip).expect("its own"), client.hashes(tip).expect("the chain's"));
+    let refused = ended(command(["snapshot", "restore", text(&file), "--home", text(&home), "--trust-hash", &hash]));
+    assert_eq!(refused.code, Some(4), "its node runs");
+}

@@ -84,11 +84,12 @@ pub(crate) enum Command {
 Examples:
   lockstep inspect --fork n0 n3
   lockstep inspect --fork n0 n3 --json
+  lockstep inspect --fork n0     one that met both certificates while it ran
 
 Exit: 0 where the two are one chain as far as both go, 1 where they forked.")]
 pub(crate) struct InspectArgs {
-    /// The homes of two nodes of one chain.
-    #[arg(long, num_args = 2, value_names = ["HOME_A", "HOME_B"], required = true)]
+    /// The homes of two nodes of one chain; or of one that met the other side's certificate while it ran, and asked its peers.
+    #[arg(long, num_args = 1..=2, value_names = ["HOME_A", "HOME_B"], required = true)]
     pub(crate) fork: Vec<PathBuf>,
     /// Print one JSON object, with the two signed messages that prove each.
     #[arg(long)]

@@ -199,6 +199,7 @@ impl Replica {
             | Job::AskBlocks { peer, .. }
             | Job::AskState { peer, .. }
             | Job::AskEvidence { peer, .. }
+            | Job::AskPolkas { peer, .. }
             | Job::AskSigned { peer } => *peer,
             _ => return,
         };
@@ -237,6 +238,7 @@ impl Replica {
                 self.sync(now, SyncInput::Response { peer: peer.0, id: request, answer: SyncAnswer::NotAvailable { base, tip } });
             }
             (Job::AskState { request, .. }, answer) => self.on_state_answer(now, peer, request, answer),
+            (Job::AskPolkas { height, .. }, Some(Answer::Polkas(polkas))) => self.on_polkas_of(peer, height, polkas),
             (Job::AskEvidence { hash, .. }, Some(Answer::Evidence(evidence))) => self.on_asked_evidence(peer, hash, *evidence),
             (Job::AskSigned { .. }, Some(Answer::Signed(votes, proposals))) => self.on_own_messages(now, peer, votes, proposals),
             (Job::AskSigned { .. }, _) => self.on_own_messages(now, peer, Vec::new(), Vec::new()),

@@ -112,6 +112,8 @@ pub(crate) enum Job {
     Stage { ticket: Option<u64> },
     Judge { source: crate::evidence::Source },
     AskEvidence { peer: Peer, hash: lockstep_types::Hash },
+    AskPolkas { peer: Peer, height: Height },
+    OtherCommit { peer: Peer, claim: Claim<Commit> },
 }
 
 /// What own messages wait for after a start.
@@ -134,6 +136,7 @@ impl Job {
             | Self::Proposal { peer, .. }
             | Self::Polka { peer, .. }
             | Self::Commit { peer, .. }
+            | Self::OtherCommit { peer, .. }
             | Self::OwnProof { peer, .. }
             | Self::OwnProposal { peer, .. } => Some(*peer),
             _ => None,
@@ -222,6 +225,8 @@ pub struct Replica {
     pub(crate) kept_lock: Option<(Round, Ticket)>,
     pub(crate) gossip: crate::gossip::GossipState,
     pub(crate) evidence: EvidencePool,
+    /// Heights at which certificates conflict.
+    pub(crate) forks: crate::evidence::Forks,
     /// When peers were last told again of evidence that waits.
     pub(crate) evidence_told_at: Mono,
     pub(crate) tx_timer: bool,
@@ -290,6 +295,7 @@ impl Replica {
             kept_lock: None,
             gossip: crate::gossip::GossipState::default(),
             evidence: EvidencePool::new(restored.evidence),
+            forks: crate::evidence::Forks::default(),
             evidence_told_at: Mono(0),
             tx_timer: false,
             flushed: restored.flushed,
@@ -465,11 +471,11 @@ impl Replica {
                     // Whoever is at that height says to have decided the one before.
                     self.on_status(now, peer, Status { base: Height::FIRST, tip: at.previous() });
                 }
-                at if at == self.chain.height => {
-                    if let Message::Vote(vote) = message {
-                        self.on_late_vote(vote);
-                    }
-                }
+                at if at == self.chain.height => match message {
+                    Message::Vote(vote) => self.on_late_vote(vote),
+                    Message::Commit(commit) => self.on_commit_of_last(peer, commit),
+                    _ => {}
+                },
                 _ => {}
             },
         }
@@ -597,6 +603,7 @@ impl Replica {
                 }
                 self.try_end_own_wait(now);
             }
+            Some(Job::OtherCommit { peer, claim }) => self.on_other_commit(peer, claim, verdicts),
             Some(Job::StateHeader { ticket }) => self.on_header_verified(now, ticket, verdicts),
             Some(Job::OwnProposal { peer, claim, message }) => {
                 match claim.settle(verdicts) {

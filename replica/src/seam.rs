@@ -41,7 +41,8 @@ use lockstep_storage::log::Kind;
 use lockstep_types::light::LightBlock;
 use lockstep_types::vote::Verified;
 use lockstep_types::{
-    AppHash, Block, BlockId, Commit, ConsensusParams, Event, Evidence, Hash, Height, PublicKey, Signature, Time, TxResult, ValidatorUpdate,
+    AppHash, Block, BlockId, Commit, ConsensusParams, Event, Evidence, Hash, Height, Polka, PublicKey, Signature, Time, TxResult,
+    ValidatorUpdate,
 };
 
 use crate::chain::ChainState;
@@ -523,6 +524,11 @@ pub enum ReadQuestion {
         /// What the asker has in its place.
         outline: Option<Outline>,
     },
+    /// The newest polkas of a height, at most [`crate::wire::POLKAS_MAX`].
+    Polkas {
+        /// The height.
+        height: Height,
+    },
 }
 
 /// What was read.
@@ -548,6 +554,8 @@ pub enum ReadAnswer {
     Chunk(Bytes),
     /// How a chunk differs from the asker's outline.
     Difference(Box<Difference>),
+    /// Polkas of a height.
+    Polkas(Vec<Polka>),
 }
 
 /// What a timer is for.

@@ -33,6 +33,9 @@ const REREAD_PART: u64 = 4;
 /// What looking for one header with its commit and sets costs the disk: three records, the body of a block among them.
 const LIGHT_COST: u64 = 64 << 10;
 
+/// What looking for the polkas of a height costs the disk: a few records.
+const POLKAS_COST: u64 = 64 << 10;
+
 /// The questions that wait for their turn.
 #[derive(Debug)]
 pub(crate) struct Serving {
@@ -70,6 +73,7 @@ impl Replica {
             | Question::Parts { height, .. }
             | Question::Signed { from: height, .. }
             | Question::Manifest { height }
+            | Question::Polkas { height }
             | Question::Chunk { height, .. } => (height, 1),
             Question::Snapshots | Question::Evidence { .. } => (self.chain.height, 1),
         };
@@ -161,6 +165,7 @@ impl Replica {
                     LIGHT_COST * u64::from(count),
                 );
             }
+            Question::Polkas { height } => self.read(peer, ask, ReadQuestion::Polkas { height }, POLKAS_COST),
             Question::Manifest { height } => self.read(peer, ask, ReadQuestion::Manifest { height }, 0),
             Question::Chunk { height, root, outline } => {
                 let cost = if outline.is_some() { SPLIT_BYTES } else { 0 };
@@ -197,6 +202,7 @@ impl Replica {
             ReadAnswer::Manifest(manifest) => Answer::Manifest(manifest),
             ReadAnswer::Chunk(chunk) => Answer::Chunk(chunk),
             ReadAnswer::Difference(difference) => Answer::Difference(*difference),
+            ReadAnswer::Polkas(polkas) => Answer::Polkas(polkas),
             _ => Answer::Unavailable(self.status()),
         };
         self.respond(peer, ask, &answer, cost);

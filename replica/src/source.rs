@@ -8,13 +8,13 @@ use lockstep_storage::results::ResultsReader;
 use lockstep_types::block::{self, PART_BYTES, PARTS_MAX, Part, part_set_header};
 use lockstep_types::codec;
 use lockstep_types::light::LightBlock;
-use lockstep_types::{Block, BlockId, Commit, Hash, Height, ValidatorSet};
+use lockstep_types::{Block, BlockId, Commit, Hash, Height, Polka, ValidatorSet};
 
 use crate::recovery::RecoveryError;
 use crate::results::kept_block;
 use crate::seam::{ReadAnswer, ReadQuestion};
 use crate::state_sync::LightStore;
-use crate::wire::{SNAPSHOTS_MAX, WHOLE_PARTS_MAX, WIRE_VERSION};
+use crate::wire::{POLKAS_MAX, SNAPSHOTS_MAX, WHOLE_PARTS_MAX, WIRE_VERSION};
 
 /// Bound on a decision that is read back.
 const DECISION_BYTES_MAX: usize = 1 << 20;
@@ -82,6 +82,7 @@ impl BlockSource {
             ReadQuestion::Blocks { from, count, bytes_max } => self.blocks(from, count, bytes_max),
             ReadQuestion::Body { height, block_id } => self.body(height, &block_id),
             ReadQuestion::Parts { height, block_id, from, count } => self.parts(height, &block_id, from, count),
+            ReadQuestion::Polkas { height } => self.polkas(height),
         }
     }
 
@@ -211,6 +212,17 @@ impl BlockSource {
         let Some(decision) = self.log.decision(height.get())? else { return Ok(None) };
         let commit = codec::decode(WIRE_VERSION, &decision.payload, DECISION_BYTES_MAX);
         commit.map(Some).map_err(|error| RecoveryError::Record { what: "the decision", height: height.get(), error })
+    }
+
+    /// What the log keeps to account for the own votes of a height.
+    fn polkas(&self, height: Height) -> Result<ReadAnswer, RecoveryError> {
+        let entries = self.log.entries(height.get());
+        let newest = entries.iter().rev().filter(|entry| entry.kind == Kind::Polka).take(POLKAS_MAX);
+        let read = |entry: &Entry| -> Result<Polka, RecoveryError> {
+            let polka = codec::decode(WIRE_VERSION, &self.log.read(entry)?.payload, DECISION_BYTES_MAX);
+            polka.map_err(|error| RecoveryError::Record { what: "a polka", height: height.get(), error })
+        };
+        Ok(ReadAnswer::Polkas(newest.map(read).collect::<Result<_, _>>()?))
     }
 
     /// The record of a body that may be this one: nothing is read for a name whose parts are more or fewer than the body's, so

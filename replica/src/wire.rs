@@ -50,6 +50,9 @@ const PART_ENVELOPE_BYTES: usize = 4 + 4 + 4 + 32 * lockstep_types::merkle::AUNT
 const _: () = assert!(2 + 4 + WHOLE_PARTS_MAX as usize * (PART_BYTES + PART_ENVELOPE_BYTES) <= SENT_BYTES_MAX);
 const _: () = assert!(WHOLE_PARTS_MAX as usize * PART_BYTES + VALIDATORS_MAX * (1 + 20 + 12 + 64) + 256 <= SENT_BYTES_MAX);
 const _: () = assert!(MANIFEST_BYTES_MAX + 16 <= SENT_BYTES_MAX && PACKED_BYTES_MAX + 1024 + 16 <= SENT_BYTES_MAX);
+/// Most polkas in one answer. A validator keeps one or two for each round that it voted in.
+pub const POLKAS_MAX: usize = 64;
+const _: () = assert!(POLKAS_MAX * (VALIDATORS_MAX * (4 + 12 + 64) + 128) + 16 <= SENT_BYTES_MAX);
 /// Evidence of the largest set, with everybody in it who signed: header and proof around a commit, the set, and the culprits.
 const _: () = assert!(VALIDATORS_MAX * ((1 + 20 + 12 + 64) + 2 * (32 + 8 + 8 + 20)) + 8 * 1024 <= SENT_BYTES_MAX);
 /// Transactions in one batch, whatever their size.
@@ -286,6 +289,11 @@ pub enum Question {
         /// Its name.
         hash: Hash,
     } = 9,
+    /// The polkas that justified the own votes of a height: asked when two certificates conflict there.
+    Polkas {
+        /// The height.
+        height: Height,
+    } = 10,
 }
 
 /// What is answered.
@@ -315,6 +323,8 @@ pub enum Answer {
     Difference(Difference),
     /// The evidence asked for.
     Evidence(Box<Evidence>),
+    /// Polkas of the height asked for. At most [`POLKAS_MAX`].
+    Polkas(Vec<Polka>),
 }
 
 impl BorshSerialize for Answer {
@@ -373,6 +383,10 @@ impl BorshSerialize for Answer {
                 12u8.serialize(writer)?;
                 evidence.serialize(writer)
             }
+            Self::Polkas(polkas) => {
+                13u8.serialize(writer)?;
+                polkas.serialize(writer)
+            }
         }
     }
 }
@@ -404,6 +418,7 @@ impl BorshDeserialize for Answer {
             10 => Ok(Self::Chunk(Bytes::from(codec::read_bytes(reader, PACKED_BYTES_MAX)?))),
             11 => Ok(Self::Difference(Difference::deserialize_reader(reader)?)),
             12 => Ok(Self::Evidence(Box::new(Evidence::deserialize_reader(reader)?))),
+            13 => Ok(Self::Polkas(codec::read_list(reader, POLKAS_MAX)?)),
             other => Err(invalid(format!("no answer has tag {other}"))),
         }
     }

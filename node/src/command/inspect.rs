@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lockstep_genesis::Genesis;
 use lockstep_replica::evidence::forensics::{self, Crime};
+use lockstep_replica::evidence::kept::Kept;
 use lockstep_replica::recovery::decided;
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
 use lockstep_replica::source::BlockSource;
@@ -63,12 +64,18 @@ impl Side {
         let (mut commits, mut polkas) = (Vec::new(), Vec::new());
         for entry in self.log.entries(height.get()) {
             let kind = entry.kind;
-            if !matches!(kind, Kind::Polka | Kind::Decision) {
+            if !matches!(kind, Kind::Polka | Kind::Decision | Kind::Evidence) {
                 continue;
             }
             let stored = self.log.read(&entry).map_err(failed)?;
             match kind {
                 Kind::Polka => polkas.push(codec::decode(RECORD_VERSION, &stored.payload, RECORD_BYTES_MAX).map_err(failed)?),
+                // What the node met and was given when two certificates conflicted.
+                Kind::Evidence => match Kept::from_payload(&stored.payload).map_err(failed)? {
+                    Kept::Certificate(commit) => commits.push(*commit),
+                    Kept::Polka(polka) => polkas.push(*polka),
+                    Kept::Seen(_) | Kept::Piece(_) => {}
+                },
                 _ => commits.push(codec::decode(RECORD_VERSION, &stored.payload, RECORD_BYTES_MAX).map_err(failed)?),
             }
         }
@@ -86,6 +93,21 @@ impl Side {
         }
     }
 
+    /// The lowest height at which this node met a certificate that contradicts its own, and the block of that.
+    fn met_fork(&self) -> Result<Option<(Height, BlockId)>, NodeError> {
+        let mut found: Option<(Height, BlockId)> = None;
+        for entry in self.log.evidence() {
+            let stored = self.log.read(&entry).map_err(failed)?;
+            if let Kept::Certificate(commit) = Kept::from_payload(&stored.payload).map_err(failed)?
+                && found.is_none_or(|(height, _)| commit.height < height)
+                && self.block(commit.height).is_ok_and(|ours| ours != commit.block_id)
+            {
+                found = Some((commit.height, commit.block_id));
+            }
+        }
+        Ok(found)
+    }
+
     /// Those of genesis.
     fn first_validators(&self) -> Option<ValidatorSet> {
         let first = self.genesis.validators.iter();
@@ -96,18 +118,14 @@ impl Side {
 
 /// The set that the header of a height names. It follows from the blocks below, which are the same on both sides; one that changes
 /// nothing stands at the heights beside it, too.
-fn validators_of(a: &mut Side, b: &mut Side, height: Height) -> Result<ValidatorSet, NodeError> {
-    let wanted = decided(&a.log, height).map_err(failed)?.1.header.validators_hash;
-    let candidates = [
-        a.validators(height),
-        b.validators(height),
-        a.first_validators(),
-        a.validators(height.next()),
-        b.validators(height.next()),
-        a.validators(height.previous()),
-    ];
+fn validators_of(sides: &mut [Side], height: Height) -> Result<ValidatorSet, NodeError> {
+    let wanted = decided(&sides[0].log, height).map_err(failed)?.1.header.validators_hash;
+    let of_side = |side: &mut Side| {
+        [side.validators(height), side.first_validators(), side.validators(height.next()), side.validators(height.previous())]
+    };
+    let candidates: Vec<_> = sides.iter_mut().flat_map(of_side).collect();
     candidates.into_iter().flatten().find(|set| set.hash() == wanted).ok_or_else(|| {
-        NodeError::new(Exit::Refused, format!("the validators of height {height} are not kept in either home"))
+        NodeError::new(Exit::Refused, format!("the validators of height {height} are not kept here"))
             .next("start one of the nodes once, so that it makes its results again, and stop it")
     })
 }
@@ -141,32 +159,45 @@ fn first_difference(a: &Side, b: &Side) -> Result<Result<Height, Height>, NodeEr
 
 /// `lockstep inspect --fork`
 pub(super) fn run(args: &InspectArgs) -> Result<(), NodeError> {
-    let [a, b] = &args.fork[..] else { return Err(NodeError::new(Exit::Refused, "--fork takes two homes")) };
-    let (mut a, mut b) = (Side::open(a)?, Side::open(b)?);
-    if a.genesis.hash() != b.genesis.hash() {
-        return Err(NodeError::new(Exit::Refused, "the two homes have different genesis files: they are of two chains"));
-    }
-    let height = match first_difference(&a, &b)? {
-        Ok(height) => height,
+    let mut sides = args.fork.iter().map(|home| Side::open(home)).collect::<Result<Vec<_>, _>>()?;
+    let parted = match &sides[..] {
+        [one] => match one.met_fork()? {
+            Some((height, theirs)) => Ok((height, [one.block(height)?, theirs])),
+            None => Err(one.log.tip().and_then(Height::new).unwrap_or(Height::ZERO)),
+        },
+        [a, b] if a.genesis.hash() != b.genesis.hash() => {
+            return Err(NodeError::new(Exit::Refused, "the two homes have different genesis files: they are of two chains"));
+        }
+        [a, b] => match first_difference(a, b)? {
+            Ok(height) => Ok((height, [a.block(height)?, b.block(height)?])),
+            Err(tip) => Err(tip),
+        },
+        _ => return Err(NodeError::new(Exit::Refused, "--fork takes one home or two")),
+    };
+    let (height, blocks) = match parted {
+        Ok(parted) => parted,
         Err(tip) => {
             say(if args.json { json!({ "forked": false, "height": tip }).to_string() } else { format!("one chain, up to height {tip}") });
             return Ok(());
         }
     };
-    let validators = validators_of(&mut a, &mut b, height)?;
-    let ((mut commits, mut polkas), (theirs, their_polkas)) = (a.kept(height)?, b.kept(height)?);
-    commits.extend(theirs);
-    polkas.extend(their_polkas);
+    let validators = validators_of(&mut sides, height)?;
+    let (mut commits, mut polkas) = (Vec::new(), Vec::new());
+    for side in &sides {
+        let kept = side.kept(height)?;
+        commits.extend(kept.0);
+        polkas.extend(kept.1);
+    }
     let votes = forensics::votes(&commits, &polkas);
-    let named = forensics::culprits(&votes, &validators, &a.genesis.chain_id, &mut verify_batch);
-    let found = Found { height, blocks: [a.block(height)?, b.block(height)?], validators: &validators, named: named.into_iter().collect() };
+    let named = forensics::culprits(&votes, &validators, &sides[0].genesis.chain_id, &mut verify_batch);
+    let found = Found { height, blocks, validators: &validators, named: named.into_iter().collect() };
     if args.json {
         say(found.to_json())
     } else {
         found.tell()
     }
     let (power, total) = found.power();
-    let what = format!("the two homes are of one chain up to height {}, and of two from height {height} on", height.previous());
+    let what = format!("there is one chain up to height {}, and there are two from height {height} on", height.previous());
     Err(NodeError::new(Exit::Failed, what).means(format!("validators with power {power} of {total} broke the rules, as shown above")))
 }
 
@@ -184,7 +215,7 @@ impl Found<'_> {
     }
 
     fn tell(&self) {
-        say(format!("height {}: {} in one home, {} in the other", self.height, self.blocks[0], self.blocks[1]));
+        say(format!("height {}: {} on one side, {} on the other", self.height, self.blocks[0], self.blocks[1]));
         for (index, crime) in &self.named {
             if let Some(validator) = self.validators.get(*index) {
                 say(format!("{}  power {:>6}  {crime}", validator.address, validator.power));

@@ -59,7 +59,8 @@ pub(super) fn run(args: &RollbackArgs, app: Arc<dyn Application>) -> Result<(), 
     });
     if !done.set_aside.is_empty() {
         let folder = home.root().join(DATA_PATH).join(SET_ASIDE_PATH);
-        say(format!("set aside, not deleted, in {}: {} files", folder.display(), done.set_aside.len()));
+        let files = if done.set_aside.len() == 1 { "one file".to_owned() } else { format!("{} files", done.set_aside.len()) };
+        say(format!("set aside, not deleted, in {}: {files}", folder.display()));
     }
     say("the vote guard is as it was: the validator signs nothing at or below what it signed before");
     Ok(())

@@ -7,9 +7,11 @@ use lockstep::Home;
 use lockstep_app::{Application, Host};
 use lockstep_replica::ChainState;
 use lockstep_replica::check::{BuildJob, BuiltBlock, build};
+use lockstep_replica::evidence::kept::Kept;
 use lockstep_replica::execution::{ExecuteJob, Executor};
 use lockstep_replica::recovery::genesis_state;
 use lockstep_replica::results::keep;
+use lockstep_replica::seam::LogRecord;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, Record};
 use lockstep_storage::results::{BlockResults, Results};
@@ -128,6 +130,14 @@ impl Files {
     /// A polka that justified a vote of this node's validator.
     pub(crate) fn write_polka(&mut self, polka: &Polka) {
         self.append(Kind::Polka, polka.height.get(), polka.round, polka.block_id, &codec::encode(1, polka));
+    }
+
+    /// A record of evidence, durable.
+    pub(crate) fn write_kept(&mut self, kept: &Kept) {
+        let LogRecord { kind, height, round, block_hash, payload } = kept.record();
+        let record = Record { kind, height: height.get(), round: round.get(), block_hash: block_hash.0, payload: &payload };
+        self.log.append(record).expect("appended");
+        self.log.sync().expect("durable");
     }
 
     /// A decided block, durable.

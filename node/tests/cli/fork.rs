@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lockstep::Home;
 use lockstep_app::Bundled;
+use lockstep_replica::evidence::kept::Kept;
 use lockstep_types::{PrivateKey, Round};
 
 use crate::chain::{Chain, Files};
@@ -95,6 +96,42 @@ fn two_homes_that_forked_by_amnesia_name_those_who_forgot_their_locks() {
     net.fork(round(1), true);
     // Nobody signed two values for one round.
     net.assert_named("amnesia", "and in round 1 a prevote for ");
+}
+
+#[test]
+fn one_home_that_met_both_certificates_names_them_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let net = Net::new(folder.path());
+    let (mut one, mut other) = (net.chain(), net.chain());
+    let mut files = Files::open(&net.homes[0]);
+    for number in 1..FORK {
+        let tx = format!("key{number}=value");
+        files.write(&one.grow(&[tx.as_bytes()], Round::ZERO, &[0, 1, 2, 3]));
+        other.grow(&[tx.as_bytes()], Round::ZERO, &[0, 1, 2, 3]);
+    }
+    let (a, b) = (one.propose(&[b"side=one"]), other.propose(&[b"side=other"]));
+    let their_polka = other.polka(&[1, 2, 3], round(1), b.block_id);
+    files.write(&one.decide(a, Round::ZERO, &[0, 1, 2]));
+    let theirs = other.decide(b, round(1), &[1, 2, 3]);
+    files.write(&one.grow(&[b"after=one"], Round::ZERO, &[0, 1, 2]));
+    let inspect = |more: &[&str]| run(&[&["inspect", "--fork", text(net.homes[0].root())], more].concat());
+    drop(files);
+    assert!(inspect(&[]).done().contains("one chain, up to height 5"));
+    // As a node writes them that is shown the other certificate, and asks.
+    let mut files = Files::open(&net.homes[0]);
+    files.write_kept(&Kept::Certificate(Box::new(theirs.commit.clone())));
+    files.write_kept(&Kept::Polka(Box::new(their_polka)));
+    drop(files);
+    let told = inspect(&[]);
+    for liar in [1, 2] {
+        assert!(
+            told.out.lines().any(|line| line.starts_with(&net.address(liar)) && line.contains("and in round 1 a prevote for ")),
+            "{}",
+            told.out
+        );
+    }
+    assert_eq!(told.out.lines().count(), 3, "{}", told.out);
+    told.refused(1, &["power 20 of 40 broke the rules"]);
 }
 
 #[test]

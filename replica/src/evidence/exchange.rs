@@ -63,12 +63,14 @@ impl Replica {
         while self.judging().count() < JUDGING_MAX
             && let Some(kept) = self.evidence.next_kept(&self.chain)
         {
-            self.judge_evidence(kept.into_evidence(), Source::Disk);
+            if let Some(evidence) = kept.into_evidence() {
+                self.judge_evidence(evidence, Source::Disk);
+            }
         }
     }
 
     /// Writes a piece for the next start. Nothing waits for it.
-    fn keep_evidence(&mut self, kept: &Kept) {
+    pub(super) fn keep_evidence(&mut self, kept: &Kept) {
         if !self.planted.has(Bug::EvidenceNotKept) {
             self.fx.persist(Vec::new(), Write::Log(vec![kept.record()]));
         }
@@ -129,7 +131,7 @@ impl Replica {
     }
 
     /// Has a piece judged; not when too many are.
-    fn judge_evidence(&mut self, evidence: Evidence, source: Source) -> bool {
+    pub(super) fn judge_evidence(&mut self, evidence: Evidence, source: Source) -> bool {
         if self.judging().count() >= JUDGING_MAX {
             return false;
         }

@@ -11,9 +11,9 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use lockstep_storage::log::{Kind, LogError, LogReader};
-use lockstep_types::codec;
+use lockstep_types::codec::{self, DecodeError};
 use lockstep_types::evidence::DuplicateVote;
-use lockstep_types::{Address, Evidence, Hash, Height, Power, Round, Time, Vote};
+use lockstep_types::{Address, Commit, Evidence, Hash, Height, Polka, Power, Round, Time, Vote};
 
 use crate::recovery::RecoveryError;
 use crate::seam::LogRecord;
@@ -35,6 +35,11 @@ pub enum Kept {
     Seen(Box<(Vote, Vote)>) = 1,
     /// A piece that was judged.
     Piece(Box<Evidence>) = 2,
+    /// A certificate that contradicts the one of this log, verified: nothing that a block carries, and what `lockstep inspect` names
+    /// the culprits by.
+    Certificate(Box<Commit>) = 3,
+    /// A polka of the same height that a peer keeps. Its signatures were not looked at.
+    Polka(Box<Polka>) = 4,
 }
 
 impl Kept {
@@ -43,7 +48,17 @@ impl Kept {
         match self {
             Self::Seen(votes) => votes.0.height,
             Self::Piece(piece) => piece.height(),
+            Self::Certificate(commit) => commit.height,
+            Self::Polka(polka) => polka.height,
         }
+    }
+
+    /// A record from its payload.
+    ///
+    /// # Errors
+    /// When another version wrote it.
+    pub fn from_payload(payload: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(VERSION, payload, payload.len())
     }
 
     /// What goes into the log.
@@ -58,9 +73,10 @@ impl Kept {
         }
     }
 
-    /// The piece, to be completed from the chain and judged.
-    pub fn into_evidence(self) -> Evidence {
-        match self {
+    /// The piece, to be completed from the chain and judged; none where it is nothing for a block.
+    pub fn into_evidence(self) -> Option<Evidence> {
+        Some(match self {
+            Self::Certificate(_) | Self::Polka(_) => return None,
             Self::Piece(piece) => *piece,
             Self::Seen(votes) => {
                 let (vote_a, vote_b) = *votes;
@@ -77,11 +93,11 @@ impl Kept {
                     timestamp,
                 }))
             }
-        }
+        })
     }
 }
 
-/// The newest records of a log, in the order in which they were written.
+/// The newest records of a log that a block may carry, in the order in which they were written.
 ///
 /// # Errors
 /// When the disk fails, a record rotted, or another version wrote it.
@@ -97,8 +113,11 @@ pub fn load(log: &LogReader) -> Result<Vec<Kept>, RecoveryError> {
             Err(LogError::Pruned { .. }) => continue,
             read => read?,
         };
-        let kept = codec::decode(VERSION, &stored.payload, stored.payload.len());
-        found.push(kept.map_err(|error| RecoveryError::Record { what: "the evidence", height: entry.height, error })?);
+        let kept = Kept::from_payload(&stored.payload);
+        let kept = kept.map_err(|error| RecoveryError::Record { what: "the evidence", height: entry.height, error })?;
+        if matches!(kept, Kept::Seen(_) | Kept::Piece(_)) {
+            found.push(kept);
+        }
     }
     found.reverse();
     Ok(found)

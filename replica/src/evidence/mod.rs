@@ -7,6 +7,7 @@
 //! | [`pool`] | pieces that no block carries yet |
 //! | [`kept`] | pieces on the disk, for the next start |
 //! | [`forensics`] | who forked a chain, from what two nodes keep |
+//! | `forks` | what a node does when it meets a certificate that contradicts its own |
 //! | `exchange` | what a node tells its peers, and what it makes of what they tell |
 //!
 //! **The life of a piece.** Consensus counts two votes of one validator for one place ([`lockstep_consensus::Equivocation`]).
@@ -25,12 +26,14 @@
 
 mod exchange;
 pub mod forensics;
+mod forks;
 pub mod history;
 pub mod kept;
 pub mod pool;
 pub mod rules;
 
 pub(crate) use exchange::Source;
+pub(crate) use forks::Forks;
 use lockstep_app::record::CommittedEvidence;
 use lockstep_app::{Misbehaviour, MisbehaviourKind};
 use lockstep_types::Evidence;

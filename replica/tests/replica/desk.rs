@@ -354,6 +354,7 @@ impl Made {
             Question::Signed { .. } => Answer::Signed(Vec::new(), Vec::new()),
             Question::Snapshots
             | Question::Evidence { .. }
+            | Question::Polkas { .. }
             | Question::Light { .. }
             | Question::Manifest { .. }
             | Question::Chunk { .. } => Answer::Unavailable(status),

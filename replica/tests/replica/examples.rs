@@ -43,7 +43,7 @@ fn part_hex() -> String {
     "01000000".to_owned() + "03000000eeeeee" + "01000000" + &times(32, "33")
 }
 
-fn commit() -> Commit {
+pub(crate) fn commit() -> Commit {
     let slot = SlotSignature { address: Address([0x44; 20]), timestamp: at(2, 7), signature: lockstep_types::Signature([0x5a; 64]) };
     Commit {
         height: height(5),
@@ -53,7 +53,12 @@ fn commit() -> Commit {
     }
 }
 
-fn commit_hex() -> String {
+pub(crate) fn polka_hex() -> String {
+    let signed = |place: &str| place.to_owned() + TIME + &times(64, "5a");
+    HEIGHT_ROUND.to_owned() + &id() + "00" + "02000000" + &signed("00000000") + &signed("02000000")
+}
+
+pub(crate) fn commit_hex() -> String {
     let slot = times(20, "44") + TIME + &times(64, "5a");
     HEIGHT_ROUND.to_owned() + &id() + "03000000" + "02" + &slot + "01" + "03" + &slot
 }
@@ -75,8 +80,6 @@ pub(crate) fn messages() -> Vec<(&'static str, Message, String)> {
         precommits: Bits::default(),
         missing_polka: None,
     };
-    let signed = |place: &str| place.to_owned() + TIME + &times(64, "5a");
-    let polka_hex = HEIGHT_ROUND.to_owned() + &id() + "00" + "02000000" + &signed("00000000") + &signed("02000000");
     let have_start = "08".to_owned() + STATUS + "0a00000000000000" + "01000000";
     vec![
         ("status", Message::Status(status()), "01".to_owned() + STATUS),
@@ -97,7 +100,7 @@ pub(crate) fn messages() -> Vec<(&'static str, Message, String)> {
             Message::Votes(VoteBatch(vec![vote(), nil_precommit()])),
             "05".to_owned() + "02000000" + &vote_hex() + &nil_precommit_hex(),
         ),
-        ("polka", Message::Polka(polka()), "06".to_owned() + &polka_hex),
+        ("polka", Message::Polka(polka()), "06".to_owned() + &polka_hex()),
         ("commit", Message::Commit(commit()), "07".to_owned() + &commit_hex()),
         ("have", Message::Have(have.clone()), have_start.clone() + "01" + "01" + "00" + "020000000102" + "0100000002" + "00000000" + "00"),
         (
@@ -162,6 +165,7 @@ pub(crate) fn questions() -> Vec<(&'static str, Question, String)> {
             "08".to_owned() + "0500000000000000" + &times(32, "77") + "01" + "01" + "aabbccdd" + "01020304",
         ),
         ("evidence", Question::Evidence { hash: Hash([0x77; 32]) }, "09".to_owned() + &times(32, "77")),
+        ("polkas", Question::Polkas { height: height(5) }, "0a".to_owned() + "0500000000000000"),
     ]
 }
 
@@ -234,5 +238,6 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer, String)> {
             Answer::Evidence(Box::new(two_votes())),
             "0c".to_owned() + "01" + &nil_precommit_hex() + &vote_hex() + &times(20, "44") + "2800000000000000" + "0a00000000000000" + TIME,
         ),
+        ("polkas", Answer::Polkas(vec![polka()]), "0d".to_owned() + "01000000" + &polka_hex()),
     ]
 }

@@ -9,10 +9,12 @@ use lockstep_replica::wire::{Answer, FRAME_BYTES_MAX, Message, Question};
 use lockstep_replica::{ChainState, Effect};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, Record};
+use lockstep_types::commit::PolkaSig;
 use lockstep_types::evidence::{AttackFacts, DuplicateVote, LightBlock, LightClientAttack};
-use lockstep_types::{BlockId, Commit, Evidence, Hash, Power, PrivateKey, Signature, ValidatorSet, ValidatorUpdate, Vote};
+use lockstep_types::{BlockId, Commit, Evidence, Hash, Polka, Power, PrivateKey, Signature, ValidatorSet, ValidatorUpdate, Vote, VoteType};
 
 use crate::desk::{Desk, Made};
+use crate::examples::{commit, commit_hex, polka_hex};
 use crate::support::*;
 
 /// Two precommits of a validator for one place of a height, signed.
@@ -57,6 +59,10 @@ fn the_bytes_of_a_record_are_pinned() {
     let piece = piece(&made, 1, 1);
     let record = Kept::Piece(Box::new(piece.clone())).record();
     assert_eq!(hex::encode(&record.payload), format!("0102{}", hex::encode(borsh::to_vec(&piece).unwrap())));
+    let record = Kept::Certificate(Box::new(commit())).record();
+    assert_eq!((hex::encode(&record.payload), record.height), ("0103".to_owned() + &commit_hex(), height(5)));
+    let record = Kept::Polka(Box::new(polka())).record();
+    assert_eq!((hex::encode(&record.payload), record.height), ("0104".to_owned() + &polka_hex(), height(5)));
 }
 
 #[test]
@@ -226,4 +232,60 @@ fn a_piece_that_is_longer_than_a_frame_is_offered_and_asked_for() {
     third.reply(job, Some(&Answer::Evidence(Box::new(self::piece(&made, 1, 3)))));
     assert!(third.refused(1)[0].1.contains("another than it said"), "{:?}", third.refused(1));
     assert!(third.replica.evidence().is_empty());
+}
+
+/// A prevote quorum of these for a block of the last height, in this round.
+fn prevotes(made: &Made, places: &[u32], r: u32, id: BlockId) -> Polka {
+    let set = &made.chain.last_validators;
+    let vote =
+        Vote { kind: VoteType::Prevote, height: made.chain.height, round: round(r), block_id: Some(id), valid_round: None, ..vote() };
+    let signed = places.iter().map(|place| signed_vote(set, *place, vote.clone()));
+    let sigs = signed.map(|vote| PolkaSig { validator: vote.validator, timestamp: vote.timestamp, signature: vote.signature });
+    Polka { height: made.chain.height, round: round(r), block_id: id, valid_round: None, signatures: sigs.collect() }
+}
+
+#[test]
+fn a_second_certificate_for_a_height_is_kept_with_the_polkas_of_all() {
+    let made = Made::of(5);
+    let set = &made.chain.last_validators;
+    let other = BlockId { hash: Hash([0x99; 32]), ..block_id() };
+    // The last height was decided in round 0 by validators 0, 1 and 3.
+    let theirs = signed_commit(set, &[1, 2, 3], 5, other, at(3, 0));
+    let mut desk = Desk::with_evidence(&made, Vec::new());
+    (1..=2).for_each(|peer| desk.connect(peer, None));
+    let ours = made.block(5).2.clone();
+    desk.receive(1, &Message::Commit(ours));
+    assert!(kept(&desk).is_empty() && desk.question().is_none(), "our own says nothing new");
+    let mut forged = theirs.clone();
+    forged.block_id.hash = Hash([0x98; 32]);
+    desk.receive(2, &Message::Commit(forged));
+    assert!(kept(&desk).is_empty() && !desk.refused(2).is_empty(), "nobody signed that");
+
+    let mut desk = Desk::with_evidence(&made, Vec::new());
+    (1..=2).for_each(|peer| desk.connect(peer, None));
+    desk.receive(1, &Message::Commit(theirs.clone()));
+    desk.receive(2, &Message::Commit(theirs.clone()));
+    let of = |kind: fn(&Kept) -> bool, desk: &Desk| kept(desk).iter().filter(|payload| kind(&Kept::from_payload(payload).unwrap())).count();
+    assert_eq!(of(|kept| *kept == Kept::Certificate(Box::new(theirs_of(kept))), &desk), 1, "once");
+    assert_eq!(of(|kept| matches!(kept, Kept::Seen(_)), &desk), 2, "validators 1 and 3 signed both in one round");
+    assert_eq!(desk.replica.evidence().pending().count(), 2, "a block is to say so");
+    let told = |desk: &Desk| {
+        desk.out.iter().filter(|effect| matches!(effect, Effect::Report { report: Report::Note(note), .. } if note.contains("two certificates for height 5"))).count()
+    };
+    assert_eq!(told(&desk), 1);
+    // Both peers are asked for what they keep; each polka is written once, and one of another height is a lie.
+    let polkas = [prevotes(&made, &[1, 2, 3], 0, other), prevotes(&made, &[0, 1, 3], 1, block_id())];
+    let (first, _, question) = desk.question().expect("it asks");
+    assert_eq!(question, Question::Polkas { height: height(5) });
+    desk.reply(first, Some(&Answer::Polkas(polkas.to_vec())));
+    let (second, peer, _) = desk.question().expect("it asks the other, too");
+    desk.reply(second, Some(&Answer::Polkas(vec![polkas[0].clone(), Polka { height: height(4), ..polkas[1].clone() }])));
+    assert_eq!(of(|kept| matches!(kept, Kept::Polka(_)), &desk), 2);
+    assert!(desk.refused(peer)[0].1.contains("none of height 5"));
+    assert!(desk.question().is_none());
+}
+
+/// The certificate in a record; another one where it holds none.
+fn theirs_of(kept: &Kept) -> Commit {
+    if let Kept::Certificate(commit) = kept { (**commit).clone() } else { commit() }
 }

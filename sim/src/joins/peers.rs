@@ -112,7 +112,7 @@ impl Peer {
             Question::Manifest { height } => ReadQuestion::Manifest { height: *height },
             Question::Chunk { height, root, outline } => ReadQuestion::Chunk { height: *height, root: *root, outline: outline.clone() },
             Question::Signed { .. } => return Answer::Signed(Vec::new(), Vec::new()),
-            Question::Evidence { .. } => return unavailable,
+            Question::Evidence { .. } | Question::Polkas { .. } => return unavailable,
         };
         match self.source.read(&what).expect("its disk is sound") {
             ReadAnswer::Blocks(blocks) if !blocks.is_empty() => Answer::Blocks(blocks),
@@ -124,6 +124,7 @@ impl Peer {
             ReadAnswer::Manifest(manifest) => Answer::Manifest(manifest),
             ReadAnswer::Chunk(chunk) => Answer::Chunk(chunk),
             ReadAnswer::Difference(difference) => Answer::Difference(*difference),
+            ReadAnswer::Polkas(polkas) => Answer::Polkas(polkas),
             _ => unavailable,
         }
     }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_app::application::GenesisInput;
+use lockstep_app::membership::names_kept;
 use lockstep_app::tree::{Part, Prefix};
 use lockstep_app::{AppError, Host, State, Tree};
 use lockstep_genesis::Genesis;
@@ -181,7 +182,7 @@ pub fn recover(
     let flushed = chain.height;
     let (chain, executor) =
         replay(genesis, log, chain, executor, |block, outcome, chain, _| executed(block, outcome, chain).map_err(RecoveryError::Watcher))?;
-    let restored = restored(log, chain, flushed, guard)?;
+    let restored = restored(log, chain, executor.state(), flushed, guard)?;
     Ok(Recovered { restored, executor })
 }
 
@@ -225,7 +226,7 @@ fn replay(
 }
 
 /// What the replica goes on from.
-fn restored(log: &LogReader, chain: ChainState, flushed: Height, guard: Option<&Guard>) -> Result<Restored, RecoveryError> {
+fn restored(log: &LogReader, chain: ChainState, state: &State, flushed: Height, guard: Option<&Guard>) -> Result<Restored, RecoveryError> {
     let last = if log.tip().is_some() { Some(decided(log, chain.height)?) } else { None };
     let guard = guard_view(guard, &chain)?;
     Ok(Restored {
@@ -236,6 +237,7 @@ fn restored(log: &LogReader, chain: ChainState, flushed: Height, guard: Option<&
         bodies: undecided_bodies(log, chain.next_height(), &guard)?,
         guard,
         evidence: kept::load(log)?,
+        names: names_kept(state.tree()),
         chain: Arc::new(chain),
     })
 }

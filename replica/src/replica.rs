@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstep_consensus::Consensus;
 use lockstep_types::block::Part;
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::vote::{Claim, Verified};
 use lockstep_types::{Block, BlockId, ChainId, Commit, Hash, Height, Polka, Proposal, Round, Time, Vote};
 
@@ -85,6 +86,9 @@ pub struct Restored {
     pub guard: GuardView,
     /// Evidence that is on disk.
     pub evidence: Vec<Kept>,
+    /// Names of how many blocks the chain's rules look back to ([`lockstep_app::membership::names_kept`]): a snapshot is of no use
+    /// without them.
+    pub names: u64,
 }
 
 /// A question that is out.
@@ -231,6 +235,8 @@ pub struct Replica {
     pub(crate) evidence_told_at: Mono,
     pub(crate) tx_timer: bool,
     pub(crate) flushed: Height,
+    /// See [`Restored::names`].
+    pub(crate) names: u64,
     pub(crate) flushing: Option<Height>,
     pub(crate) base: Height,
     pub(crate) halted: Option<String>,
@@ -301,6 +307,7 @@ impl Replica {
             flushed: restored.flushed,
             flushing: None,
             base: restored.base,
+            names: restored.names,
             halted: None,
             timers: BTreeMap::new(),
             planted,
@@ -366,7 +373,8 @@ impl Replica {
             Input::Judged { job, evidence, verdict } => self.on_judged(now, job, *evidence, verdict),
             Input::SubmitEvidence { request, evidence } => self.on_submitted_evidence(request, *evidence),
             Input::Flushed { height } => self.on_flushed(height),
-            Input::Pruned { base } => self.base = self.base.max(base),
+            Input::Pruned { base } if !planted::has(Bug::PrunedUntold) => self.base = self.base.max(base),
+            Input::Pruned { .. } => {}
             Input::Staged { job, found } => self.on_staged(now, job, found),
             Input::TimedOut(timer) => self.on_timer(now, timer),
             Input::DiskFailed { reason } => self.halt(format!(

@@ -61,11 +61,18 @@ fn find(entry: &Entry, start: u64, seeds: u64, threads: u64) -> Option<(u64, Str
     let threads = usize::try_from(threads).expect("a few");
     let mut first = start;
     while first < start + seeds {
-        let options =
-            Options { seeds: start + seeds - first, first, threads, planted: entry.planted, fail_fast: true, ..Options::default() };
+        let options = Options {
+            seeds: start + seeds - first,
+            first,
+            threads,
+            planted: entry.planted,
+            members: entry.members,
+            fail_fast: true,
+            ..Options::default()
+        };
         let summary = run(&options, &mut std::io::sink()).expect("nothing is printed");
         let found = summary.failures.into_iter().min_by_key(|failure| failure.seed)?;
-        let control = Options { seeds: 1, first: found.seed, threads: 1, ..Options::default() };
+        let control = Options { seeds: 1, first: found.seed, threads: 1, members: entry.members, ..Options::default() };
         let sound = run(&control, &mut std::io::sink()).expect("nothing is printed");
         let Some(failed) = sound.failures.first() else {
             return Some((found.seed, format!("{}: {}", found.violation.invariant, found.violation.what)));

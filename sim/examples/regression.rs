@@ -17,8 +17,14 @@ fn main() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions");
     let scratch = std::env::temp_dir().join(format!("lockstep-regressions-{}", std::process::id()));
     for entry in bank().into_iter().filter(|entry| names.contains(&entry.name)) {
-        let options =
-            Options { seeds: SEEDS_MAX, planted: entry.planted, fail_fast: true, shrink_to: Some(scratch.clone()), ..Options::default() };
+        let options = Options {
+            seeds: SEEDS_MAX,
+            planted: entry.planted,
+            members: entry.members,
+            fail_fast: true,
+            shrink_to: Some(scratch.clone()),
+            ..Options::default()
+        };
         let summary = run(&options, &mut std::io::stdout()).expect("it can be printed");
         let Some(mut regression) = summary.failures.into_iter().find_map(|failure| failure.regression) else {
             println!("{}: {SEEDS_MAX} seeds saw nothing", entry.name);

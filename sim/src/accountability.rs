@@ -30,12 +30,20 @@ use crate::checks::{PRECOMMIT, PREVOTE, Signed};
 /// What somebody signed: who, and what it says.
 pub(crate) type Statement = (usize, Signed);
 
+/// By the first height of each set: the power of each node.
+pub(crate) type Powers = BTreeMap<u64, Vec<u64>>;
+
+fn powers_at(powers: &Powers, height: u64) -> &[u64] {
+    powers.range(..=height).next_back().map_or(&[], |(_, powers)| powers)
+}
+
 /// Every signature that was made in a run, and who could show which.
 #[derive(Debug, Default)]
 pub(crate) struct Accountability {
     /// Validators by key; twins share one.
     validators: BTreeMap<PublicKey, usize>,
-    powers: Vec<u64>,
+    /// By the first height of each set: the power of each node.
+    powers: Powers,
     /// What each signature says.
     made: BTreeMap<[u8; 64], (usize, Vec<u8>)>,
     /// Those that an honest node sent or was sent.
@@ -46,7 +54,12 @@ impl Accountability {
     /// Of validators with these keys and powers.
     pub(crate) fn new(keys: &[PublicKey], powers: &[u64]) -> Self {
         let validators = keys.iter().enumerate().map(|(node, key)| (*key, node)).collect();
-        Self { validators, powers: powers.to_vec(), ..Self::default() }
+        Self { validators, powers: Powers::from([(0, powers.to_vec())]), ..Self::default() }
+    }
+
+    /// From this height on nodes have these powers.
+    pub(crate) fn changed(&mut self, from: u64, powers: Vec<u64>) {
+        self.powers.insert(from, powers);
     }
 
     /// A key signs. What is signed for another purpose than a vote or a proposal says nothing.
@@ -100,9 +113,10 @@ impl Accountability {
         self.read(self.made.keys())
     }
 
-    /// Power of these, and of all.
-    pub(crate) fn power(&self, nodes: impl IntoIterator<Item = usize>) -> (u64, u64) {
-        (nodes.into_iter().map(|node| self.powers[node]).sum(), self.powers.iter().sum())
+    /// Power of these, and of all, at a height.
+    pub(crate) fn power(&self, height: u64, nodes: impl IntoIterator<Item = usize>) -> (u64, u64) {
+        let powers = powers_at(&self.powers, height);
+        (nodes.into_iter().filter_map(|node| powers.get(node)).sum(), powers.iter().sum())
     }
 
     /// Who broke the rules by these statements, and how. `is_complete` where no message is missing from them.
@@ -115,19 +129,20 @@ impl Accountability {
 type Value = (Option<Vec<u8>>, Option<u64>);
 
 /// Who broke the rules, and how: the first way that is found.
-pub(crate) fn culprits(powers: &[u64], statements: &[Statement], is_complete: bool) -> BTreeMap<usize, String> {
+pub(crate) fn culprits(powers: &Powers, statements: &[Statement], is_complete: bool) -> BTreeMap<usize, String> {
     let mut said: BTreeMap<(u64, u64, u64), BTreeMap<usize, BTreeSet<Value>>> = BTreeMap::new();
     for (node, Signed { kind, height, round, block, valid_round, .. }) in statements {
         let value = (block.clone(), *valid_round);
         said.entry((*height, *round, *kind)).or_default().entry(*node).or_default().insert(value);
     }
     let mut culprits: BTreeMap<usize, String> = BTreeMap::new();
-    let total: u64 = powers.iter().sum();
     let polka = |height: u64, round: u64, block: &[u8]| {
+        let powers = powers_at(powers, height);
+        let total: u64 = powers.iter().sum();
         let mut tags: BTreeMap<Option<u64>, u64> = BTreeMap::new();
         for (node, values) in said.get(&(height, round, PREVOTE)).into_iter().flatten() {
             for (_, tag) in values.iter().filter(|(voted, _)| voted.as_deref() == Some(block)) {
-                *tags.entry(*tag).or_default() += powers[*node];
+                *tags.entry(*tag).or_default() += powers.get(*node).copied().unwrap_or(0);
             }
         }
         tags.values().any(|power| 3 * power > 2 * total)
@@ -176,8 +191,12 @@ mod tests {
         (node, Signed { kind, height: 5, round, block: block.map(|byte| vec![byte; 32]), valid_round, time: 0 })
     }
 
+    fn four() -> Powers {
+        Powers::from([(0, vec![10; 4])])
+    }
+
     fn named(statements: &[Statement]) -> Vec<usize> {
-        culprits(&[10; 4], statements, true).into_keys().collect()
+        culprits(&four(), statements, true).into_keys().collect()
     }
 
     fn polka(round: u64, block: Option<u8>, nodes: [usize; 3]) -> impl Iterator<Item = Statement> {
@@ -231,6 +250,6 @@ mod tests {
         let mixed =
             [say(0, PREVOTE, 1, A, None), say(1, PREVOTE, 1, A, None), say(2, PREVOTE, 1, A, Some(0)), say(3, PRECOMMIT, 1, A, None)];
         assert_eq!(named(&mixed), [2, 3]);
-        assert_eq!(culprits(&[10; 4], &mixed, false).len(), 0, "whoever misses messages cannot know");
+        assert_eq!(culprits(&four(), &mixed, false).len(), 0, "whoever misses messages cannot know");
     }
 }

@@ -19,6 +19,8 @@ pub struct Entry {
     pub what: &'static str,
     /// To plant it.
     pub planted: Planted,
+    /// It is looked for in runs in which validators come and go: `--members`.
+    pub members: bool,
     /// A seed that saw it when this was last measured: tried first, so that a test need not search. Zero where none is known yet.
     pub known: u64,
 }
@@ -29,23 +31,27 @@ pub const SEEDS_MAX: u64 = 2_000;
 fn core(class: &'static str, bug: Core, what: &'static str, known: u64) -> Entry {
     let mut planted = Planted::default();
     planted.consensus = CorePlanted::default().with(bug);
-    Entry { class, name: format!("{bug:?}"), what, planted, known }
+    Entry { class, name: format!("{bug:?}"), what, planted, members: false, known }
 }
 
 fn step(class: &'static str, bug: Step, what: &'static str, known: u64) -> Entry {
-    Entry { class, name: format!("{bug:?}"), what, planted: Planted::default().with(bug), known }
+    Entry { class, name: format!("{bug:?}"), what, planted: Planted::default().with(bug), members: false, known }
 }
 
 fn beneath(class: &'static str, bug: Beneath, what: &'static str, known: u64) -> Entry {
     let mut planted = Planted::default();
     planted.beneath = Some(bug);
-    Entry { class, name: format!("{bug:?}"), what, planted, known }
+    Entry { class, name: format!("{bug:?}"), what, planted, members: false, known }
 }
 
 fn stored(class: &'static str, bug: Stored, what: &'static str, known: u64) -> Entry {
     let mut planted = Planted::default();
     planted.storage = Some(bug);
-    Entry { class, name: format!("{bug:?}"), what, planted, known }
+    Entry { class, name: format!("{bug:?}"), what, planted, members: false, known }
+}
+
+fn churned(class: &'static str, bug: Beneath, what: &'static str, known: u64) -> Entry {
+    Entry { members: true, ..beneath(class, bug, what, known) }
 }
 
 /// Plants what is switched by thread, for what this thread simulates from now on.
@@ -79,6 +85,7 @@ fn every() -> Vec<Entry> {
         transactions(),
         execution(),
         membership(),
+        snapshots(),
         healing(),
     ]
     .concat()
@@ -266,6 +273,25 @@ fn membership() -> Vec<Entry> {
         beneath(CLASS, Beneath::AdmittedExchanged, "who was admitted and waits is admitted as something else", 39),
         beneath(CLASS, Beneath::DeadCountAsLive, "the dead count for the quorum that must remain", 0),
         beneath(CLASS, Beneath::ReplacedKeepsPower, "a key that is replaced keeps its power", 46),
+        churned(CLASS, Beneath::CulpritStays, "who was proven to have lied keeps its power", 0),
+        churned(CLASS, Beneath::BarredReturns, "who was proven to have lied comes back", 0),
+        churned(CLASS, Beneath::WeakKeyJoins, "a weak key joins", 0),
+    ]
+}
+
+fn snapshots() -> Vec<Entry> {
+    const CLASS: &str = "pruning and state sync";
+    vec![
+        churned(CLASS, Beneath::PrunesEvidenceWindow, "blocks pruned within the evidence window", 0),
+        churned(CLASS, Beneath::PrunesNames, "blocks pruned whose names a restored node needs", 0),
+        churned(CLASS, Beneath::PrunesUnflushed, "blocks pruned above the state on the disk", 0),
+        churned(CLASS, Beneath::PrunedUntold, "what was pruned not told to who asks", 0),
+        churned(CLASS, Beneath::FutureIsALie, "a header ahead of the own clock taken for a lie", 0),
+        churned(CLASS, Beneath::ClimbUnverified, "a header on the way up unverified", 0),
+        churned(CLASS, Beneath::ChunkUnchecked, "a chunk kept unread", 0),
+        churned(CLASS, Beneath::MarkGoesFirst, "the mark of what is installed goes first", 0),
+        churned(CLASS, Beneath::CompleteUnsynced, "what is gathered told complete before it is durable", 0),
+        churned(CLASS, Beneath::RecentForgotten, "names of the blocks below a snapshot forgotten", 0),
     ]
 }
 

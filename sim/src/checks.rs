@@ -27,6 +27,8 @@ struct Decided {
     block_id: BlockId,
     block: Arc<Block>,
     app_hash: AppHash,
+    /// As the first one who told of it had it.
+    commit: Commit,
 }
 
 /// What every checker remembers.
@@ -71,8 +73,8 @@ impl Checks {
     }
 
     /// Who decides a height.
-    fn set_of(&self, height: u64) -> &Powers {
-        self.sets.range(..=height).next_back().expect("genesis has a set").1
+    pub(crate) fn set_of(&self, height: u64) -> &Powers {
+        self.sets.range(..=height.max(1)).next_back().expect("genesis has a set").1
     }
 
     /// How often the validators changed.
@@ -144,7 +146,7 @@ impl Checks {
         if let Some(rules) = &mut self.rules {
             rules.block(block, outcome).map_err(|what| Violation { invariant: "I15", what: format!("height {height}: {what}") })?;
         }
-        self.chain.insert(height, Decided { block_id, block: block.clone(), app_hash: outcome.app_hash.clone() });
+        self.chain.insert(height, Decided { block_id, block: block.clone(), app_hash: outcome.app_hash.clone(), commit: commit.clone() });
         Ok(())
     }
 
@@ -236,6 +238,12 @@ impl Checks {
         }
     }
 
+    /// A node begins with the state after this height: it tells its readers of what comes next.
+    pub(crate) fn installed(&mut self, node: usize, height: u64) {
+        let told = self.told.entry(node).or_default();
+        *told = (*told).max(height);
+    }
+
     /// I5: a node that restarts holds at least what it told its readers of, unless its disk has lost something at rest.
     pub(crate) fn restarted(&mut self, node: usize, height: Height, has_rotted: bool) -> Result<(), Violation> {
         let told = self.told.get(&node).copied().unwrap_or(0);
@@ -281,6 +289,17 @@ impl Checks {
 
     pub(crate) fn height(&self) -> u64 {
         self.model_height
+    }
+
+    /// The sets that decide this height and later ones.
+    pub(crate) fn sets_from(&self, height: u64) -> impl Iterator<Item = &Powers> {
+        let first = self.sets.range(..=height).next_back().map_or(0, |(from, _)| *from);
+        self.sets.range(first..).map(|(_, set)| set)
+    }
+
+    /// The name of a decided block, the root after it, and its certificate.
+    pub(crate) fn decided(&self, height: u64) -> Option<(BlockId, &AppHash, &Commit)> {
+        self.chain.get(&height).map(|decided| (decided.block_id, &decided.app_hash, &decided.commit))
     }
 
     /// A decided block.

@@ -127,6 +127,12 @@ pub(crate) enum Lie {
     ForgeEvidence,
     /// Passes no evidence on, and votes twice now and then.
     HideEvidence,
+    /// Votes after it left the validators, or before it came to them, under whichever index.
+    VoteOutside,
+    /// Asks to leave when it is its turn to propose, or when it has just voted twice.
+    QuitInTurn,
+    /// Answers who gathers a snapshot with offers of what there is not, changed manifests, other chunks, forged headers, or not any more.
+    FalseSnapshots,
 }
 
 impl Lie {
@@ -164,6 +170,19 @@ impl Lie {
         Self::RawBytes,
         Self::ForgeEvidence,
         Self::HideEvidence,
+    ];
+
+    /// What is of use where validators come and go and begin from snapshots: beside these, all others are told there, too.
+    pub(crate) const AMONG_MEMBERS: [Self; 9] = [
+        Self::VoteOutside,
+        Self::QuitInTurn,
+        Self::FalseSnapshots,
+        Self::FalseSnapshots,
+        Self::Equivocate,
+        Self::ForgeEvidence,
+        Self::HideEvidence,
+        Self::WrongAnswers,
+        Self::Replay,
     ];
 
     /// What a node without a key can do: it has no votes, but a mouth.
@@ -213,6 +232,9 @@ impl Lie {
             Self::Mutate => "mutate",
             Self::ForgeEvidence => "forge evidence",
             Self::HideEvidence => "hide evidence",
+            Self::VoteOutside => "vote outside the set",
+            Self::QuitInTurn => "quit in turn",
+            Self::FalseSnapshots => "false snapshots",
             Self::RawBytes => "raw bytes",
         }
     }
@@ -406,6 +428,21 @@ pub(crate) fn safe(powers: &[u64], dice: &mut Stream) -> Byzantine {
         }
     }
     Byzantine { liars, bans: dice.chance(500), ..Byzantine::default() }
+}
+
+/// Those who lie where validators come and go: as many as may, and of those who may come to validate some, too. The power that these get is
+/// bounded by what is asked.
+pub(crate) fn among_members(powers: &[u64], followers: usize, dice: &mut Stream) -> Byzantine {
+    let mut byzantine = safe(powers, dice);
+    for follower in powers.len()..powers.len() + followers {
+        if dice.chance(300) {
+            byzantine.liars.push(Liar { node: follower, acts: acts(&Lie::ALL, dice) });
+        }
+    }
+    for liar in &mut byzantine.liars {
+        liar.acts.insert(0, Act { lie: *dice.pick(&Lie::AMONG_MEMBERS), when: Trigger::draw(dice) });
+    }
+    byzantine
 }
 
 fn acts(lies: &[Lie], dice: &mut Stream) -> Vec<Act> {

@@ -8,8 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lockstep_app::application::{Misbehaviour, MisbehaviourKind};
 use lockstep_app::membership::NodeTx;
 use lockstep_app::node_tx::is_node_tx;
+use lockstep_app::record::CommittedEvidence;
 use lockstep_app::{Application, BlockInput, ChainFacts, Host, Participation, ParticipationFlag, State};
 use lockstep_genesis::Genesis;
 use lockstep_replica::ChainState;
@@ -17,7 +19,7 @@ use lockstep_replica::seam::Outcome;
 use lockstep_types::{Address, Block, ChainId, CommitSig, ConsensusParams, Hash, Height, Power, Time, Tx, ValidatorSet};
 use serde::{Deserialize, Serialize};
 
-use crate::naive::{Model, Modelled, Next, TxOutcome};
+use crate::naive::{Model, Modelled, Next, TwoVotes, TxOutcome};
 
 /// The rules of a chain whose validators come and go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +66,42 @@ pub enum Ask {
         /// How much.
         power: u64,
     },
+    /// The same for many keys at once.
+    Crowd {
+        /// Draws the keys.
+        seed: u64,
+        /// How many.
+        count: u64,
+        /// How much, each.
+        power: u64,
+    },
+    /// That a weak key may validate, under which anybody can sign: whoever approves it, it must never have power.
+    Weak {
+        /// Which of the weak keys that are tried.
+        key: usize,
+        /// How much.
+        power: u64,
+    },
+    /// That a weak key may validate, which somebody asked for.
+    ApproveWeak {
+        /// Which.
+        key: usize,
+        /// How much.
+        power: u64,
+    },
 }
+
+/// Points of small order, and one that is written in a way that is not canonical: for some of them a signature holds for any message.
+pub(crate) const WEAK: [[u8; 32]; 4] = {
+    let mut keys = [[0; 32]; 4];
+    // y = 1: the neutral element. y = 0: order 4. y = -1: order 2. y = p + 1: the neutral element again.
+    keys[0][0] = 1;
+    keys[2] = [0xff; 32];
+    (keys[2][0], keys[2][31]) = (0xec, 0x7f);
+    keys[3] = [0xff; 32];
+    (keys[3][0], keys[3][31]) = (0xee, 0x7f);
+    keys
+};
 
 impl Windows {
     /// `app_state` of genesis with these rules beside what the application begins with.
@@ -114,6 +151,10 @@ pub(crate) struct Rules {
     /// Who was asked for and approved by enough at one time, since it was last let in.
     admitted: BTreeSet<Address>,
     quits: BTreeSet<Address>,
+    /// Who was proven to have lied.
+    barred: BTreeSet<Address>,
+    /// Who was so by this block.
+    culprits: BTreeSet<Address>,
     /// Who lost its power by absence, and how much it had.
     suspended: Powers,
     /// The last commit that each signed, or the height at which it entered.
@@ -131,6 +172,8 @@ impl Rules {
             approved: BTreeMap::new(),
             admitted: BTreeSet::new(),
             quits: BTreeSet::new(),
+            barred: BTreeSet::new(),
+            culprits: BTreeSet::new(),
             suspended: Powers::new(),
         }
     }
@@ -143,6 +186,13 @@ impl Rules {
             if let Some(signed) = self.signed.get_mut(&slot.address) {
                 *signed = (*signed).max(height - 1);
             }
+        }
+        self.culprits = block.evidence.iter().flat_map(lockstep_types::Evidence::accused).map(|(address, _)| address).collect();
+        for culprit in &self.culprits {
+            self.barred.insert(*culprit);
+            self.asked.remove(culprit);
+            self.admitted.remove(culprit);
+            self.suspended.remove(culprit);
         }
         let done = block.txs.iter().zip(outcome.results.iter()).filter(|(tx, result)| is_node_tx(&tx.0) && result.code == 0);
         for (tx, _) in done {
@@ -160,6 +210,12 @@ impl Rules {
         let changed = outcome.validator_updates.iter().map(|update| update.public_key.address());
         if changed.collect::<BTreeSet<_>>().len() != outcome.validator_updates.len() {
             return Err("two updates of one key".into());
+        }
+        // Of a set of one, the one stays, whatever it did.
+        if let Some(stays) = self.culprits.iter().find(|culprit| before.contains_key(*culprit) && self.set.contains_key(*culprit))
+            && self.set.len() > 1
+        {
+            return Err(format!("{stays} is proven to have lied, and stays"));
         }
         if before == self.set { Ok(()) } else { self.changed(height, &before) }
     }
@@ -210,6 +266,12 @@ impl Rules {
         let lost: Vec<Address> = before.keys().filter(|address| !after.contains_key(*address)).copied().collect();
         let mut replaced = BTreeSet::new();
         for address in &gained {
+            if self.barred.contains(address) {
+                return Err(format!("{address} gains power, and was proven to have lied"));
+            }
+            if WEAK.iter().any(|key| Address::of_key_bytes(key) == *address) {
+                return Err(format!("{address}, a weak key, gains power"));
+            }
             let Some(asked) = self.asked.get(address).copied() else { return Err(format!("{address} gains power and never asked")) };
             if after[address] != asked.power || before.contains_key(address) {
                 return Err(format!("{address} asked for power {} and has {}", asked.power, after[address]));
@@ -227,6 +289,9 @@ impl Rules {
         }
         for address in &lost {
             let absent = self.windows.absence != 0 && self.signed.get(address).is_none_or(|signed| signed + self.windows.absence < height);
+            if self.culprits.contains(address) {
+                continue;
+            }
             if !self.quits.contains(address) && !replaced.contains(address) && !absent {
                 return Err(format!("{address} loses its power, and neither quit nor was absent"));
             }
@@ -234,7 +299,9 @@ impl Rules {
                 self.suspended.insert(*address, before[address]);
             }
         }
-        self.check_moved(height, before, &after, gained.len() + lost.len() - replaced.len())?;
+        // What is taken from who lied is bounded by nothing, and counts for what else may move.
+        let is_removal_alone = gained.is_empty() && lost.iter().all(|address| self.culprits.contains(address));
+        self.check_moved(height, before, &after, (!is_removal_alone).then_some(gained.len() + lost.len() - replaced.len()))?;
         for address in &gained {
             self.signed.insert(*address, height + 2);
         }
@@ -243,7 +310,7 @@ impl Rules {
         }
         let live = |address: &Address| self.signed.get(address).is_some_and(|signed| signed + self.windows.live >= height);
         let power: u64 = after.iter().filter(|(address, _)| live(address)).map(|(_, power)| power).sum();
-        if 3 * power <= 2 * total(&after) {
+        if !is_removal_alone && 3 * power <= 2 * total(&after) {
             return Err(format!("of power {} only {power} is live", total(&after)));
         }
         for address in gained.iter().chain(&lost) {
@@ -257,7 +324,7 @@ impl Rules {
     }
 
     /// Over any window at most a third of the power at its start moves, or one change that is not above the largest power.
-    fn check_moved(&mut self, height: u64, before: &Powers, after: &Powers, changes: usize) -> Result<(), String> {
+    fn check_moved(&mut self, height: u64, before: &Powers, after: &Powers, changes: Option<usize>) -> Result<(), String> {
         let more = |from: &Powers, to: &Powers| -> u64 {
             to.iter().map(|(address, power)| power.saturating_sub(from.get(address).copied().unwrap_or(0))).sum()
         };
@@ -265,9 +332,9 @@ impl Rules {
         self.moved.retain(|(at, ..)| at + self.windows.power > height);
         let earlier: u64 = self.moved.iter().map(|(.., moved)| moved).sum();
         let start = self.moved.first().map_or(total(before), |(_, total, _)| *total);
-        let alone = earlier == 0 && changes == 1 && Some(&moved) <= before.values().max();
+        let alone = earlier == 0 && changes == Some(1) && Some(&moved) <= before.values().max();
         self.moved.push((height, total(before), moved));
-        if alone || 3 * (earlier + moved) <= start {
+        if alone || changes.is_none() || 3 * (earlier + moved) <= start {
             return Ok(());
         }
         Err(format!("power {moved} moves after {earlier} of {start} within {} heights", self.windows.power))
@@ -306,9 +373,6 @@ impl Model for HostModel {
 
     fn execute(&mut self, next: &Next<'_>) -> Result<Modelled, String> {
         let body = next.body;
-        if !body.evidence.is_empty() {
-            return Err("evidence, where nobody lies".into());
-        }
         let txs: Vec<Tx> = body.txs.iter().cloned().map(Tx).collect();
         let flag = |place: usize| match body.last_commit.as_ref().and_then(|commit| commit.slots.get(place)) {
             Some(Some(slot)) if slot.for_block => ParticipationFlag::Signed,
@@ -320,6 +384,24 @@ impl Model for HostModel {
             power: Power::new(*power).expect("a power of a set"),
             flag: flag(place),
         };
+        let told = |piece: &TwoVotes| -> Option<Misbehaviour> {
+            Some(Misbehaviour {
+                kind: MisbehaviourKind::DuplicateVote,
+                address: Address(piece.address),
+                power: Power::new(piece.power)?,
+                height: Height::new(piece.height())?,
+                time: Time::new(piece.time.seconds, piece.time.nanos)?,
+                total_power: Power::new(piece.total)?,
+            })
+        };
+        let misbehaviour: Option<Vec<Misbehaviour>> = body.evidence.iter().map(told).collect();
+        let misbehaviour = misbehaviour.ok_or("evidence with a number that is none")?;
+        let evidence: Vec<CommittedEvidence> = body
+            .evidence
+            .iter()
+            .zip(&misbehaviour)
+            .map(|(piece, told)| CommittedEvidence { hash: Hash(piece.hash()), height: told.height, time: told.time })
+            .collect();
         let input = BlockInput {
             chain_id: &self.chain_id,
             height: Height::new(body.header.height).expect("a height of a chain"),
@@ -328,11 +410,11 @@ impl Model for HostModel {
             proposer: Address(body.header.proposer),
             txs: &txs,
             last_commit: next.last_members.iter().enumerate().map(part).collect(),
-            misbehaviour: Vec::new(),
+            misbehaviour,
             parameters: &self.params,
         };
         let [last, now, after] = &self.sets;
-        let facts = ChainFacts { last_validators: last, validators: now, next_validators: after, evidence: &[] };
+        let facts = ChainFacts { last_validators: last, validators: now, next_validators: after, evidence: &evidence };
         let executed = self.host.execute(self.state.clone(), &input, facts).map_err(|error| error.to_string())?;
         let mut newest = after.clone();
         newest.update(&executed.validator_updates).map_err(|error| error.to_string())?;

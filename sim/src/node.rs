@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lockstep_app::snapshot::{Manifest, open};
 use lockstep_app::{Application, Host, State, Tree};
 use lockstep_consensus::Step;
@@ -15,7 +16,7 @@ use lockstep_replica::seam::{AskId, LogRecord, Outcome, Peer, ReadAnswer, ReadQu
 use lockstep_replica::signing::{Me, guard_owner};
 use lockstep_replica::snapshots::{Stored, make};
 use lockstep_replica::source::BlockSource;
-use lockstep_replica::state_sync::Installed;
+use lockstep_replica::state_sync::{Installed, LightStore, Policy, Staging};
 use lockstep_replica::{ChainState, Config, Fence, Input, Replica};
 use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, LogReader};
@@ -38,9 +39,6 @@ pub(crate) const LOG: &str = "log";
 pub(crate) const STATE: &str = "state.redb";
 pub(crate) const DAMAGED: &str = "damaged";
 pub(crate) const SNAPSHOTS: &str = "snapshots";
-/// Snapshots that are kept, and blocks.
-const KEEP_SNAPSHOTS: usize = 2;
-const KEEP_BLOCKS: u64 = 8;
 /// Small, so that runs of a few dozen blocks have several segments.
 const SEGMENT_BYTES: u64 = 16 << 10;
 
@@ -65,6 +63,8 @@ pub(crate) struct Machine {
     pub(crate) is_new: bool,
     /// It last said that it asks others for blocks.
     pub(crate) is_catching_up: bool,
+    /// It last said that it gathers a snapshot.
+    pub(crate) is_syncing: bool,
     /// Never started again.
     pub(crate) retired: bool,
     pub(crate) effects: u64,
@@ -78,6 +78,10 @@ pub(crate) struct Machine {
     pub(crate) ailing: Ailing,
     /// The height whose state it wrote last, as it was told.
     pub(crate) flushed: Height,
+    /// Its operator names a newer header when it starts.
+    pub(crate) asks_operator: bool,
+    /// The header that its operator named, for a home without blocks.
+    pub(crate) trusts: Option<(Height, Hash)>,
 }
 
 /// What rot did to a machine.
@@ -90,6 +94,8 @@ pub(crate) struct Rot {
     /// It counts among the faulty until it has told its readers of this height: what it had told before, and the height that
     /// its guard was at, where it may be locked on a body that it lost.
     pub(crate) until: u64,
+    /// What it lost last it was begun anew for, having been so far behind that nobody needed anything of it.
+    pub(crate) is_spare: bool,
     /// It rotted since it last started. One copy of its guard may be lost, and a second one must not be before that is mended.
     pub(crate) is_fresh: bool,
 }
@@ -106,24 +112,38 @@ pub(crate) struct Running {
     pub(crate) executor: Executor,
     /// Of a chain that makes checkpoints.
     pub(crate) snapshots: Option<Snapshots>,
+    /// What state sync gathers, once it began in this life, and the state of its own that is of use for it.
+    pub(crate) staging: Option<(Staging, State)>,
     /// Appended and not synced.
     pub(crate) unsynced: Vec<Ticket>,
     /// Records of the guard in order.
     pub(crate) guard_queue: VecDeque<(Ticket, Write)>,
     /// Who is behind each connection.
     pub(crate) peers: BTreeMap<Peer, usize>,
-    /// Questions that wait for an answer: who asked, and by which job.
-    pub(crate) asks: BTreeMap<AskId, (usize, u64, lockstep_replica::seam::JobId)>,
+    /// Questions that wait for an answer.
+    pub(crate) asks: BTreeMap<AskId, Asked>,
     pub(crate) ask_count: u64,
     pub(crate) bodies: Bodies,
     /// What waits for room on the disk.
     pub(crate) room: Room,
     /// Transactions that blocks of this life executed with success, by height.
     pub(crate) included: BTreeMap<Hash, Height>,
+    /// The chain after the last block that was told to readers.
+    pub(crate) told: Arc<ChainState>,
     /// What clients read: the state after the last block that was told to them.
     pub(crate) readable: State,
     /// Executed, and not told of yet.
     pub(crate) executed: VecDeque<State>,
+}
+
+/// A question that waits for its answer.
+pub(crate) struct Asked {
+    /// Who asked, in which of its lives, and by which job.
+    pub(crate) node: usize,
+    pub(crate) life: u64,
+    pub(crate) job: lockstep_replica::seam::JobId,
+    /// What.
+    pub(crate) question: Bytes,
 }
 
 /// What the replica was told of bodies.
@@ -189,6 +209,7 @@ impl Machine {
             running: None,
             is_new: false,
             is_catching_up: false,
+            is_syncing: false,
             retired: false,
             effects: 0,
             frozen_until: 0,
@@ -196,6 +217,8 @@ impl Machine {
             rot: Rot::default(),
             ailing: Ailing::default(),
             flushed: Height::ZERO,
+            asks_operator: false,
+            trusts: None,
         }
     }
 
@@ -205,6 +228,15 @@ impl Machine {
         self.rot = Rot::default();
         self.flushed = Height::ZERO;
         self.is_new = true;
+    }
+
+    /// Another machine in its place, with the same key and guard and nothing else.
+    pub(crate) fn empty(&mut self) {
+        self.disk.kill();
+        for path in self.disk.paths().into_iter().filter(|path| path != GUARD) {
+            self.disk.lose(&path);
+        }
+        self.flushed = Height::ZERO;
     }
 
     /// The same machine with another disk.
@@ -267,8 +299,11 @@ impl Machine {
         let config =
             Config { genesis_hash, me, mempool: lockstep_mempool::Limits::default(), flush_keys: FLUSH_KEYS, flush_blocks, planted };
         let readable = executor.state().clone();
+        let told = restored.chain.clone();
+        let mut replica = Replica::new(config, restored);
+        replica.set_state_sync(Policy { root: self.trusts });
         let running = Running {
-            replica: Replica::new(config, restored),
+            replica,
             fence: Fence::new(),
             log,
             reader,
@@ -277,6 +312,7 @@ impl Machine {
             results,
             executor,
             snapshots,
+            staging: None,
             unsynced: Vec::new(),
             guard_queue: VecDeque::new(),
             peers: BTreeMap::new(),
@@ -284,6 +320,7 @@ impl Machine {
             ask_count: 0,
             bodies: Bodies::default(),
             room: Room::new(preallocator),
+            told,
             readable,
             executed: VecDeque::new(),
             included: BTreeMap::new(),
@@ -369,8 +406,10 @@ impl Running {
         Some(format!("a block of height {} with {tx:?}, which height {height} executed", block.header.height))
     }
 
-    /// Readers hear of this height.
-    pub(crate) fn tell_readers(&mut self, height: Height) {
+    /// Readers hear of the block after which the chain is this.
+    pub(crate) fn tell_readers(&mut self, chain: &Arc<ChainState>) {
+        self.told = chain.clone();
+        let height = chain.height;
         while self.executed.front().is_some_and(|state| state.height() <= height) {
             self.readable = self.executed.pop_front().expect("just seen");
         }
@@ -380,6 +419,9 @@ impl Running {
     /// damaged has the next start look at everything, as in the shell.
     pub(crate) fn read(&self, disk: &SimDisk, mut what: ReadQuestion) -> ReadAnswer {
         let mut source = BlockSource::new(self.reader.clone());
+        if let (ReadQuestion::Light { .. }, Ok(light)) = (&what, LightStore::open(disk.disk())) {
+            source = source.with_light(self.results.as_ref().map(Results::reader), light);
+        }
         if let Some(snapshots) = &self.snapshots {
             source = source.with_snapshots(Box::new(Stored(snapshots.clone())));
         }
@@ -436,27 +478,36 @@ fn makes_checkpoints(genesis: &Genesis) -> bool {
 }
 
 impl Running {
-    /// After a checkpoint: its snapshot, at once; then older ones go, and blocks that nobody needs. What is wrong with what is kept
-    /// then, if something is. A snapshot that cannot be made is none; an error is one after which the node stops.
-    pub(crate) fn keep(&mut self, genesis_hash: Hash, flushed: Height) -> Result<Option<String>, String> {
-        let Some(store) = &self.snapshots else { return Ok(None) };
-        let state = self.executor.state();
-        if make(store, genesis_hash, state, |_| true).is_ok() {
-            if let Some(root) = read_back(store, state.height()).filter(|root| *root != state.root()) {
-                return Ok(Some(format!("makes a snapshot of height {} with root {root}, its state has {}", state.height(), state.root())));
-            }
-            let _ = store.keep_newest(KEEP_SNAPSHOTS);
+    /// Makes the snapshot of a state, that of a checkpoint, and lets older ones go: whether it is there now. One that cannot be made
+    /// is none.
+    pub(crate) fn make_snapshot(&self, genesis_hash: Hash, state: &State, keep: usize) -> bool {
+        let Some(store) = &self.snapshots else { return false };
+        let is_made = make(store, genesis_hash, state, |_| true).is_ok();
+        if is_made {
+            let _ = store.keep_newest(keep);
         }
-        let chain = self.replica.chain();
+        is_made
+    }
+
+    /// The height and the root of each snapshot, as they lie on the disk; those that cannot be read are left out.
+    pub(crate) fn snapshots_read_back(&self) -> Vec<(u64, Hash)> {
+        let Some(store) = &self.snapshots else { return Vec::new() };
+        store.heights().into_iter().filter_map(|height| Some((height, read_back(store, Height::new(height)?)?))).collect()
+    }
+
+    /// Lets old blocks go, as the shell does now and then. An error is one after which the node stops.
+    pub(crate) fn prune(&mut self, keep_blocks: u64, flushed: Height) -> Result<(), String> {
+        let Some(store) = &self.snapshots else { return Ok(()) };
+        let chain = &self.told;
         let needs = Needs {
-            tip: self.reader.tip().and_then(Height::new).unwrap_or(Height::ZERO).min(chain.height),
+            tip: chain.height,
             tip_time: chain.last_time,
             flushed,
             oldest_snapshot: store.heights().first().copied().and_then(Height::new),
+            names: chain.standing.recent.len() as u64,
             evidence: chain.params.evidence.clone(),
         };
-        let (retention, pruner) = (Retention { keep_blocks: KEEP_BLOCKS }, self.log.pruner());
-        let before = self.reader.base();
+        let (retention, pruner) = (Retention { keep_blocks }, self.log.pruner());
         loop {
             match retention.prune_one(&pruner, &self.reader, &needs) {
                 Ok(Some(oldest)) => {
@@ -464,15 +515,11 @@ impl Running {
                         let _ = results.remove(&[oldest.first_sequence]);
                     }
                 }
-                Ok(None) => break,
+                Ok(None) => return Ok(()),
                 Err(recovery::RecoveryError::Log(error @ (LogError::Disk(_) | LogError::Failed))) => return Err(error.to_string()),
-                Err(_) => break,
+                Err(_) => return Ok(()),
             }
         }
-        let base = self.reader.base();
-        let first_needed = needs.oldest_snapshot.unwrap_or(Height::ZERO).min(flushed).get();
-        let is_lost = base > before && base.is_none_or(|base| base > first_needed);
-        Ok(is_lost.then(|| format!("prunes up to {base:?}, and blocks from {first_needed} on are needed")))
     }
 }
 

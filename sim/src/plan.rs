@@ -34,13 +34,13 @@ pub enum Hushed {
 
 impl Hushed {
     /// Whether a message is of this kind. The validators' places in their set, by node.
-    pub(crate) fn covers(self, message: &Message, places: &[ValidatorIndex]) -> bool {
+    pub(crate) fn covers(self, message: &Message, places: &[Option<ValidatorIndex>]) -> bool {
         let votes = |kind: VoteType| match message {
             Message::Vote(vote) => vote.kind == kind,
             Message::Votes(batch) => batch.0.iter().any(|vote| vote.kind == kind),
             _ => false,
         };
-        let of = |vote: &Vote, voter: usize| vote.kind == VoteType::Prevote && places.get(voter) == Some(&vote.validator);
+        let of = |vote: &Vote, voter: usize| vote.kind == VoteType::Prevote && places.get(voter) == Some(&Some(vote.validator));
         match self {
             Self::PrevotesOf(voter) => match message {
                 Message::Vote(vote) => of(vote, voter),
@@ -64,6 +64,16 @@ pub(crate) struct Twins {
     pub(crate) apart: bool,
 }
 
+/// What of its past a node of a chain with checkpoints keeps, as its operator says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Keep {
+    /// Snapshots.
+    pub(crate) snapshots: usize,
+    /// Blocks, at least; 0 for all.
+    pub(crate) blocks: u64,
+}
+
 /// The plan of a seed. A file that lacks a field is older than it, and has none of what it says ([`Plan::quiet`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -77,6 +87,12 @@ pub(crate) struct Plan {
     pub(crate) twins: Option<Twins>,
     /// Validators come and go by transactions, under these rules. Those who follow have keys, and may come to validate.
     pub(crate) members: Option<Windows>,
+    /// Where it makes checkpoints.
+    pub(crate) keep: Keep,
+    /// When evidence expires, in milliseconds, and with it what old blocks are kept for; 0 for the default, a day.
+    pub(crate) evidence_ms: u64,
+    /// Machines are lost and replaced by empty ones with the same key and guard, and others stay away for long.
+    pub(crate) replacements: bool,
     /// The chain's pace ([`lockstep_types::params::PaceParams`]), in milliseconds; its other parameters are the default ones.
     pub(crate) min_block_interval_ms: u64,
     pub(crate) empty_block_interval_ms: u64,
@@ -229,6 +245,9 @@ impl Plan {
             byzantine,
             twins,
             members: None,
+            keep: KEEP,
+            evidence_ms: 0,
+            replacements: false,
             min_block_interval_ms: *dice.pick(&[0, 0, 20]),
             empty_block_interval_ms: dice.between(100, 400),
             gather_ms: *dice.pick(&[0, 0, 0, 30]),
@@ -276,27 +295,60 @@ impl Plan {
         if has_members { plan.with_members(seed) } else { plan }
     }
 
-    /// The same with validators who come and go. Nobody lies, and no disk loses what was durable: both are bounded by a share of the power,
-    /// which here changes hands. All come back at the heal, since anybody may be needed for a quorum by then.
+    /// The same with validators who come and go, in half of the runs on a chain that makes checkpoints, whose nodes forget their past and
+    /// begin anew from each other's snapshots. Who lies and what rots has less than a third of the power, which here changes hands: nobody
+    /// asks for what would take the sound below two thirds (`crate::world`'s `budget`). All come back at the heal, since
+    /// anybody may be needed for a quorum by then.
     pub(crate) fn with_members(self, seed: u64) -> Self {
         let mut dice = Stream::new(seed, "members");
         let live = *dice.pick(&[20, 1_000, 1_000]);
         let absence = if live == 20 { *dice.pick(&[0, 25]) } else { 0 };
-        Self {
-            members: Some(Windows { live, power: *dice.pick(&[1, 3, 10]), absence, checkpoint: 0 }),
-            followers: usize::try_from(dice.between(1, 3)).expect("few"),
-            byzantine: Byzantine::default(),
+        let windows = Windows { live, power: *dice.pick(&[1, 3, 10]), absence, checkpoint: 0 };
+        let followers = usize::try_from(dice.between(1, 3)).expect("few");
+        let mut lies = Stream::new(seed, "liars among members");
+        let byzantine = if lies.chance(500) { liars::among_members(&self.powers, followers, &mut lies) } else { Byzantine::default() };
+        let plan = Self {
+            members: Some(windows),
+            followers,
+            byzantine,
             twins: None,
             churn: false,
-            rots: false,
-            disk_troubles: false,
             losses: false,
             leave_rest_broken: false,
             // Long enough for several changes, each of which needs blocks of its own.
             chaos: self.chaos.max(6_000 * MS),
             chaos_blocks: self.chaos_blocks.max(40),
             ..self
+        };
+        plan.with_checkpoints(&mut Stream::new(seed, "checkpoints"))
+    }
+
+    /// With checkpoints, in half of the runs: what lies before one goes once it is old enough, which is soon.
+    fn with_checkpoints(self, dice: &mut Stream) -> Self {
+        let Some(windows) = self.members.filter(|_| dice.chance(500)) else { return self };
+        // Trust reaches back two thirds of the evidence window: who was away for longer needs a word of its operator.
+        let evidence_ms = if dice.chance(600) { dice.between(3_000, 5_000) } else { dice.between(9_000, 14_000) };
+        Self {
+            members: Some(Windows { live: *dice.pick(&[4, 8, 20]), checkpoint: dice.between(2, 8), ..windows }),
+            keep: Keep { snapshots: usize::try_from(dice.between(1, 3)).expect("few"), blocks: *dice.pick(&[0, 1, 1, 4, 16]) },
+            evidence_ms,
+            replacements: dice.chance(700),
+            // Small, since segments go whole.
+            segment_bytes: *dice.pick(&[4 << 10, 16 << 10]),
+            chaos: self.chaos.clamp(6_000 * MS, 14_000 * MS) + evidence_ms * MS,
+            chaos_blocks: self.chaos_blocks.max(80),
+            ..self
         }
+    }
+
+    /// Whether the chain makes checkpoints: its nodes keep snapshots, and gather those of others.
+    pub(crate) fn makes_checkpoints(&self) -> bool {
+        self.members.is_some_and(|windows| windows.checkpoint > 0)
+    }
+
+    /// Whether results are kept beside the log: where files rot, and where headers are served to who syncs state.
+    pub(crate) fn keeps_results(&self) -> bool {
+        self.rots || self.disk_troubles || self.losses || self.makes_checkpoints()
     }
 
     /// Nodes that may validate at one time.
@@ -340,6 +392,9 @@ impl Plan {
             byzantine: Byzantine::default(),
             twins: None,
             members: None,
+            keep: KEEP,
+            evidence_ms: 0,
+            replacements: false,
             min_block_interval_ms: 0,
             empty_block_interval_ms: 200,
             gather_ms: 0,
@@ -389,6 +444,9 @@ impl Plan {
         params.pace.min_block_interval = Millis(self.min_block_interval_ms);
         params.pace.empty_block_interval = Millis(self.empty_block_interval_ms);
         params.pace.gather = Millis(self.gather_ms);
+        if self.evidence_ms > 0 {
+            params.evidence.max_age_duration_ns = self.evidence_ms * MS;
+        }
         params
     }
 
@@ -410,7 +468,7 @@ impl Plan {
     /// How long the settled core may take, from the timeouts (`reliability.md` 2.8): twice the rounds in which the liars can
     /// propose and one more, counted from the highest round at the heal, then the blocks, each at its round-0 time.
     pub(crate) fn liveness_bound(&self, highest_round: u32, lag_blocks: u64) -> u64 {
-        let liars = self.byzantine.count_among(self.powers.len());
+        let liars = self.byzantine.count_among(self.validators_max());
         let faulty = (u32::try_from(self.validators_max()).unwrap_or(u32::MAX) / 3).max(liars);
         let params = self.params();
         let timeouts = &params.timeouts;
@@ -422,9 +480,13 @@ impl Plan {
             + ns(round(0))
             + (1..=faulty.min(1).max(liars)).map(|k| ns(round(k))).sum::<u64>();
         let misled = self.byzantine.secluded.map_or(0, |_| self.byzantine.liars.len() as u64) * LIAR_ALLOWANCE;
-        2 * ns(rounds) + lag_blocks * 20 * MS + (self.settle_blocks + 2) * block + SYNC_ALLOWANCE + misled
+        let snapshots = if self.makes_checkpoints() { STATE_SYNC_ALLOWANCE * (2 + u64::from(liars)) } else { 0 };
+        2 * ns(rounds) + lag_blocks * 20 * MS + (self.settle_blocks + 2) * block + SYNC_ALLOWANCE + misled + snapshots
     }
 }
+
+/// Without a word about it.
+const KEEP: Keep = Keep { snapshots: 2, blocks: 8 };
 
 impl Default for Plan {
     fn default() -> Self {
@@ -434,6 +496,9 @@ impl Default for Plan {
 
 /// Time for a core node that lost a request to the crash of the peer it asked: the request's deadline and its patience.
 const SYNC_ALLOWANCE: u64 = 12_000 * MS;
+/// Time that a node may need which begins anew from a snapshot, and that each liar may cost it: a height that stalls is given up after
+/// twenty seconds, and whoever is told that nobody has the next block waits five before it believes it.
+const STATE_SYNC_ALLOWANCE: u64 = 40_000 * MS;
 /// Time that each liar may cost who catches up: two deadlines, after which it owes more than the honest.
 const LIAR_ALLOWANCE: u64 = 4_000 * MS;
 

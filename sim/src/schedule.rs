@@ -143,6 +143,22 @@ pub enum Fault {
         /// It comes back with nothing on its disk.
         anew: bool,
     },
+    /// A machine is lost, and an empty one takes its place, with its key and its guard and nothing else.
+    Replace {
+        /// Which.
+        node: usize,
+        /// After how long.
+        down_ns: u64,
+        /// Its operator names a header to trust, as for a snapshot; otherwise it begins with genesis.
+        named: bool,
+    },
+    /// A node is stopped in good order, whoever it is, and begins again when others may have forgotten what it needs.
+    Away {
+        /// Which.
+        node: usize,
+        /// After how long.
+        down_ns: u64,
+    },
     /// A connection ends, with what is on its way.
     Reset {
         /// Of this node, the lower number.

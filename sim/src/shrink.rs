@@ -143,7 +143,9 @@ fn forgive(fault: &mut Fault) {
 fn wake_early(fault: &mut Fault) {
     const SHORT: u64 = 10 * MS;
     match fault {
-        Fault::Crash { down_ns, .. } | Fault::DiskStop { down_ns, .. } => *down_ns = (*down_ns).min(SHORT),
+        Fault::Crash { down_ns, .. } | Fault::DiskStop { down_ns, .. } | Fault::Replace { down_ns, .. } | Fault::Away { down_ns, .. } => {
+            *down_ns = (*down_ns).min(SHORT)
+        }
         Fault::PowerCut { down_ns, .. } => down_ns.iter_mut().for_each(|down| *down = (*down).min(SHORT)),
         _ => {}
     }
@@ -207,6 +209,8 @@ fn without_last_node(schedule: &mut Schedule) {
         | Fault::Freeze { node, .. }
         | Fault::ClockStep { node, .. }
         | Fault::Leave { node, .. }
+        | Fault::Replace { node, .. }
+        | Fault::Away { node, .. }
         | Fault::Ask { node, .. } => *node < n,
         Fault::Reset { a, b } => *a < n && *b < n,
         Fault::PowerCut { down_ns, .. } => {

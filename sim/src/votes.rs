@@ -45,15 +45,15 @@ impl Votes {
         Self { powers: BTreeMap::from([(0, powers.to_vec())]), honest, nodes, ..Self::default() }
     }
 
-    /// From this height on nodes have the powers of this set.
-    pub(crate) fn changed(&mut self, from: u64, set: &BTreeMap<Address, u64>) {
+    /// From this height on nodes have the powers of this set. Whether that is news.
+    pub(crate) fn changed(&mut self, from: u64, set: &BTreeMap<Address, u64>) -> bool {
         let mut powers = vec![0; self.honest.len()];
         for (address, power) in set {
             if let Some(node) = self.nodes.get(address) {
                 powers[*node] = *power;
             }
         }
-        self.powers.insert(from, powers);
+        self.powers.insert(from, powers).is_none()
     }
 
     fn powers_at(&self, height: u64) -> &[u64] {

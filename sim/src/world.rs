@@ -3,14 +3,19 @@
 //! Here is what it consists of and how its time goes; [`effects`] is what nodes do in it, [`network`] how frames travel,
 //! [`faults`] what goes wrong, and [`byzantine`] what liars say.
 
+mod budget;
 mod byzantine;
 mod disks;
 mod effects;
+mod events;
 mod faults;
 mod judged;
+mod keeping;
 mod members;
 mod network;
 mod proofs;
+mod report;
+mod syncing;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -18,9 +23,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_genesis::Genesis;
+use lockstep_replica::Input;
 use lockstep_replica::planted::Planted;
-use lockstep_replica::seam::{JobId, Peer, RequestId, Wait};
-use lockstep_replica::{Effect, Input};
+use lockstep_replica::seam::{Peer, RequestId, Wait};
 use lockstep_types::block::PartSetHeader;
 use lockstep_types::{Address, BlockId, Hash, Height, PrivateKey, PublicKey, ValidatorIndex};
 use sha2::{Digest as _, Sha256};
@@ -32,16 +37,18 @@ use crate::crypto::Crypto;
 use crate::disk::{self, Survival, When};
 use crate::history::History;
 use crate::node::Machine;
-use crate::plan::{Hushed, MS, Plan};
+use crate::plan::{MS, Plan};
 use crate::random::{Stream, Streams};
-use crate::schedule::{Fault, Schedule, Timed};
+use crate::schedule::{Schedule, Timed};
 use crate::subject::{Subject, Watch};
 use crate::trace::{Line, Told};
 use crate::votes::Votes;
 use crate::world::byzantine::Liars;
 pub(crate) use crate::world::byzantine::Tally;
+use crate::world::events::{Clogging, Cutting, Deafness, Eclipse, Event, What};
 use crate::world::faults::{Cause, Outage};
 use crate::world::network::Links;
+pub(crate) use crate::world::report::{Failure, Ran, Report1};
 
 /// How long a request waits for its answer.
 const REQUEST_NS: u64 = 2_000 * MS;
@@ -70,225 +77,6 @@ pub(crate) enum Boundary {
     Effect(u64),
     /// At this operation of its disk: before it, in the middle of it, or after it and before anybody hears of it.
     Operation(u64, When),
-}
-
-enum What {
-    Input {
-        node: usize,
-        life: u64,
-        input: Box<Input>,
-    },
-    LogSync {
-        node: usize,
-        life: u64,
-    },
-    GuardSync {
-        node: usize,
-        life: u64,
-    },
-    Job {
-        node: usize,
-        life: u64,
-        effect: Box<Effect>,
-    },
-    Frame {
-        from: usize,
-        to: usize,
-        connection: u64,
-        bytes: Bytes,
-        gossip: bool,
-    },
-    Ask {
-        from: usize,
-        from_life: u64,
-        to: usize,
-        job: JobId,
-        connection: u64,
-        bytes: Bytes,
-    },
-    Connect {
-        a: usize,
-        b: usize,
-    },
-    /// A cause of faults rolls its dice.
-    Wake(Cause),
-    /// A fault happens.
-    Strike(Box<Fault>),
-    Restart {
-        node: usize,
-        life: u64,
-    },
-    /// Somebody copies all disks, as a backup.
-    Copy,
-    /// Somebody looks whether there is room on a disk again.
-    Room {
-        node: usize,
-    },
-    /// What waits for room is tried again.
-    News {
-        node: usize,
-        life: u64,
-    },
-    /// A disk that lied loses power.
-    LieEnds {
-        node: usize,
-        life: u64,
-        outage: Outage,
-    },
-    Submit,
-    /// A client reads.
-    Query,
-}
-
-/// Links on which frames vanish.
-#[derive(Debug)]
-struct Cutting {
-    since: u64,
-    until: u64,
-    /// They work in every other span of this length; 0 where they never do.
-    flap: u64,
-    links: BTreeSet<(usize, usize)>,
-}
-
-impl Cutting {
-    fn holds(&self, now: u64) -> bool {
-        now < self.until && (self.flap == 0 || ((now - self.since) / self.flap).is_multiple_of(2))
-    }
-}
-
-/// Links that hold what they carry.
-#[derive(Debug)]
-struct Clogging {
-    until: u64,
-    links: BTreeSet<(usize, usize)>,
-}
-
-/// A node whose connection slots strangers have.
-#[derive(Debug)]
-struct Eclipse {
-    until: u64,
-    node: usize,
-    keeps: BTreeSet<usize>,
-}
-
-/// Nodes that do not get one kind of message.
-#[derive(Debug)]
-struct Deafness {
-    until: u64,
-    kind: Hushed,
-    nodes: BTreeSet<usize>,
-}
-
-struct Event {
-    at: u64,
-    tie: u64,
-    sequence: u64,
-    what: What,
-}
-
-impl What {
-    /// The node whose disk it syncs.
-    fn syncs(&self) -> Option<usize> {
-        match self {
-            Self::LogSync { node, .. } | Self::GuardSync { node, .. } => Some(*node),
-            Self::Job { node, effect, .. } if matches!(**effect, Effect::Flush { .. }) => Some(*node),
-            _ => None,
-        }
-    }
-
-    /// The node that it comes to; none where the node is not asked.
-    fn target(&self) -> Option<usize> {
-        match self {
-            Self::Input { node, .. } | Self::LogSync { node, .. } | Self::GuardSync { node, .. } | Self::Job { node, .. } => Some(*node),
-            Self::Frame { to, .. } | Self::Ask { to, .. } => Some(*to),
-            _ => None,
-        }
-    }
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.tie, self.sequence) == (other.at, other.tie, other.sequence)
-    }
-}
-impl Eq for Event {}
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Event {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.tie, self.sequence).cmp(&(other.at, other.tie, other.sequence))
-    }
-}
-
-/// What a run came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Report1 {
-    pub(crate) simulated_ns: u64,
-    pub(crate) events: u64,
-    pub(crate) height: u64,
-    pub(crate) acknowledged: usize,
-    pub(crate) crashes: u64,
-    /// Files that were damaged and made whole.
-    pub(crate) heals: u64,
-    pub(crate) views: u64,
-    /// Answers to clients that were compared with the chain.
-    pub(crate) reads: u64,
-    /// Rounds that honest proposers led after the faults had ended, and those of them that decided.
-    pub(crate) led: (u64, u64),
-    /// Effects that the first node performed: the boundaries of a sweep.
-    pub(crate) effects: u64,
-    /// The first node's disk: operations before it started, and at the end.
-    pub(crate) operations: (u64, u64),
-    /// Of all disks.
-    pub(crate) disk_operations: u64,
-    /// Operations of the longest start of that node after its first.
-    pub(crate) longest_start: u64,
-    /// Machines that lost power while they started.
-    pub(crate) crashes_while_starting: u64,
-    /// Nodes that halted because their disk failed.
-    pub(crate) halts: u64,
-    /// Starts that a disk refused.
-    pub(crate) refused_starts: u64,
-    /// Losses of what no copy gives back.
-    pub(crate) losses: u64,
-    /// Nodes that found that their memory is older than what they said, and sign nothing any more.
-    pub(crate) clones: u64,
-    /// What they signed before they found it that contradicts what they had signed.
-    pub(crate) doubts: u64,
-    /// It stopped because every good copy of a block was gone.
-    pub(crate) justified: bool,
-    /// What happened to all disks.
-    pub(crate) disks: disk::Tally,
-    /// Rolling hash over every input, where it was asked for.
-    pub(crate) digest: Vec<u8>,
-    /// What liars did.
-    pub(crate) lies: Tally,
-}
-
-/// A run, whatever came of it.
-#[derive(Debug)]
-pub(crate) struct Ran {
-    pub(crate) outcome: Result<Report1, Failure>,
-    /// What happened, a line each, where it was asked for.
-    pub(crate) trace: Vec<Line>,
-    /// What it takes to repeat it: [`World::following`].
-    pub(crate) schedule: Schedule,
-    /// Which fault met which step.
-    pub(crate) coverage: Coverage,
-}
-
-/// A run that broke something.
-#[derive(Debug, Clone)]
-pub(crate) struct Failure {
-    pub(crate) violation: Violation,
-    pub(crate) at: u64,
-    pub(crate) height: u64,
-    /// Who did something last, and its round.
-    pub(crate) node: Option<usize>,
-    pub(crate) round: Option<u32>,
 }
 
 pub(crate) struct World {
@@ -349,6 +137,10 @@ pub(crate) struct World {
     doubts: u64,
     /// Runs that stop because every good copy of a block is gone.
     justified: bool,
+    /// What was asked of the chain and may be granted.
+    pending: budget::Pending,
+    /// Snapshots that were installed.
+    restored: u64,
     /// Every copy of something may be gone.
     is_beyond: bool,
     /// Over every input, where two runs are compared.
@@ -405,25 +197,22 @@ impl World {
         let mut offset = |node: usize| clocks.of(node).around_zero(plan.clock_offset.max(plan.honest_offset()));
         let hash = genesis.hash();
         let powers = keys.iter().zip(&plan.powers).map(|(key, power)| (key.public_key().address(), *power)).collect();
-        let mut machines: Vec<Machine> = keys
-            .into_iter()
-            .enumerate()
-            .map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.rots || plan.disk_troubles || plan.losses))
-            .collect();
+        let mut machines: Vec<Machine> =
+            keys.into_iter().enumerate().map(|(node, key)| Machine::new(Some(key), offset(node), hash, plan.keeps_results())).collect();
         let candidates = (0..plan.followers).map(|place| crate::keys::candidate(&plan, plan.powers.len() + place));
-        machines.extend(candidates.map(|key| Machine::new(key, 0, hash, plan.rots || plan.disk_troubles || plan.losses)));
+        machines.extend(candidates.map(|key| Machine::new(key, 0, hash, plan.keeps_results())));
         if let Some(twins) = plan.twins {
             let key = machines[twins.node].key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
-            machines.push(Machine::new(key, 0, hash, plan.rots || plan.disk_troubles || plan.losses));
+            machines.push(Machine::new(key, 0, hash, plan.keeps_results()));
         }
         for (node, machine) in machines.iter_mut().enumerate() {
             machine.segment_bytes = plan.segment_bytes;
             machine.drift_ppm = clocks.of(node).around_zero(plan.drift_ppm);
         }
-        let keys = machines.iter().take(plan.powers.len()).filter_map(|machine| machine.key.as_ref());
-        let keys: Vec<PublicKey> = keys.map(PrivateKey::public_key).collect();
-        let addresses: Vec<Address> = keys.iter().map(PublicKey::address).collect();
         // Who votes, or may come to.
+        let keys = machines.iter().take(plan.validators_max()).filter_map(|machine| machine.key.as_ref());
+        let keys: Vec<PublicKey> = keys.map(PrivateKey::public_key).collect();
+        let addresses: Vec<Address> = keys.iter().take(plan.powers.len()).map(PublicKey::address).collect();
         let voters = 0..plan.validators_max();
         let honest = voters.clone().map(|node| is_honest(&plan, node)).collect();
         let voters: Vec<Address> = voters.filter_map(|node| machines[node].key.as_ref()).map(|key| key.public_key().address()).collect();
@@ -443,7 +232,7 @@ impl World {
             flights: BTreeMap::new(),
             readers: Stream::new(seed, "readers"),
             votes: Votes::new(&voters, &first_powers, honest),
-            liars: Liars::new(seed, &plan, &keys),
+            liars: Liars::new(seed, &plan, &keys, &first_powers),
             proofs: proofs::Proofs::default(),
             first_operation,
             watched: 0,
@@ -457,6 +246,8 @@ impl World {
             doubts: 0,
             justified: false,
             is_beyond: false,
+            pending: budget::Pending::default(),
+            restored: 0,
             trace: None,
             seed,
             genesis,
@@ -562,38 +353,6 @@ impl World {
         (self.genesis, Machine { running: None, ..machine })
     }
 
-    fn report_of(self, outcome: Outcome) -> Result<Report1, Failure> {
-        let height = self.checks.height();
-        let running = self.acting.and_then(|node| self.machines[node].running.as_ref());
-        let round = running.map(|running| running.replica.consensus().round().get());
-        outcome.map_err(|violation| Failure { violation, at: self.now, height, node: self.acting, round })?;
-        Ok(Report1 {
-            simulated_ns: self.now,
-            events: self.processed,
-            height,
-            acknowledged: self.checks.acknowledgements(),
-            crashes: self.crashes,
-            heals: self.heals,
-            views: self.checks.views(),
-            reads: self.history.reads(),
-            led: self.led,
-            effects: self.machines[self.watched].effects,
-            operations: (self.first_operation, self.machines[self.watched].disk.operations()),
-            longest_start: self.longest_start,
-            crashes_while_starting: self.crashes_while_starting,
-            halts: self.halts,
-            refused_starts: self.refused_starts,
-            losses: self.losses,
-            clones: self.clones,
-            doubts: self.doubts,
-            justified: self.justified,
-            disks: self.machines.iter().fold(disk::Tally::default(), |all, machine| all.and(machine.disk.tally())),
-            disk_operations: self.machines.iter().map(|machine| machine.disk.operations()).sum(),
-            digest: self.digest.map_or_else(Vec::new, |digest| digest.finalize().to_vec()),
-            lies: self.liars.tally,
-        })
-    }
-
     fn live(&mut self) -> Outcome {
         for node in 0..self.machines.len() {
             let started = self.start(node);
@@ -613,7 +372,10 @@ impl World {
             // Of two chains, one breaks whatever is asked of the other; who made them is what is asked then.
             let happened = if self.liars.tally.fork.is_some() { Ok(()) } else { happened };
             // What is wrong with the application is the reason of whatever else is.
-            self.watch.verdict().and(happened)?;
+            self.watch.verdict().and(happened).or_else(|broken| if self.pending.is_void { Ok(()) } else { Err(broken) })?;
+            if self.pending.is_void {
+                return self.nobody_honest_is_accused();
+            }
             if let Some(Err(what)) = self.look.0.as_ref().map(|look| look(self.machines.len())) {
                 return violation("I11", what);
             }
@@ -632,53 +394,6 @@ impl World {
             }
         }
         violation("I7", "nothing happens any more".into())
-    }
-
-    /// I7: the core did not reach its goal within the bound.
-    fn late(&self) -> Outcome {
-        let at = |node: &usize| {
-            let running = self.machines[*node].running.as_ref();
-            let state = running.map(|running| {
-                let consensus = running.replica.consensus();
-                format!(
-                    "height {} round {} {:?}, locked {:?}, valid {:?}",
-                    running.replica.height(),
-                    consensus.round(),
-                    consensus.current_step(),
-                    consensus.locked().map(|polka| (polka.round, polka.block_id)),
-                    consensus.valid().map(|polka| (polka.round, polka.block_id))
-                )
-            });
-            format!("node {node}: {}", state.unwrap_or_else(|| "down".into()))
-        };
-        let core: Vec<String> = self.must_settle().map(|node| at(&node)).collect();
-        let invariant = if self.core.iter().all(|node| self.checks.told(*node) >= self.goal) { "I14" } else { "I7" };
-        violation(invariant, format!("goal {} not reached within the bound; {}", self.goal, core.join(", ")))
-    }
-
-    fn finish(&mut self) -> Outcome {
-        self.checks.settled()?;
-        self.nobody_honest_is_accused()?;
-        self.lies_are_carried()?;
-        if self.subject.is_kv {
-            for node in &self.core {
-                if let Some(running) = &self.machines[*node].running {
-                    let state = running.executor.state();
-                    let get = |key: &[u8]| state.tree().get(&lockstep_app::kv::data_key(key)).map(|value| value.to_vec());
-                    self.checks.model(state.height().get(), get)?;
-                }
-            }
-        }
-        self.judge_chains()
-    }
-
-    fn has_settled(&self) -> bool {
-        self.must_settle().all(|node| self.checks.told(node) >= self.goal)
-    }
-
-    /// The core, and who catches up among liars.
-    fn must_settle(&self) -> impl Iterator<Item = usize> {
-        self.core.iter().copied().chain(self.plan.byzantine.secluded.map(|secluded| secluded.node))
     }
 
     fn at(&mut self, at: u64, what: What) {
@@ -737,6 +452,8 @@ impl World {
                     Ok(())
                 }
             }
+            What::Keep { node, life, state } => self.keep(node, life, state),
+            What::Help { node, life } => self.help(node, life),
             What::LieEnds { node, life, outage } => self.lie_ends(node, life, outage),
             What::Submit => self.submit(),
             What::Query => self.query(),

@@ -12,7 +12,8 @@ const THREADS: usize = 2;
 
 /// The first failure among so many seeds.
 fn first_failure(entry: &Entry, first: u64, seeds: u64) -> Option<FailedRun> {
-    let options = Options { seeds, first, threads: 1, planted: entry.planted, fail_fast: true, ..Options::default() };
+    let options =
+        Options { seeds, first, threads: 1, planted: entry.planted, members: entry.members, fail_fast: true, ..Options::default() };
     let summary = run(&options, &mut std::io::sink()).expect("nothing is printed");
     summary.failures.into_iter().min_by_key(|failure| failure.seed)
 }
@@ -22,7 +23,7 @@ fn first_failure(entry: &Entry, first: u64, seeds: u64) -> Option<FailedRun> {
 fn found(entry: &Entry) -> Option<FailedRun> {
     let known = (entry.known > 0).then(|| first_failure(entry, entry.known, 1)).flatten();
     let failure = known.or_else(|| first_failure(entry, 1, SEEDS_MAX))?;
-    let sound = Options { seeds: 1, first: failure.seed, threads: 1, ..Options::default() };
+    let sound = Options { seeds: 1, first: failure.seed, threads: 1, members: entry.members, ..Options::default() };
     let summary = run(&sound, &mut std::io::sink()).expect("nothing is printed");
     assert!(summary.failures.is_empty(), "it fails without a bug: {}", summary.failures[0].line);
     Some(failure)

@@ -103,6 +103,17 @@ pub enum Bug {
     MarkGoesFirst,
     /// The names of the blocks below a snapshot are not restored.
     RecentForgotten,
+    /// A header that is ahead of our own clock is a lie of who gave it.
+    FutureIsALie,
+    // --- pruning ---
+    /// Blocks go while evidence of their heights may still come.
+    PrunesEvidenceWindow,
+    /// Blocks go whose names whoever restores a snapshot needs.
+    PrunesNames,
+    /// Blocks go that the next start begins with.
+    PrunesUnflushed,
+    /// Nobody is told that blocks are gone.
+    PrunedUntold,
     // --- the pool ---
     /// What a block executed stays in the pool.
     ExecutedStays,
@@ -121,6 +132,13 @@ pub enum Bug {
     DeadCountAsLive,
     /// A key that is replaced keeps its power.
     ReplacedKeepsPower,
+    /// Who was proven to have lied keeps its power.
+    CulpritStays,
+    /// Who was proven to have lied may ask again.
+    BarredReturns,
+    /// A weak key may join.
+    WeakKeyJoins,
+
     // --- healing ---
     /// A missing segment of the log is a reason not to start.
     MissingSegmentFatal,

@@ -70,6 +70,7 @@ mod standing;
 mod turn;
 mod tx;
 
+use crate::tree::Tree;
 pub(crate) use config::split;
 pub use config::{Admission, Authority, Config};
 pub use query::MEMBERSHIP_PATH;
@@ -78,6 +79,13 @@ pub use registry::{Member, Status};
 pub(crate) use registry::{Registry, genesis_changes};
 pub(crate) use requests::{Desk, judge};
 pub use standing::{EVIDENCE_REMEMBERED_MAX, RECENT_MAX, RecentBlocks, Standing};
+
+/// Names of how many blocks the rules of a chain with this state look back to: a JOIN names a block of the last `live_window`. None
+/// are needed where there is no membership.
+pub fn names_kept(tree: &Tree) -> u64 {
+    Registry::config(tree).map_or(0, |config| config.live_window)
+}
+
 pub use turn::ChainFacts;
 pub(crate) use turn::{Ended, Turn};
 pub use tx::{

@@ -12,7 +12,8 @@ use lockstep_types::{Address, Hash, Height, Power, Time, ValidatorSet};
 use super::registry::MEMBERS_MAX;
 use crate::record::{Attendance, CommittedEvidence, PowerMoved, Waiting};
 
-/// Recent blocks whose names are remembered, so that a JOIN can name one.
+/// Most recent blocks whose names are remembered, so that a JOIN can name one: as many as the widest `live_window` allows. A chain
+/// remembers those of its own window ([`names_kept`](super::names_kept)).
 pub const RECENT_MAX: usize = 1_024;
 
 /// Most pieces of evidence that are remembered until they expire. Each takes power from somebody who had some, so a chain with
@@ -101,6 +102,22 @@ impl RecentBlocks {
         let back = self.newest.get().checked_sub(height.get())?;
         let place = (self.hashes.len() as u64).checked_sub(back.checked_add(1)?)?;
         self.hashes.get(usize::try_from(place).ok()?).copied()
+    }
+
+    /// Forgets all but the newest so many.
+    pub fn keep(&mut self, count: u64) {
+        let gone = self.hashes.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+        self.hashes.drain(..gone);
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
     }
 
     /// The newest height; zero for none.

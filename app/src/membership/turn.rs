@@ -154,7 +154,7 @@ impl<'a> Turn<'a> {
     fn bar_culprits(&mut self, block: &BlockInput<'_>) {
         for misbehaviour in &block.misbehaviour {
             let address = misbehaviour.address;
-            if !self.culprits.insert(address) {
+            if !self.culprits.insert(address) || planted::has(Bug::BarredReturns) {
                 continue;
             }
             let public_key = self.desk.newest.get(&address).map(|(key, _)| *key);
@@ -189,7 +189,7 @@ impl<'a> Turn<'a> {
         let mut set = before.clone();
         self.take_over(&mut set, asked);
         for culprit in &self.culprits {
-            if set.len() > 1 {
+            if set.len() > 1 && !planted::has(Bug::CulpritStays) {
                 set.remove(culprit);
             }
         }
@@ -373,6 +373,7 @@ impl<'a> Turn<'a> {
         standing.power_moved.retain(|moved| moved.height.get().saturating_add(window) > height.get());
         standing.seat(self.facts.next_validators, height.next());
         standing.recent.push(height, block.block_hash);
+        standing.recent.keep(self.desk.config.live_window);
         standing.remember_evidence(self.facts.evidence, height, block.time, &block.parameters.evidence);
     }
 }

@@ -9,6 +9,7 @@ use std::io::Read;
 use borsh::{BorshDeserialize, BorshSerialize};
 use lockstep_types::codec;
 use lockstep_types::domain::{self, Tag};
+use lockstep_types::planted::{self, Bug};
 use lockstep_types::{ChainId, Hash, Height, Power, PrivateKey, PublicKey, Signature};
 
 use crate::node_tx::{NODE_TX_PREFIX, NodeTxTag};
@@ -234,7 +235,9 @@ impl NodeTx {
         let power = |power: &Power| if *power == Power::ZERO { Err(field("power", power, "at least 1")) } else { Ok(()) };
         match self {
             Self::Join(join) => {
-                key("public_key", &join.public_key)?;
+                if !planted::has(Bug::WeakKeyJoins) {
+                    key("public_key", &join.public_key)?;
+                }
                 power(&join.power)?;
                 if join.moniker.chars().any(char::is_control) {
                     return Err(field("moniker", &join.moniker.escape_debug(), "no control characters"));
@@ -253,7 +256,9 @@ impl NodeTx {
                 Ok(())
             }
             Self::Approve(approve) => {
-                key("public_key", &approve.public_key)?;
+                if !planted::has(Bug::WeakKeyJoins) {
+                    key("public_key", &approve.public_key)?;
+                }
                 power(&approve.power)
             }
             Self::Quit(_) | Self::Checkpoint(_) => Ok(()),

@@ -149,6 +149,7 @@ impl Keeper {
             tip_time: tip.chain.last_time,
             flushed,
             oldest_snapshot: self.store.heights().first().copied().and_then(Height::new),
+            names: tip.chain.standing.recent.len() as u64,
             evidence: tip.chain.params.evidence.clone(),
         };
         let mut segments = 0;

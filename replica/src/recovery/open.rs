@@ -308,7 +308,7 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
         // They are below the state, which the next start does not execute again.
         results.sync()?;
     }
-    let restored = restored(&reader, chain, written, guard)?;
+    let restored = restored(&reader, chain, executor.state(), written, guard)?;
     executor.read_history_from(reader, results.as_ref().map(Results::reader));
     executor.read_headers_from(LightStore::open(home.disk.clone()).map_err(RecoveryError::from)?);
     Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed, installed: None })

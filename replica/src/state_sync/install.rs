@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use lockstep_app::membership::RecentBlocks;
+use lockstep_app::membership::{RecentBlocks, names_kept};
 use lockstep_app::record::RECORD_KEY;
 use lockstep_app::{ReplicaRecord, Standing, Tree};
 use lockstep_genesis::Genesis;
@@ -123,13 +123,19 @@ pub(crate) fn chain_after(
     same("next validators", record.next_validators.hash(), above.next_validators_hash)?;
     same("parameters", record.parameters.hash(), above.consensus_hash)?;
     same("results", record.last_results_hash, above.last_results_hash)?;
+    let recent = recent(tree, below, block);
+    // With fewer names than the others remember, it would refuse a JOIN that they take.
+    let needed = names_kept(tree).min(at.height.get() - genesis.initial_height().previous().get());
+    if (recent.len() as u64) < needed {
+        return Err(format!("the names of {} blocks are here, and the rules look back to {needed}", recent.len()));
+    }
     let standing = Standing {
         view: record.view,
         committed_evidence: record.committed_evidence,
         attendance: record.attendance,
         power_moved: record.power_moved,
         waiting: record.waiting,
-        recent: recent(below, block),
+        recent,
         last_checkpoint: record.height,
     };
     Ok(ChainState {
@@ -157,10 +163,11 @@ fn record(tree: &Tree) -> Result<ReplicaRecord, String> {
 }
 
 /// The names of the newest blocks, as who executed them remembers them.
-fn recent(below: &[LightBlock], at: &LightBlock) -> RecentBlocks {
+fn recent(tree: &Tree, below: &[LightBlock], at: &LightBlock) -> RecentBlocks {
     let mut recent = RecentBlocks::default();
     for block in below.iter().filter(|_| !planted::has(Bug::RecentForgotten)).chain([at]) {
         recent.push(block.header.height, block.header.hash());
     }
+    recent.keep(names_kept(tree));
     recent
 }

@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockstep_app::membership::RECENT_MAX;
 use lockstep_sync::state::{
     Backfill, Check, Clock, Question as Asks, Root, StateAnswer, StateEffect, StateInput, StateOptions, StateSync, Told,
 };
@@ -122,7 +121,7 @@ impl Replica {
             light: Options { trusting_period: period / 3 * 2, clock_drift: CLOCK_DRIFT, trust_level: (1, 3) },
             tip: self.chain.height,
             initial: self.chain.initial_height,
-            backfill: Backfill { blocks: RECENT_MAX as u64, age: period },
+            backfill: Backfill { blocks: self.names, age: period },
         };
         self.syncing.stage = Stage::Looking(Box::new(options));
         let job = self.fx.job();

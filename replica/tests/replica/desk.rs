@@ -118,6 +118,7 @@ impl Desk {
             bodies: Vec::new(),
             guard: GuardView::default(),
             evidence: Vec::new(),
+            names: 0,
         };
         let mut desk = Self {
             replica: Replica::new(config, restored),
@@ -153,6 +154,7 @@ impl Desk {
             base: Height::FIRST,
             bodies: Vec::new(),
             guard: GuardView::default(),
+            names: 0,
         };
         let config = Config {
             genesis_hash: made.genesis.hash(),

@@ -1,6 +1,5 @@
 //! What of the log may go: whoever needs a block has it.
 
-use lockstep_app::membership::RECENT_MAX;
 use lockstep_replica::retention::{Needs, Retention};
 use lockstep_types::params::EvidenceParams;
 use lockstep_types::{Height, Time};
@@ -22,6 +21,7 @@ fn needs() -> Needs {
         tip_time: time(100_000),
         flushed: height(99_900),
         oldest_snapshot: Some(height(99_000)),
+        names: 100,
         evidence: EvidenceParams { max_age_num_blocks: 1_000, max_age_duration_ns: 500_000_000_000, max_bytes: 0 },
     }
 }
@@ -34,7 +34,7 @@ fn highest(retention: Retention, needs: &Needs) -> Option<u64> {
 #[test]
 fn whoever_needs_most_decides() {
     let keep = |keep_blocks| Retention { keep_blocks };
-    let recent = RECENT_MAX as u64;
+    let recent = needs().names;
     // The operator.
     assert_eq!(highest(keep(50_000), &needs()), Some(50_000));
     assert_eq!(highest(keep(1), &needs()), Some(99_000 - recent - 1), "the snapshot and the names below it");

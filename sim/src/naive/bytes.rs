@@ -97,6 +97,11 @@ pub struct TwoVotes {
 }
 
 impl TwoVotes {
+    /// Hash of the piece.
+    pub fn hash(&self) -> Hash {
+        super::hashes::sha(&[&super::hashes::two_votes(self)])
+    }
+
     /// The height of the votes.
     pub fn height(&self) -> u64 {
         self.a.height

@@ -28,8 +28,8 @@ impl Kept {
     }
 }
 
-/// The chain in a log's segments, given in the order of their names. A record that does not verify ends its segment: what
-/// that means is the log's business, and whoever wants the chain asks for heights without a gap.
+/// The chain in a log's segments, given in the order of their names, from whichever height it begins with on and without a gap. A record
+/// that does not verify ends its segment: what that means is the log's business.
 ///
 /// # Errors
 /// When a segment is none, a decision stands twice or has no body.
@@ -51,7 +51,8 @@ pub fn read_log(segments: &[Vec<u8>]) -> Result<Vec<Kept>, String> {
             match head[5] {
                 BODY => drop(bodies.insert(hash, payload.to_vec())),
                 DECISION => {
-                    let (height, expected) = (number(24), chain.len() as u64 + 1);
+                    let height = number(24);
+                    let expected = chain.last().map_or(height, |last| last.height + 1);
                     if height != expected {
                         return Err(format!("a decision of height {height} where {expected} comes next"));
                     }

@@ -163,6 +163,7 @@ impl World {
         let rot = &mut self.machines[node].rot;
         rot.times += 1;
         rot.is_fresh = true;
+        rot.is_spare = false;
         true
     }
 
@@ -171,6 +172,9 @@ impl World {
         let machine = &self.machines[node];
         if !self.is_honest(node) || self.is_beyond || machine.rot.is_fresh || machine.rot.times >= HARMS_MAX {
             return false;
+        }
+        if self.plan.members.is_some() {
+            return self.may_fall(node);
         }
         let is_faulty = |other: usize| other == node || !self.is_honest(other) || self.is_rotten(other);
         let faulty: u64 = (0..self.plan.powers.len()).filter(|other| is_faulty(*other)).map(|other| self.plan.powers[other]).sum();
@@ -305,7 +309,8 @@ impl World {
             self.longest_start = self.longest_start.max(machine.disk.operations() - machine.ailing.first_operation);
         }
         let has_lost = std::mem::take(&mut machine.rot.is_fresh);
-        if has_lost {
+        // Or it met now what it lost long ago, and no start before had need of.
+        if has_lost || machine.rot.until == u64::MAX {
             let said = machine.guard_position(genesis).unwrap_or_default();
             machine.rot.said_before = machine.rot.said_before.max(said);
             machine.rot.until = machine.rot.until.max(told).max(said.0);
@@ -351,6 +356,9 @@ impl World {
 
     /// A node halts: rightly, if its disk failed. Somebody starts it again; half of them after the machine lost power too.
     pub(super) fn halts(&mut self, node: usize, reason: &str) -> Outcome {
+        if let Some(outcome) = self.distrusts(node, reason) {
+            return outcome;
+        }
         if !self.machines[node].ailing.has_failed {
             let is_told = self.is_honest(node) && !self.is_over();
             return if is_told { violation("I18", format!("node {node} halts: {reason}")) } else { Ok(()) };

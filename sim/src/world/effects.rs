@@ -42,6 +42,7 @@ impl World {
         }
         self.acting = Some(node);
         self.begin_start(node);
+        self.name_header(node);
         let machine = &self.machines[node];
         let app = self.watch.over(&self.subject);
         let started = catch_unwind(AssertUnwindSafe(|| machine.start(app, &self.genesis, self.plan.flush_blocks, self.planted)));
@@ -50,6 +51,9 @@ impl World {
             Ok(Err(reason)) => return self.start_failed(node, &reason),
             Ok(Ok(started)) => started,
         };
+        if let Some(installed) = &started.installed {
+            self.installed(node, installed, &started)?;
+        }
         for block in &started.replayed {
             if block.outcome.height.get() > self.checks.told(node) {
                 let committed = self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome);
@@ -91,6 +95,7 @@ impl World {
             self.machines[node].rot.until = u64::MAX;
         }
         self.machines[node].is_catching_up = false;
+        self.machines[node].is_syncing = false;
         self.machines[node].life += 1;
         self.machines[node].running = Some(started.running);
         self.tell(Some(node), Told::Start, || format!("starts at height {at}"));
@@ -259,7 +264,10 @@ impl World {
             }
             Effect::Respond { ask, bytes } => {
                 let asked = self.machines[node].running.as_mut().and_then(|running| running.asks.remove(&ask));
-                if let Some((to, to_life, job)) = asked
+                if let Some(asked) = &asked {
+                    self.answers_of_pruned(node, &asked.question, &bytes)?;
+                }
+                if let Some(crate::node::Asked { node: to, life: to_life, job, .. }) = asked
                     && let Some(Say { after, bytes, .. }) = self.falsify(node, to, bytes)
                     && let Some(delay) = self.hop(node, to, bytes.len(), false)
                 {
@@ -287,8 +295,7 @@ impl World {
                 }
             }
             Effect::Report { report, .. } => self.report(node, &report)?,
-            // Nobody here trusts a header by name, and no log is pruned.
-            Effect::Reopen { .. } => return violation("I18", format!("node {node} opens its home again")),
+            Effect::Reopen { height } => return self.reopens(node, height),
             Effect::Halt { reason } => {
                 // A cabal may bring two chains upon a node, and it must not go on with either.
                 self.liars.tally.halts += u64::from(self.is_over());
@@ -339,8 +346,8 @@ impl World {
                 }
                 Ok(())
             }
-            Report::Committed { block_id, block, commit, outcome, .. } => {
-                self.machines[node].running.as_mut().expect("it reports").tell_readers(block.header.height);
+            Report::Committed { block_id, block, commit, outcome, chain } => {
+                self.machines[node].running.as_mut().expect("it reports").tell_readers(chain);
                 self.tell(Some(node), Told::Commit, || format!("commits {} {block_id}", block.header.height));
                 let committed = self.checks.committed(node, *block_id, block, commit.get(), outcome);
                 committed.or_else(|broken| self.forked(broken, block.header.height.get()))?;
@@ -362,10 +369,7 @@ impl World {
             }
             Report::Equivocation { first, .. } => {
                 // Set order is by power and address; the accused is found by its key.
-                let running = self.machines[node].running.as_ref().expect("it reports");
-                let address = running.replica.chain().validators.get(first.validator).map(|validator| validator.address);
-                let accused =
-                    (0..self.machines.len()).find(|i| self.machines[*i].key.as_ref().map(|key| key.public_key().address()) == address);
+                let accused = self.node_at(first.validator, first.height.get());
                 match accused {
                     Some(accused) if self.is_honest(accused) => {
                         violation("I9", format!("node {accused} is honest and accused by node {node}"))
@@ -381,6 +385,7 @@ impl World {
                     None => violation("I9", "somebody unknown is accused".into()),
                 }
             }
+            Report::StateSync(told) => self.told_of_sync(node, told),
             Report::CatchingUp { behind, .. } => {
                 self.machines[node].is_catching_up = *behind;
                 Ok(())
@@ -451,7 +456,7 @@ impl World {
     /// Does what a thread beside the replica does, and hands the answer over.
     pub(super) fn job(&mut self, node: usize, life: u64, effect: Effect) -> Outcome {
         let machine = &mut self.machines[node];
-        let (disk, flushed) = (machine.disk.clone(), machine.flushed);
+        let disk = machine.disk.clone();
         let Some(running) = machine.running.as_mut().filter(|_| machine.life == life) else { return Ok(()) };
         let executor = &mut running.executor;
         let input = match effect {
@@ -476,12 +481,9 @@ impl World {
                     running.included(&execute.block, outcome);
                     running.executed.push_back(running.executor.state().clone());
                 }
-                if outcome.as_ref().is_ok_and(|outcome| outcome.checkpoint) {
-                    match running.keep(self.genesis.hash(), flushed) {
-                        Ok(None) => {}
-                        Ok(Some(wrong)) => return violation("I16", format!("node {node} {wrong}")),
-                        Err(reason) => return self.disk_failed(node, reason),
-                    }
+                if outcome.as_ref().is_ok_and(|outcome| outcome.checkpoint) && running.snapshots.is_some() {
+                    let state = running.executor.state().clone();
+                    self.reaches_checkpoint(node, life, state);
                 }
                 Input::Executed { job, outcome: outcome.map(Box::new).map_err(|error| error.to_string()) }
             }
@@ -502,6 +504,7 @@ impl World {
                 }
                 Err(reason) => return self.disk_failed(node, reason),
             },
+            Effect::Stage { job, task } => return self.stage(node, life, job, task),
             Effect::Read { job, what } => {
                 // Short answers: more of them, in more orders.
                 let what = match what {

@@ -41,10 +41,12 @@ pub(super) enum Cause {
     Losses,
     /// Validators who come and go.
     Members,
+    /// Machines that are replaced, and such as stay away.
+    Replacements,
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Resets,
         Self::Partitions,
         Self::Crashes,
@@ -62,6 +64,7 @@ impl Cause {
         Self::Troubles,
         Self::Losses,
         Self::Members,
+        Self::Replacements,
     ];
 
     /// The label of its stream.
@@ -84,6 +87,7 @@ impl Cause {
             Self::Troubles => "disk troubles",
             Self::Losses => "losses",
             Self::Members => "requests of members",
+            Self::Replacements => "replacements",
         }
     }
 }
@@ -127,6 +131,7 @@ impl World {
             (Cause::Troubles, plan.disk_troubles, (50, 1_500)),
             (Cause::Losses, plan.losses, (300, 3_000)),
             (Cause::Members, plan.members.is_some(), (50, 600)),
+            (Cause::Replacements, plan.replacements, (1_000, 6_000)),
             (Cause::Clogs, plan.clogs, (50, 2_000)),
             (Cause::Eclipses, plan.eclipses, (50, 3_000)),
             (Cause::Churn, plan.churn && plan.followers > 0, (100, 3_000)),
@@ -233,6 +238,14 @@ impl World {
             Cause::Members => {
                 let faults = self.draw_asks(dice).into_iter().map(|(delay, node, ask)| (delay, Fault::Ask { node, ask })).collect();
                 Drawn { faults, again: Some(dice.between(20 * MS, 500 * MS)) }
+            }
+            Cause::Replacements => {
+                let node = dice.place(n);
+                let fault = match dice.chance(600) {
+                    true => Fault::Replace { node, down_ns: down(dice), named: dice.chance(700) },
+                    false => Fault::Away { node, down_ns: dice.between(1_000 * MS, 9_000 * MS) },
+                };
+                once(fault, dice.between(500 * MS, 5_000 * MS))
             }
             Cause::Rots | Cause::StartStops => Drawn::default(),
         }
@@ -351,6 +364,16 @@ impl World {
                 }
                 self.cover(Kind::Leave, node);
                 self.leave(node, down_ns, anew)?;
+            }
+            Fault::Replace { node, down_ns, named } if node < n && self.plan.makes_checkpoints() => {
+                return self.replace(node, down_ns, named);
+            }
+            Fault::Away { node, down_ns } if node < n => {
+                if self.machines[node].running.is_none() || self.machines[node].retired {
+                    return Ok(false);
+                }
+                self.cover(Kind::Away, node);
+                self.process_ends(node, down_ns)?;
             }
             Fault::Reset { a, b } => {
                 if !self.connections.contains_key(&(a, b)) {

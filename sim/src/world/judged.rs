@@ -1,12 +1,14 @@
 //! What is asked of a run beside its events: clients that read, the naive verifier at its end, and the lines of its trace.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_app::Query;
 use lockstep_app::node_tx::is_node_tx;
 use lockstep_replica::seam::Reply;
-use lockstep_replica::wire::Message;
+use lockstep_replica::wire::{Message, WIRE_VERSION};
+use lockstep_types::codec;
 use lockstep_types::crypto::SignatureCheck;
 use lockstep_types::{Address, Block, BlockId, PublicKey, Signature, Vote, VoteType};
 
@@ -132,8 +134,11 @@ impl World {
                 }
             }
         }
-        chains.sort_by_key(|(_, chain)| std::cmp::Reverse(chain.len()));
-        let Some((first, longest)) = chains.first() else { return Ok(()) };
+        let (source, whole) = self.whole(&chains);
+        let longest = &whole;
+        if longest.is_empty() {
+            return Ok(());
+        }
         let by_curve = self.plan.real_keys && self.seed.is_multiple_of(CURVE_EVERY);
         let crypto = &mut self.crypto;
         let mut verdict = |key: &[u8; 32], message: &[u8], signature: &[u8; 64]| {
@@ -146,13 +151,14 @@ impl World {
         for Kept { body, commit, .. } in longest {
             judge.block(body, commit, &mut verdict).or_else(|wrong| {
                 let invariant = if matches!(wrong, Wrong::Application(_)) { "I3" } else { "I2" };
-                violation(invariant, format!("the chain of node {first}: {wrong}"))
+                violation(invariant, format!("the chain {source}: {wrong}"))
             })?;
         }
-        for (node, chain) in &chains[1..] {
-            for (theirs, ours) in chain.iter().zip(longest) {
+        for (node, chain) in &chains {
+            for theirs in chain {
+                let Some(ours) = usize::try_from(theirs.height - 1).ok().and_then(|place| longest.get(place)) else { continue };
                 if theirs.body != ours.body {
-                    return violation("I1", format!("the logs of nodes {first} and {node} differ at height {}", ours.height));
+                    return violation("I1", format!("the log of node {node} differs at height {} from the chain {source}", ours.height));
                 }
                 if theirs.commit != ours.commit {
                     let judged = judge.certificate(theirs.height, &theirs.commit, &mut verdict);
@@ -171,13 +177,38 @@ impl World {
         Ok(())
     }
 
+    /// The whole chain, and where it is from: the longest log; where logs do not begin with the chain, what nodes told their
+    /// readers, and above that the log that reaches furthest.
+    fn whole(&self, chains: &[(usize, Vec<Kept>)]) -> (String, Vec<Kept>) {
+        let Some((node, longest)) = chains.iter().max_by_key(|(node, chain)| (chain.last().map(|kept| kept.height), Reverse(*node))) else {
+            return (String::new(), Vec::new());
+        };
+        if longest.first().is_none_or(|first| first.height == 1) {
+            return (format!("of node {node}"), longest.clone());
+        }
+        let told = |height: u64| {
+            let (_, _, commit) = self.checks.decided(height)?;
+            let body = self.checks.block(height)?.encode();
+            // Behind the version of the record.
+            Some(Kept { height, body, commit: codec::encode(WIRE_VERSION, commit) })
+        };
+        let mut whole: Vec<Kept> = (1..).map_while(told).collect();
+        let above = whole.len() as u64;
+        whole.extend(longest.iter().filter(|kept| kept.height > above).cloned());
+        (format!("that was told, and of node {node}"), whole)
+    }
+
     /// The chain in a node's files.
     fn kept(&self, node: usize) -> Result<Vec<Kept>, String> {
         let disk = &self.machines[node].disk;
         let mut paths: Vec<String> = disk.paths().into_iter().filter(|path| path.starts_with(LOG) && path.ends_with(".seg")).collect();
         paths.sort_unstable();
         let segments: Vec<Vec<u8>> = paths.iter().filter_map(|path| disk.bytes(path)).collect();
-        read_log(&segments)
+        let chain = read_log(&segments)?;
+        match chain.first() {
+            Some(first) if first.height > 1 && !self.plan.makes_checkpoints() => Err(format!("it begins with height {}", first.height)),
+            _ => Ok(chain),
+        }
     }
 
     /// Keeps a line of the trace, where there is one.

@@ -1,27 +1,65 @@
 //! Nodes that ask to validate, approve each other, and leave.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use lockstep_app::membership::{Approve, Join, NodeTx, Quit, RecentBlock};
 use lockstep_replica::Input;
 use lockstep_replica::seam::{RequestId, Wait};
-use lockstep_types::{Power, PrivateKey, PublicKey, Signature};
+use lockstep_types::{Address, Power, PrivateKey, PublicKey, Signature, ValidatorIndex};
 
 use super::World;
 use crate::checks::Violation;
-use crate::members::Ask;
+use crate::coverage::Kind;
+use crate::members::{Ask, WEAK};
 use crate::plan::MS;
 use crate::random::Stream;
 
+/// Keys that one asks for at once, at most.
+const CROWD_MAX: u64 = 64;
 const NOTHING: Signature = Signature([0; 64]);
 
 impl World {
-    /// The votes of a height count by its set.
+    /// The votes of a height count by its set, and what anybody answers for is a share of it.
     pub(super) fn powers_change(&mut self) {
-        if self.plan.members.is_some() {
-            let (from, set) = self.checks.newest_set();
-            self.votes.changed(from, set);
+        if self.plan.members.is_none() {
+            return;
         }
+        let (from, set) = self.checks.newest_set();
+        if self.votes.changed(from, set) {
+            let powers =
+                (0..self.machines.len()).map(|node| self.key_of(node).and_then(|key| set.get(&key.address()).copied()).unwrap_or(0));
+            self.liars.accountability.changed(from, powers.collect());
+            (0..self.plan.validators_max()).for_each(|node| self.cover(Kind::View, node));
+        }
+        self.reckon();
+    }
+
+    /// Each node's place in the set that decides a height; none where it has none.
+    pub(super) fn places_at(&self, height: u64) -> Vec<Option<ValidatorIndex>> {
+        if self.plan.members.is_none() {
+            return self.indices.iter().copied().map(Some).collect();
+        }
+        let mut set: Vec<(&Address, &u64)> = self.checks.set_of(height).iter().collect();
+        set.sort_by_key(|(address, power)| (Reverse(**power), **address));
+        let place = |node: usize| {
+            let address = self.key_of(node)?.address();
+            set.iter().position(|(other, _)| **other == address).map(ValidatorIndex::from_position)
+        };
+        (0..self.machines.len()).map(place).collect()
+    }
+
+    /// A node's place in the set that decides a height.
+    pub(super) fn place_of(&self, node: usize, height: u64) -> Option<ValidatorIndex> {
+        match self.plan.members {
+            None => self.indices.get(node).copied(),
+            Some(_) => self.places_at(height).get(node).copied().flatten(),
+        }
+    }
+
+    /// Whose place it is.
+    pub(super) fn node_at(&self, place: ValidatorIndex, height: u64) -> Option<usize> {
+        self.places_at(height).iter().position(|other| *other == Some(place))
     }
 
     fn key_of(&self, node: usize) -> Option<PublicKey> {
@@ -37,7 +75,7 @@ impl World {
         let (inside, outside): (Vec<usize>, Vec<usize>) = nodes.partition(validates);
         let largest = set.values().max().copied().unwrap_or(1);
         let mut asks = Vec::new();
-        match dice.below(10) {
+        match dice.below(if self.plan.byzantine.is_empty() { 10 } else { 14 }) {
             0..5 if !outside.is_empty() => {
                 let who = *dice.pick(&outside);
                 // Now and then more than may be: it is refused.
@@ -53,6 +91,15 @@ impl World {
             8 if !inside.is_empty() && !outside.is_empty() => {
                 asks.push((0, *dice.pick(&outside), Ask::Rotate { old: *dice.pick(&inside) }));
             }
+            // Liars send crowds, ask for keys under which anybody can sign, and leave when it is their turn or when they were seen.
+            10 => asks.push((0, self.liar(dice), Ask::Crowd { seed: dice.bits(), count: dice.between(5, 40), power: largest })),
+            11 if !inside.is_empty() => {
+                let (key, power) = (dice.place(WEAK.len()), dice.between(1, largest + 1));
+                asks.push((0, self.liar(dice), Ask::Weak { key, power }));
+                asks.extend(inside.iter().map(|voter| (0, *voter, Ask::ApproveWeak { key, power })));
+            }
+            12 => asks.push((0, self.liar(dice), Ask::Quit)),
+            13 => asks.push((0, self.liar(dice), Ask::Join { power: dice.between(1, 2 * largest) })),
             _ => {
                 for _ in 0..=dice.below(4) {
                     asks.push((0, dice.place(self.machines.len()), Ask::Stranger { seed: dice.bits(), power: largest }));
@@ -60,6 +107,11 @@ impl World {
             }
         }
         asks
+    }
+
+    /// One of those who lie.
+    fn liar(&self, dice: &mut Stream) -> usize {
+        dice.pick(&self.plan.byzantine.liars).node
     }
 
     /// Signs what is asked over the newest block that the node knows, and hands it to the node. Whether it could.
@@ -71,11 +123,28 @@ impl World {
         let known = &running.executor.state().standing().recent;
         let Some(hash) = known.get(known.newest()) else { return Ok(false) };
         let recent = RecentBlock { height: known.newest(), hash };
-        let Some(bytes) = self.asked(node, ask, recent) else { return Ok(false) };
-        self.requests += 1;
-        self.checks.submitted(&bytes);
-        let (life, request) = (self.machines[node].life, RequestId(self.requests));
-        self.input(node, life, Input::Submit { request, tx: Arc::from(bytes), wait: Wait::Commit })?;
+        let each: Vec<Ask> = match ask {
+            Ask::Crowd { seed, count, power } => {
+                let mut dice = Stream::new(*seed, "crowd");
+                (0..(*count).min(CROWD_MAX)).map(|_| Ask::Stranger { seed: dice.bits(), power: *power }).collect()
+            }
+            one => vec![one.clone()],
+        };
+        let all: Vec<Vec<u8>> = each.iter().filter_map(|ask| self.asked(node, ask, recent)).collect();
+        if all.is_empty() || !self.may_ask(node, ask) {
+            return Ok(false);
+        }
+        match ask {
+            Ask::Join { .. } | Ask::Rotate { .. } => self.cover(Kind::Join, node),
+            Ask::Quit => self.cover(Kind::Quit, node),
+            _ => {}
+        }
+        for bytes in all {
+            self.requests += 1;
+            self.checks.submitted(&bytes);
+            let (life, request) = (self.machines[node].life, RequestId(self.requests));
+            self.input(node, life, Input::Submit { request, tx: Arc::from(bytes), wait: Wait::Commit })?;
+        }
         Ok(true)
     }
 
@@ -102,6 +171,21 @@ impl World {
                 let power = *self.checks.newest_set().1.get(&replaced.public_key().address())?;
                 join(own.public_key(), power, Some(replaced.public_key())).sign_as_replaced(replaced, id, genesis).signed(own, id, genesis)
             }
+            Ask::Weak { key, power } => {
+                // Under the neutral element this holds for every message.
+                let mut neutral = [0; 64];
+                neutral[0] = 1;
+                match join(PublicKey(*WEAK.get(*key)?), *power, None) {
+                    NodeTx::Join(join) => NodeTx::Join(Box::new(Join { signature: Signature(neutral), ..*join })),
+                    _ => return None,
+                }
+            }
+            Ask::ApproveWeak { key, power } => {
+                let (public_key, power) = (PublicKey(*WEAK.get(*key)?), Power::new(*power)?);
+                NodeTx::Approve(Approve { public_key, power, signer: own.public_key(), recent, signature: NOTHING })
+                    .signed(own, id, genesis)
+            }
+            Ask::Crowd { .. } => return None,
             Ask::Stranger { seed, power } => {
                 let mut bytes = [0x5a; 32];
                 bytes[..8].copy_from_slice(&seed.to_le_bytes());

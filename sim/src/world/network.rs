@@ -11,6 +11,7 @@ use lockstep_types::PublicKey;
 use super::byzantine::Say;
 use super::{Eclipse, NODES_MAX, Outcome, What, World, pair, peer_number};
 use crate::coverage::Kind;
+use crate::node::Asked;
 use crate::plan::MS;
 use crate::random::Stream;
 
@@ -128,7 +129,8 @@ impl World {
             return BTreeSet::new();
         }
         let Ok(message) = Message::decode(bytes) else { return BTreeSet::new() };
-        let deaf = self.deafness.iter().filter(|deafness| deafness.kind.covers(&message, &self.indices));
+        let places = self.places_at(message.height().get());
+        let deaf = self.deafness.iter().filter(|deafness| deafness.kind.covers(&message, &places));
         deaf.flat_map(|deafness| &deafness.nodes).copied().collect()
     }
 
@@ -191,7 +193,7 @@ impl World {
         let Some(running) = self.alive(to, life) else { return Ok(()) };
         running.ask_count += 1;
         let ask = AskId(running.ask_count);
-        running.asks.insert(ask, (from, from_life, job));
+        running.asks.insert(ask, Asked { node: from, life: from_life, job, question: bytes.clone() });
         self.input(to, life, Input::Asked { peer: peer_number(connection, from, to), ask, bytes })
     }
 

@@ -41,7 +41,8 @@ pub(super) struct Proofs {
 impl World {
     /// The validator with an address.
     fn node_of(&self, address: &Address) -> Option<usize> {
-        (0..self.plan.powers.len()).find(|node| self.machines[*node].key.as_ref().is_some_and(|key| key.public_key().address() == *address))
+        (0..self.plan.validators_max())
+            .find(|node| self.machines[*node].key.as_ref().is_some_and(|key| key.public_key().address() == *address))
     }
 
     /// I9: a block accuses nobody honest.
@@ -130,6 +131,9 @@ impl World {
             if !self.core.contains(node) || !self.has_its_disk(*node) || from + CARRIED_WITHIN > tip {
                 continue;
             }
+            if self.need_not_be_carried(*accused, *height, from + CARRIED_WITHIN) {
+                continue;
+            }
             let carried = self.proofs.carried.get(accused).is_some_and(|at| at.range(height + 1..=from + CARRIED_WITHIN).next().is_some());
             if !carried {
                 let what =
@@ -148,6 +152,9 @@ impl World {
             if self.machines[*node].life != *life || height + CARRIED_WITHIN > tip {
                 continue; // The next life holds what its disk does, which is judged above; or there is time left.
             }
+            if self.need_not_be_carried(*accused, *height, height + CARRIED_WITHIN) {
+                continue;
+            }
             let carried =
                 self.proofs.carried.get(accused).is_some_and(|at| at.range(height + 1..=height + CARRIED_WITHIN).next().is_some());
             if !carried {
@@ -156,5 +163,18 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Evidence of a height accuses members of the set that stands when it is carried, up to `last`, of a time that is not too long ago.
+    fn need_not_be_carried(&self, accused: usize, height: u64, last: u64) -> bool {
+        let address = self.machines[accused].key.as_ref().map(|key| key.public_key().address());
+        let is_member = |height: u64| address.is_some_and(|address| self.checks.set_of(height).contains_key(&address));
+        let time = |height: u64| self.checks.block(height).map(|block| block.header.time.unix_nanos());
+        let window = i128::from(self.plan.params().evidence.max_age_duration_ns);
+        let expires = match (time(height.saturating_sub(1).max(1)), time(last.min(self.checks.height()))) {
+            (Some(first), Some(last)) => last - first >= window,
+            _ => false,
+        };
+        expires || !(height..=last + 1).all(is_member)
     }
 }

@@ -111,6 +111,8 @@ pub struct StateSync {
     /// When anybody last offered anything of use.
     offered_at: u64,
     waited: bool,
+    /// The operator was told that nobody has the named header any more.
+    root_was_pruned: bool,
     bytes: u64,
     fx: Vec<StateEffect>,
 }
@@ -134,6 +136,7 @@ impl StateSync {
             progressed_at: now.mono_ms,
             offered_at: now.mono_ms,
             waited: false,
+            root_was_pruned: false,
             bytes: 0,
             fx: Vec::new(),
         }

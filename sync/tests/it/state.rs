@@ -209,6 +209,7 @@ struct Story {
     sync: StateSync,
     blocks: Vec<LightBlock>,
     now_ms: u64,
+    wall: Time,
     told: Vec<Told>,
     blamed: Vec<u64>,
     installed: Option<Height>,
@@ -279,6 +280,7 @@ impl Story {
             sync,
             blocks: chain(),
             now_ms: 0,
+            wall: now(),
             told: Vec::new(),
             blamed: Vec::new(),
             installed: None,
@@ -292,7 +294,7 @@ impl Story {
     }
 
     fn input(&mut self, input: StateInput) {
-        let effects = self.sync.on(Clock { mono_ms: self.now_ms, wall: now() }, input);
+        let effects = self.sync.on(Clock { mono_ms: self.now_ms, wall: self.wall }, input);
         for effect in effects {
             match effect {
                 StateEffect::Ask { peer, id, question } => {
@@ -430,4 +432,41 @@ fn trust_that_is_too_old_is_the_operators_matter() {
     assert!(story.blamed.is_empty() && story.installed.is_none());
     let fails = |told: &Told| matches!(told, Told::Fails { reason } if reason.contains("--trust-height"));
     assert!(story.told.iter().any(fails) && story.sync.is_over(), "{:?}", story.told);
+}
+
+#[test]
+fn a_clock_that_is_behind_makes_nobody_a_liar() {
+    let mut story = Story::new(genesis(), &[(1, 1, honest), (2, 1, honest)]);
+    story.wall = time(3);
+    story.pass(2 * CHOOSE_MS);
+    assert!(story.blamed.is_empty() && story.installed.is_none(), "{:?}", story.blamed);
+    let says_why = |told: &Told| matches!(told, Told::GivenUp { reason, .. } if reason.contains("look at the clock"));
+    assert!(story.told.iter().any(says_why), "{:?}", story.told);
+    // The clock is set right.
+    story.wall = now();
+    story.pass(60_000);
+    assert_eq!(story.installed, Some(h(20)), "{:?}", story.told);
+}
+
+/// Has snapshots, and no header below height 15 any more.
+fn forgetful(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Light { from, .. } if from.get() < 15 => StateAnswer::Nothing,
+        question => honest(blocks, question),
+    }
+}
+
+#[test]
+fn who_named_a_header_that_all_have_forgotten_is_told() {
+    let mut story = Story::new(named(2), &[(1, 15, forgetful), (2, 16, forgetful)]);
+    story.pass(60_000);
+    let waits =
+        |told: &&Told| matches!(told, Told::Waits { reason } if reason.contains("pruned, earliest is 15") && reason.contains("newer"));
+    assert_eq!(story.told.iter().filter(waits).count(), 1, "{:?}", story.told);
+    assert!(story.installed.is_none() && story.blamed.is_empty() && !story.sync.is_over());
+    // Somebody comes who remembers it.
+    story.peers.insert(3, (1, honest));
+    story.input(StateInput::PeerStatus { peer: 3, base: h(1), tip: h(TIP) });
+    story.pass(120_000);
+    assert_eq!(story.installed, Some(h(20)), "{:?}", story.told);
 }

@@ -631,6 +631,7 @@ impl Slow {
             bodies: Vec::new(),
             guard: GuardView::default(),
             evidence: Vec::new(),
+            names: 0,
         };
         let mut slow = Self {
             replica: Replica::new(config, restored),

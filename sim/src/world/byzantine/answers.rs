@@ -1,6 +1,7 @@
 //! Lies to who asks: for blocks, for bodies, for its own messages.
 
 use bytes::Bytes;
+use lockstep_app::snapshot::Manifest;
 use lockstep_replica::wire::{Answer, Status};
 use lockstep_types::{Block, Commit, CommitSig, Hash, Height, Round, Tx, Vote, VoteType};
 
@@ -45,6 +46,12 @@ impl World {
                 self.liars.count(what);
                 Some(Say { bytes: answer.encode(), ..say.clone() })
             }),
+            (Lie::FalseSnapshots, answer) => self.false_snapshot(mind, answer).map(|told| {
+                told.map(|(what, answer)| {
+                    self.liars.count(what);
+                    Say { bytes: answer.encode(), ..say.clone() }
+                })
+            }),
             (Lie::PoisonHeights, Answer::Unavailable(status)) => {
                 let status = poisoned(status, &mut mind.dice);
                 Some(Some(Say { bytes: Answer::Unavailable(status).encode(), ..say.clone() }))
@@ -69,9 +76,70 @@ impl World {
         }
     }
 
+    /// What somebody who gathers a snapshot is told instead; inside, nothing for silence.
+    #[allow(clippy::option_option, reason = "no lie, silence, or another answer")]
+    fn false_snapshot(&mut self, mind: &mut Mind, answer: Answer) -> Option<Option<(&'static str, Answer)>> {
+        let newest = self.checks.height();
+        let dice = &mut mind.dice;
+        let told = |what, answer| Some(Some((what, answer)));
+        match answer {
+            // What it has, it takes back when it is asked for it; what it has not, it offers.
+            Answer::Snapshots(_) => {
+                let height = |dice: &mut Stream| Height::new(if dice.chance(800) { dice.between(1, newest + 4) } else { dice.bits() >> 2 });
+                let heights = (0..dice.below(16)).filter_map(|_| height(dice)).collect();
+                told("snapshots: offers of what there is not", Answer::Snapshots(heights))
+            }
+            Answer::Manifest(_) | Answer::Chunk(_) | Answer::Difference(_) if dice.chance(200) => Some(None),
+            Answer::Manifest(bytes) if dice.chance(300) => {
+                let bytes = lie_about_counts(&bytes)?;
+                told("snapshots: a manifest with other counts", Answer::Manifest(bytes))
+            }
+            Answer::Manifest(bytes) => told("snapshots: another manifest", Answer::Manifest(raw::damage(&bytes, dice))),
+            Answer::Chunk(_) if dice.chance(300) => {
+                let bytes = vec![1; usize::try_from(dice.between(1, 900_000)).expect("small")];
+                told("snapshots: a chunk of noise", Answer::Chunk(Bytes::from(bytes)))
+            }
+            Answer::Chunk(bytes) => told("snapshots: another chunk", Answer::Chunk(raw::damage(&bytes, dice))),
+            Answer::Light(mut blocks) if !blocks.is_empty() => {
+                let place = dice.place(blocks.len());
+                let what = match dice.below(5) {
+                    0 => {
+                        blocks[place].header.time = blocks[place].header.time.saturating_add(std::time::Duration::from_nanos(1));
+                        "snapshots: a header of another time"
+                    }
+                    1 => {
+                        blocks[place].header.app_hash = lockstep_types::AppHash::from(Hash::of(dice.bits().to_le_bytes()));
+                        let hash = blocks[place].header.hash();
+                        blocks[place].commit.block_id.hash = hash;
+                        "snapshots: a header of another state"
+                    }
+                    2 => {
+                        blocks[place].commit.signatures.iter_mut().skip(1).for_each(|sig| *sig = CommitSig::Absent);
+                        "snapshots: a header of too few signers"
+                    }
+                    3 => {
+                        blocks[place].validators = blocks[place].next_validators.clone();
+                        "snapshots: a header with another set"
+                    }
+                    _ => {
+                        blocks.extend(blocks.clone());
+                        blocks.truncate(lockstep_replica::wire::LIGHT_MAX);
+                        "snapshots: more headers than asked for"
+                    }
+                };
+                told(what, Answer::Light(blocks))
+            }
+            Answer::Parts(mut parts) => {
+                parts.first_mut()?.bytes.first_mut().map(|byte| *byte ^= 1)?;
+                told("snapshots: a part of another body", Answer::Parts(parts))
+            }
+            _ => None,
+        }
+    }
+
     /// Votes that say to be the asker's: with a signature of nobody, and true ones of others under its index.
     fn in_its_name(&self, mind: &mut Mind, asker: usize, mut votes: Vec<Vote>) -> Option<Vec<Vote>> {
-        let validator = *self.indices.get(asker)?;
+        let validator = self.place_of(asker, self.checks.height() + 1)?;
         let (_, heard) = mind.votes.iter().next_back()?;
         let mut vote = heard.first()?.clone();
         vote.validator = validator;
@@ -85,6 +153,18 @@ impl World {
         votes.push(vote);
         Some(votes)
     }
+}
+
+/// The same roots, with more bytes in each chunk.
+fn lie_about_counts(bytes: &Bytes) -> Option<Bytes> {
+    let manifest = Manifest::from_bytes(bytes).ok()?;
+    let chunks = manifest.chunks().iter().map(|info| {
+        let mut info = *info;
+        info.bytes += u32::from(info.entries > 0);
+        info
+    });
+    let lying = Manifest::new(manifest.genesis_hash(), manifest.height(), chunks.collect()).ok()?;
+    Some(Bytes::from(lying.to_bytes()))
 }
 
 /// Nothing, late, or as little as possible.

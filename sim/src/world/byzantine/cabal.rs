@@ -76,7 +76,7 @@ impl World {
     }
 
     fn same_vote(&mut self, liar: usize, vote: &Vote) -> Option<Bytes> {
-        let validator = *self.indices.get(liar)?;
+        let validator = self.place_of(liar, vote.height.get())?;
         self.signed_vote(liar, Vote { validator, ..vote.clone() })
     }
 

@@ -11,10 +11,12 @@ use lockstep_types::{
     ChainId, Commit, CommitSig, Hash, Height, PartSetHeader, Polka, PrivateKey, Round, Signature, Time, ValidatorIndex, Vote, VoteType,
 };
 
-use super::{Mind, Say, World, raw};
+use super::{Mind, Say, What, World, raw};
 use crate::liars::{Act, Lie};
+use crate::members::Ask;
 use crate::plan::MS;
 use crate::random::Stream;
+use crate::schedule::Fault;
 
 /// From whom, to whom, and at which place of its peers.
 type Way = (usize, usize, usize);
@@ -169,6 +171,25 @@ impl World {
                 Some([say.clone()].into_iter().chain(forged.into_iter().map(Say::now)).collect())
             }
             (Lie::HideEvidence, Message::Evidence(_) | Message::HasEvidence(_)) => Some(Vec::new()),
+            (Lie::VoteOutside, Message::Have(have)) if self.place_of(from, have.height.get()).is_none() => {
+                let places: Vec<ValidatorIndex> = self.places_at(have.height.get()).into_iter().flatten().collect();
+                let validator = *places.get(mind.dice.place(places.len().max(1)))?;
+                let kind = if mind.dice.chance(500) { VoteType::Prevote } else { VoteType::Precommit };
+                let block_id = mind.proposals.get(&(have.height.get(), have.round.get())).map(|(proposal, _)| proposal.block_id);
+                let (height, round, timestamp) = (have.height, have.round, self.clocks(from).wall);
+                let signature = Signature([0; 64]);
+                let vote = Vote { kind, height, round, block_id, valid_round: None, timestamp, validator, signature };
+                beside(self.signed_vote(from, vote)?)
+            }
+            (Lie::QuitInTurn, Message::Proposal { .. }) if mind.dice.chance(400) => {
+                self.quits_soon(from);
+                None
+            }
+            (Lie::QuitInTurn, Message::Vote(vote)) if half && mind.dice.chance(50) => {
+                self.quits_soon(from);
+                let block_id = if vote.block_id.is_some() { None } else { Some(Self::nowhere(mind)) };
+                instead(self.signed_vote(from, Vote { block_id, valid_round: None, ..vote })?)
+            }
             // Where there is nothing to hide, it is a liar like any other, now and then.
             (Lie::HideEvidence, Message::Vote(vote)) if half && mind.dice.chance(100) => {
                 let block_id = if vote.block_id.is_some() { None } else { Some(Self::nowhere(mind)) };
@@ -184,6 +205,15 @@ impl World {
                 instead(bytes)
             }
             _ => None,
+        }
+    }
+
+    /// A liar asks to leave, at once.
+    fn quits_soon(&mut self, node: usize) {
+        // What was asked in the first run is in the list that a replay follows.
+        if !self.follows && !self.healed && self.plan.members.is_some() {
+            let ask = Fault::Ask { node, ask: Ask::Quit };
+            self.first_at(self.now + 1, What::Strike(Box::new(ask)));
         }
     }
 
@@ -204,10 +234,10 @@ impl World {
                     }
                     3 => vote.signature = stranger.sign(&vote.sign_bytes(&self.genesis.chain_id)),
                     // In the name of somebody, or of the very one who reads it.
-                    4 => vote.validator = *mind.dice.pick(&self.indices),
-                    _ => vote.validator = *self.indices.get(to)?,
+                    4 => vote.validator = (*mind.dice.pick(&self.places_at(vote.height.get())))?,
+                    _ => vote.validator = self.place_of(to, vote.height.get())?,
                 }
-                (Some(&vote.validator) != self.indices.get(from) || vote.signature.0 != self.true_signature(from, &vote)?.0)
+                (Some(vote.validator) != self.place_of(from, vote.height.get()) || vote.signature.0 != self.true_signature(from, &vote)?.0)
                     .then_some(Message::Vote(vote))
             }
             Message::Proposal { mut proposal, first } => {

@@ -190,11 +190,11 @@ pub(super) struct Liars {
 }
 
 impl Liars {
-    pub(super) fn new(seed: u64, plan: &Plan, keys: &[PublicKey]) -> Self {
+    pub(super) fn new(seed: u64, plan: &Plan, keys: &[PublicKey], powers: &[u64]) -> Self {
         let minds = plan.byzantine.liars.iter().map(|liar| (liar.node, Mind::new(seed, liar.node))).collect();
         Self {
             minds,
-            accountability: Accountability::new(keys, &plan.powers),
+            accountability: Accountability::new(keys, powers),
             tally: Tally::default(),
             bad: BTreeMap::new(),
             points: BTreeMap::new(),
@@ -238,7 +238,7 @@ impl World {
         mind.remember(&message, bytes);
         // What a validator says itself; what others pass on of it says nothing of where it is.
         let own = match message {
-            Message::Vote(vote) if self.indices.get(from) == Some(&vote.validator) => Some(vote),
+            Message::Vote(vote) if self.place_of(from, vote.height.get()) == Some(vote.validator) => Some(vote),
             _ => None,
         };
         if let Some(vote) = own.filter(|_| self.is_honest(from)) {
@@ -352,9 +352,9 @@ impl World {
         let Some(cabal) = self.plan.byzantine.cabal.as_ref().filter(|_| broken.invariant == "I1") else { return Err(broken) };
         let flavour = cabal.flavour;
         let shown: Vec<Statement> = self.liars.accountability.shown().into_iter().filter(|(_, signed)| signed.height == height).collect();
-        let named = self.name_culprits("the wire", &shown, true, true)?;
+        let named = self.name_culprits("the wire", &shown, true, Some(height))?;
         let logged = self.logged(height);
-        let by_logs = self.name_culprits("the logs", &logged, false, true)?;
+        let by_logs = self.name_culprits("the logs", &logged, false, Some(height))?;
         self.inspected(height, &logged)?;
         self.trace(|| format!("the chain forks at height {height}; named on the wire {named}, by logs {by_logs} of 1000"));
         self.liars.tally.fork = Some(Fork { height, flavour, named, by_logs });
@@ -373,7 +373,7 @@ impl World {
         let named = forensics::culprits(&votes, &chain.validators, &chain.chain_id, &mut |checks| crypto.verify(checks));
         let named: BTreeSet<ValidatorIndex> = named.into_keys().collect();
         let expected: BTreeSet<ValidatorIndex> =
-            self.liars.accountability.culprits(logged, false).into_keys().map(|node| self.indices[node]).collect();
+            self.liars.accountability.culprits(logged, false).into_keys().filter_map(|node| self.place_of(node, height)).collect();
         if named == expected {
             Ok(())
         } else {
@@ -402,15 +402,15 @@ impl World {
         (commits, polkas)
     }
 
-    /// I9: who is named is not honest; after a fork, their power is more than a third. Gives it in thousandths.
-    fn name_culprits(&self, source: &str, statements: &[Statement], is_complete: bool, has_forked: bool) -> Result<u64, Violation> {
+    /// I9: who is named is not honest; after a fork at a height, their power there is more than a third. Gives it in thousandths.
+    fn name_culprits(&self, source: &str, statements: &[Statement], is_complete: bool, forked: Option<u64>) -> Result<u64, Violation> {
         let fail = |what: String| Err(Violation { invariant: "I9", what });
         let culprits = self.liars.accountability.culprits(statements, is_complete);
         if let Some((node, reason)) = culprits.iter().find(|(node, _)| self.is_honest(**node)) {
             return fail(format!("{source} accuse node {node}, who is honest: {reason}"));
         }
-        let (power, total) = self.liars.accountability.power(culprits.keys().copied());
-        if has_forked && 3 * power <= total {
+        let (power, total) = self.liars.accountability.power(forked.unwrap_or(0), culprits.keys().copied());
+        if forked.is_some() && 3 * power <= total {
             return fail(format!("{source} name {:?} for a fork, power {power} of {total}", culprits.keys()));
         }
         Ok(1_000 * power / total)
@@ -422,7 +422,7 @@ impl World {
             return Ok(());
         }
         let made = self.liars.accountability.made();
-        self.name_culprits("all signatures", &made, true, false).map(|_| ())
+        self.name_culprits("all signatures", &made, true, None).map(|_| ())
     }
 
     /// What the logs and the guards of honest nodes hold of a height: certificates, and the polkas that their own votes stand

@@ -42,8 +42,8 @@ impl World {
             }
             // Against itself, of some height that is over, and true.
             _ => {
-                let index = *self.indices.get(from)?;
                 let height = Height::new(mind.dice.between(1, self.checks.height().max(1)))?;
+                let index = self.place_of(from, height.get())?;
                 let round = Round::new(u32::try_from(mind.dice.below(3)).ok()?)?;
                 let timestamp = self.clocks(from).wall;
                 let kind = if mind.dice.chance(500) { VoteType::Prevote } else { VoteType::Precommit };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lockstep_types::Height;
 use lockstep_types::block::Part;
 use lockstep_types::light::{LightBlock, LightError};
+use lockstep_types::planted::{self, Bug};
 
 use super::super::{Check, Checked, HEADERS_MAX, OFFERS_MAX, Root, StateAnswer, StateEffect};
 use super::{Body, Gather, Goal, Item, Judging, Phase, StateSync};
@@ -136,6 +137,14 @@ impl StateSync {
                  recent height and hash from somebody you trust (--trust-height, --trust-hash, or a new --bundle)"
                     .to_owned(),
             ),
+            // Nobody's lie while our own clock may be behind; who says it is asked after the others.
+            Step::Refused { source, height, error: LightError::Future } if !planted::has(Bug::FutureIsALie) => {
+                self.fetch.owes(source);
+                self.give_up(format!(
+                    "the header of height {height} is more than {} s ahead of this machine's clock, or made up: look at the clock",
+                    self.options.light.clock_drift.as_secs()
+                ));
+            }
             Step::Refused { source, height, error } => {
                 self.blame(source, format!("its header of height {height} does not follow from what is trusted: {error}"));
             }

@@ -27,6 +27,7 @@ impl StateSync {
                 let Root::Named { height, .. } = self.options.root else { return };
                 let question = Question::Light { from: height, count: 1 };
                 if !self.ask(Item::Light(height), question, |claims| height <= claims.1) && !self.claims.is_empty() {
+                    self.tell_root_pruned(height);
                     self.give_up(format!("no peer has the trusted header of height {height}"));
                 }
             }
@@ -58,6 +59,18 @@ impl StateSync {
             }
             Phase::Gather(..) => self.gather(),
             Phase::Seek(_) | Phase::Over => {}
+        }
+    }
+
+    /// The operator named a header that everybody has forgotten since: nothing leads from there, and only a newer one helps.
+    fn tell_root_pruned(&mut self, height: Height) {
+        let Some(earliest) = self.claims.values().map(|(base, _)| *base).min().filter(|earliest| *earliest > height) else { return };
+        if !std::mem::replace(&mut self.root_was_pruned, true) {
+            let reason = format!(
+                "no peer has the trusted header of height {height} any more: pruned, earliest is {earliest}. It goes on asking; to do: start it \
+                 with a newer height and hash (--trust-height, --trust-hash, or a new --bundle)"
+            );
+            self.fx.push(StateEffect::Tell(Told::Waits { reason }));
         }
     }
 

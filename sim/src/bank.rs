@@ -199,7 +199,7 @@ fn proofs() -> Vec<Entry> {
         beneath(CLASS, Beneath::EvidenceBytesUnbounded, "evidence of any size", 0),
         step(CLASS, Step::EvidenceForgotten, "two votes that were seen make no evidence", 43),
         step(CLASS, Step::EvidenceNotProposed, "evidence not put into blocks", 43),
-        step(CLASS, Step::EvidenceNotKept, "evidence forgotten by who goes down", 0),
+        step(CLASS, Step::EvidenceNotKept, "evidence forgotten by who goes down", 3),
     ]
 }
 

@@ -154,7 +154,12 @@ fn spoil(block: &mut Block, addresses: &[Address], carried: Option<Evidence>, di
                     })?;
                     slot.signature.0[dice.place(64)] ^= 1;
                 }
-                18 => commit.signatures.iter_mut().skip(1).for_each(|sig| *sig = CommitSig::Absent),
+                18 => {
+                    // The last is the one with the least power: where power changes hands, the first may be a quorum alone.
+                    let last = commit.signatures.iter().rposition(CommitSig::is_for_block)?;
+                    let others = commit.signatures.iter_mut().enumerate().filter(|(at, _)| *at != last);
+                    others.for_each(|(_, sig)| *sig = CommitSig::Absent);
+                }
                 19 => commit.round = Round::new(commit.round.get() + 1)?,
                 _ => commit.signatures.push(CommitSig::Absent),
             }

@@ -145,11 +145,6 @@ impl Consensus {
     pub fn previous_commit(&self) -> Option<Commit> {
         self.previous.as_ref()?.commit()
     }
-
-    /// Whether a body was checked and found valid.
-    pub fn is_valid(&self, block_id: &BlockId) -> bool {
-        self.instance.as_ref().is_some_and(|at| at.bodies.is_valid(block_id))
-    }
 }
 
 /// What a decided height leaves to the next one.

@@ -40,6 +40,8 @@ const MS: u64 = 1_000_000;
 const BOUND_MS: u64 = 240_000;
 const BOUND_CRASH_MS: u64 = 30_000;
 const BOUND_LIAR_MS: u64 = 30_000;
+/// Operations of the disk that an installation takes, and some of what comes after it.
+const INSTALL_OPERATIONS: u64 = 150;
 /// Events of one run: far above what it needs.
 const EVENTS_MAX: u64 = 2_000_000;
 /// How long a request waits for its answer, as the network has it.
@@ -266,14 +268,19 @@ impl Join {
         self.crashes_left -= 1;
         if self.dice.chance(500) {
             let within = if self.dice.chance(500) { 60 } else { 400 };
-            let operation = self.machine.disk.operations() + self.dice.below(within);
-            let when = *self.dice.pick(&[When::Before, When::During, When::After]);
-            self.machine.disk.fault_at(operation, Fault::Stop(when), self.dice.bits());
+            self.cut_within(within);
         } else {
             let within = if self.dice.chance(500) { 1_500 } else { 8_000 };
             let delay = self.dice.between(1, within) * MS;
             self.after(delay, Event::Crash);
         }
+    }
+
+    /// A power cut at one of the next so many operations of the disk.
+    fn cut_within(&mut self, operations: u64) {
+        let operation = self.machine.disk.operations() + self.dice.below(operations);
+        let when = *self.dice.pick(&[When::Before, When::During, When::After]);
+        self.machine.disk.fault_at(operation, Fault::Stop(when), self.dice.bits());
     }
 
     fn crash(&mut self, joined: &mut Joined) {
@@ -475,6 +482,11 @@ impl Join {
                 self.staging = None;
                 self.machine.disk.kill();
                 self.connected.clear();
+                // What was gathered is installed now: a moment that a cut drawn long before seldom meets.
+                if self.crashes_left > 0 && self.dice.chance(500) {
+                    self.crashes_left -= 1;
+                    self.cut_within(INSTALL_OPERATIONS);
+                }
                 self.after(MS, Event::Start);
             }
             Effect::Halt { reason } => {

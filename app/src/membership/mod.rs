@@ -23,7 +23,8 @@
 //!   before the JOIN.
 //! - **QUIT** is signed by the member that leaves; authority keys can ask for another's removal, and m of n of them effect it.
 //! - **Rotation** is a JOIN that replaces a key and is signed by both: the new key gets the old one's power at the height at
-//!   which the old one loses it.
+//!   which the old one loses it. Where the old key is gone by then, or has another power, nothing of the JOIN is left, nor of
+//!   what was approved.
 //! - **CHECKPOINT** asks that every replica snapshot the height of the block it is in; the [`ReplicaRecord`](crate::ReplicaRecord)
 //!   is written into the state at that height.
 //!

@@ -297,12 +297,14 @@ impl<'a> Turn<'a> {
                 self.desk.registry.put(member);
                 return Step::Dropped;
             }
+            // Who is to take a place that is gone asked for nothing else, and nobody who approved it knew: like a JOIN that is taken
+            // back, it leaves nothing with which a later approval could let it in.
             if let Some(old) = member.replaces.filter(|_| !planted::has(Bug::ReplacedKeepsPower))
-                && next.remove(&old.address()).is_none()
+                && next.remove(&old.address()).is_none_or(|(_, had)| had != waiting.update.power.get())
             {
-                self.events.push(told("deferred", &address, "the key that it was to replace is no validator any more: join as a newcomer"));
-                member.replaces = None;
-                self.desk.registry.put(member);
+                let log = format!("{} is gone, or has another power: nothing of this JOIN is left, join as a newcomer", old.address());
+                self.events.push(told("deferred", &address, &log));
+                self.desk.registry.remove(&address);
                 return Step::Dropped;
             }
             next.insert(address, (waiting.update.public_key, waiting.update.power.get()));

@@ -433,6 +433,44 @@ fn what_was_admitted_and_waits_is_not_exchanged_for_something_else() {
     assert_eq!((town.has(1), town.has(6)), (Some(10), None));
 }
 
+/// A rotation asks for the place of the old key and for nothing else. In the block that proves the old key a liar there is no
+/// such place any more, and what was approved before anybody could know lets nobody in.
+#[test]
+fn a_rotation_whose_old_key_is_removed_leaves_nothing_to_admit() {
+    for approved_before in 0..=2 {
+        // A power of 37 of the 49 that remain is more than two thirds: one approval is enough.
+        let powers = [(1, 37), (2, 6), (3, 6), (4, 6)].map(|(seed, power)| validator(seed, power));
+        let mut town = Town::new(r#"{"admission":"vote","power_window":3}"#, &powers);
+        town.blocks(1);
+        // In flight since before the evidence.
+        let rotation = town.rotate(4, 5, 6);
+        let approvals: Vec<Tx> = (1..=3).map(|by| town.approve(5, 6, by)).collect();
+        // Those that are not enough, of power 6 each: they come before the JOIN.
+        (0..approved_before).for_each(|at| drop(town.ok(approvals[2 - at].clone())));
+        let done = town.block(&[rotation], &[culprit(address(4))]);
+        assert_eq!((done.tx_results[0].code, town.has(4), town.has(5)), (0, None, None));
+        assert_eq!(town.status(5), None, "nothing is left of it");
+        assert!(town.ok(approvals[0].clone()).contains("when it joins"));
+        town.blocks(10);
+        assert_eq!(town.has(5), None, "it never asked to be a newcomer");
+        assert_eq!(town.status(5).as_deref(), Some("invited"));
+        assert!(town.ok(town.join(5, 6)).contains("admitted"), "with a JOIN that says so it is one");
+        assert_eq!((town.has(4), town.has(5), town.newest().len()), (None, Some(6), 4));
+    }
+}
+
+#[test]
+fn a_rotation_whose_old_key_has_another_power_by_then_moves_nothing() {
+    let mut town = Town::new(r#"{"admission":"open","power_window":10}"#, &four());
+    town.blocks(1);
+    let update = |seed: u8, power: u64| Tx(format!("val=ed25519!{}!{power}", base64(&key(seed).public_key())).into_bytes());
+    town.block(&[town.join(5, 10), town.rotate(1, 6, 10)], &[]);
+    assert_eq!((town.has(5), town.has(6)), (Some(10), None), "it waits");
+    town.block(&[update(1, 11)], &[]);
+    town.blocks(30);
+    assert_eq!((town.has(1), town.has(6), town.status(6)), (Some(11), None, None));
+}
+
 #[test]
 fn a_checkpoint_writes_the_record_of_exactly_that_height() {
     let mut town = Town::new(r#"{"admission":"vote","checkpoint_interval":50,"checkpoint_spacing":10}"#, &four());

@@ -19,12 +19,24 @@ pub(crate) const LOOK: Duration = Duration::from_millis(10);
 
 /// The program with these arguments, in an environment without settings.
 pub(crate) fn lockstep(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+    let program = env!("CARGO_BIN_EXE_lockstep");
+    // A runner under nohup hands on that SIGHUP is ignored, and the program goes by that: here it has a terminal that may close.
+    let mut command = Command::new(if hangup_is_ignored() { "env" } else { program });
+    if hangup_is_ignored() {
+        command.args(["--default-signal=HUP", program]);
+    }
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LOCKSTEP_")) {
         command.env_remove(name);
     }
     command.args(args).stdin(Stdio::null());
     command
+}
+
+/// Whether this process was started to outlive its terminal.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 != 0)
 }
 
 /// How it ended: exit code, stdout, stderr.

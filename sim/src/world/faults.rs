@@ -511,8 +511,9 @@ impl World {
         if anew {
             machine.begin_anew();
             self.outages.remove(&node);
+            self.forget_lies(node);
         }
-        let life = machine.life;
+        let life = self.machines[node].life;
         self.trace(|| format!("node {node} leaves{}", if anew { ", and what it had is gone" } else { "" }));
         for other in (0..self.machines.len()).filter(|other| *other != node) {
             self.disconnect(node.min(other), node.max(other))?;

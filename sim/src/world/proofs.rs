@@ -91,6 +91,12 @@ impl World {
         if is_awake { self.remembers_lies(node, life) } else { Ok(()) }
     }
 
+    /// A node begins anew with an empty disk: what it held is gone by our doing.
+    pub(super) fn forget_lies(&mut self, node: usize) {
+        self.proofs.open.retain(|(by, ..)| *by != node);
+        self.proofs.held.retain(|(by, ..), _| *by != node);
+    }
+
     /// What an earlier life of a node held is carried, or waits in this one.
     fn remembers_lies(&self, node: usize, life: u64) -> Outcome {
         if !self.has_its_disk(node) || self.plan.members.is_some() || self.is_over() {

@@ -145,6 +145,7 @@ impl World {
         machine.empty();
         machine.asks_operator = is_named;
         machine.trusts = None;
+        self.forget_lies(node);
         Ok(())
     }
 

@@ -327,6 +327,12 @@ pub enum Answer {
     Polkas(Vec<Polka>),
 }
 
+/// A kind's number, and what it holds.
+fn tagged<W: std::io::Write>(writer: &mut W, kind: u8, what: &(impl BorshSerialize + ?Sized)) -> std::io::Result<()> {
+    kind.serialize(writer)?;
+    what.serialize(writer)
+}
+
 impl BorshSerialize for Answer {
     fn serialize<W: std::io::Write>(&self, writer: &mut W) -> std::io::Result<()> {
         match self {
@@ -338,55 +344,22 @@ impl BorshSerialize for Answer {
                     commit.serialize(writer)
                 })
             }
-            Self::Unavailable(status) => {
-                2u8.serialize(writer)?;
-                status.serialize(writer)
-            }
-            Self::Body(body) => {
-                3u8.serialize(writer)?;
-                body.as_ref().serialize(writer)
-            }
+            Self::Unavailable(status) => tagged(writer, 2, status),
+            Self::Body(body) => tagged(writer, 3, body.as_ref()),
             Self::Signed(votes, proposals) => {
                 4u8.serialize(writer)?;
                 votes.serialize(writer)?;
                 proposals.serialize(writer)
             }
-            Self::Parts(parts) => {
-                5u8.serialize(writer)?;
-                parts.serialize(writer)
-            }
-            Self::Certificate(commit) => {
-                6u8.serialize(writer)?;
-                commit.serialize(writer)
-            }
-            Self::Snapshots(heights) => {
-                7u8.serialize(writer)?;
-                heights.serialize(writer)
-            }
-            Self::Light(blocks) => {
-                8u8.serialize(writer)?;
-                blocks.serialize(writer)
-            }
-            Self::Manifest(bytes) => {
-                9u8.serialize(writer)?;
-                bytes.as_ref().serialize(writer)
-            }
-            Self::Chunk(bytes) => {
-                10u8.serialize(writer)?;
-                bytes.as_ref().serialize(writer)
-            }
-            Self::Difference(difference) => {
-                11u8.serialize(writer)?;
-                difference.serialize(writer)
-            }
-            Self::Evidence(evidence) => {
-                12u8.serialize(writer)?;
-                evidence.serialize(writer)
-            }
-            Self::Polkas(polkas) => {
-                13u8.serialize(writer)?;
-                polkas.serialize(writer)
-            }
+            Self::Parts(parts) => tagged(writer, 5, parts),
+            Self::Certificate(commit) => tagged(writer, 6, commit),
+            Self::Snapshots(heights) => tagged(writer, 7, heights),
+            Self::Light(blocks) => tagged(writer, 8, blocks),
+            Self::Manifest(bytes) => tagged(writer, 9, bytes.as_ref()),
+            Self::Chunk(bytes) => tagged(writer, 10, bytes.as_ref()),
+            Self::Difference(difference) => tagged(writer, 11, difference),
+            Self::Evidence(evidence) => tagged(writer, 12, evidence),
+            Self::Polkas(polkas) => tagged(writer, 13, polkas),
         }
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! Payloads are opaque here: storage knows heights, rounds and hashes, and never what a vote means. Everything is
 //! synchronous, the caller's thread does the work, and the orders between the stores (`docs/format-storage.md` names
-//! them) are the caller's to keep. Every store stands on the [`disk::Disk`] trait, which the simulator implements too,
+//! them) are the caller's to keep. Only a large state is read in pieces at the same time, by whatever threads the caller has for that
+//! ([`spread`]). Every store stands on the [`disk::Disk`] trait, which the simulator implements too,
 //! with a disk that loses, tears and reorders what was not synced.
 //!
 //! Nothing read from a disk is believed before its checksum is: what fails is a typed error that names the place, never

@@ -39,7 +39,7 @@ use crate::wire::{Answer, Question, Status};
 const PRUNED_FOR: Duration = Duration::from_secs(5);
 
 /// How long the block that comes next may be claimed by some, said to be pruned by others, and sent by nobody, before a snapshot is
-/// sought. Block sync has then asked each of those who claim it: it waits 10 seconds at most for one.
+/// sought. Block sync has then asked those who claim it, and each of them again: it waits 2 seconds for one that is new, and 16 at most.
 const CLAIMED_FOR: Duration = Duration::from_secs(60);
 
 /// How far the chain's clock may be ahead of ours.

@@ -43,6 +43,11 @@ pub struct NodeBackend {
 }
 
 impl NodeBackend {
+    /// Nothing is answered from a state that nobody knows to be the chain's.
+    fn trusts_state(&self) -> Result<(), ReadError> {
+        self.readers.doubted().map_or(Ok(()), |why| Err(ReadError::Failed(why.to_owned())))
+    }
+
     /// A backend over a running node.
     pub(crate) fn new(readers: Arc<Readers>, inbox: Inbox, network: Network, identity: Identity) -> Self {
         Self { readers, inbox, network, identity }
@@ -189,6 +194,7 @@ impl Backend for NodeBackend {
     }
 
     fn app_info(&self) -> Result<AppInfo, ReadError> {
+        self.trusts_state()?;
         let height = self.readers.tip().chain.height;
         let state = self.readers.state_at(height).unwrap_or_else(|| self.readers.newest_state());
         let info = self.readers.host().info(&state);
@@ -202,6 +208,7 @@ impl Backend for NodeBackend {
     }
 
     fn app_query(&self, query: AppQuery) -> Result<AppAnswer, ReadError> {
+        self.trusts_state()?;
         let tip = self.readers.tip().chain.height;
         // A proof ends in the header of the next height, so what is proven is the state below the tip: that header is here.
         let newest = if query.prove && tip > self.readers.genesis_chain().next_height() { tip.previous() } else { tip };
@@ -243,6 +250,9 @@ impl Backend for NodeBackend {
     }
 
     fn broadcast(&self, tx: Vec<u8>, wait: Wait) -> BoxFuture<Result<BroadcastAnswer, BroadcastError>> {
+        if let Some(why) = self.readers.doubted() {
+            return Box::pin(ready(Err(BroadcastError::Unavailable(why.to_owned()))));
+        }
         let (reply, answer) = oneshot::channel();
         let wait = match wait {
             Wait::Async => ReplicaWait::Admission,

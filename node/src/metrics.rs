@@ -28,10 +28,12 @@ pub enum HeldBack {
     DiskFull,
     /// For good: somebody else signs with its key, or this folder is older than what it signed.
     Stopped,
+    /// Its state is not the chain's, or nobody knows that it is.
+    Diverged,
 }
 
 impl HeldBack {
-    const ALL: [Self; 4] = [Self::GuardLost, Self::GuardAhead, Self::DiskFull, Self::Stopped];
+    const ALL: [Self; 5] = [Self::GuardLost, Self::GuardAhead, Self::DiskFull, Self::Stopped, Self::Diverged];
     /// The metric, as a reader finds it; its label `reason` is [`Self::label`].
     const METRIC: &str = "lockstep_votes_held_back";
 
@@ -42,6 +44,7 @@ impl HeldBack {
             Self::GuardAhead => "guard_ahead",
             Self::DiskFull => "disk_full",
             Self::Stopped => "stopped",
+            Self::Diverged => "diverged",
         }
     }
 
@@ -52,6 +55,7 @@ impl HeldBack {
             Self::GuardAhead => "behind its guard",
             Self::DiskFull => "disk full",
             Self::Stopped => "for good, see its log",
+            Self::Diverged => "state diverged",
         }
     }
 
@@ -64,6 +68,10 @@ impl HeldBack {
             Self::Stopped => {
                 "another process signs with its key, or its folder is an old copy: stop it, read its log, and start it again only when you \
                  know that it is the only one"
+            }
+            Self::Diverged => {
+                "its state is not the chain's and could not be made right, or no state has two thirds of the power: read its log and data/audit; if it \
+                 cannot be mended soon, take it out of the set with lockstep validator quit"
             }
         }
     }
@@ -103,6 +111,8 @@ pub struct Metrics {
     refused_connections: Family<[(&'static str, &'static str); 2], Counter<u64, AtomicU64>>,
     /// Damaged files that the start healed.
     healed: Counter<u64, AtomicU64>,
+    /// Heights at which the state of this home was found to be another than the chain's.
+    diverged: Gauge<i64, AtomicI64>,
     /// Reads that met damage.
     damaged_reads: Counter<u64, AtomicU64>,
     /// Times the network was started anew behind the replica's back.
@@ -115,7 +125,7 @@ pub struct Metrics {
     snapshots_failed: Counter<u64, AtomicU64>,
     snapshot_seconds: Histogram,
     /// One for each of [`HeldBack::ALL`].
-    held_back: [Gauge<i64, AtomicI64>; 4],
+    held_back: [Gauge<i64, AtomicI64>; 5],
     /// Nothing is signed below this height.
     signs_from: AtomicU64,
 }
@@ -142,6 +152,7 @@ impl Metrics {
         let mempool_txs = gauge("mempool_transactions", "Transactions waiting");
         let mempool_bytes = gauge("mempool_bytes", "Bytes of transactions waiting");
         let peers = gauge("peers", "Connected peers");
+        let diverged = gauge("divergences", "Heights at which the state of this home was found to be another than the chain's");
         let behind = gauge("catching_up", "1 while blocks are known to be decided that this node does not have");
         let kept = [
             gauge("snapshot_height", "Height of the newest snapshot; 0 for none"),
@@ -204,6 +215,7 @@ impl Metrics {
             refused,
             refused_connections,
             healed,
+            diverged,
             damaged_reads,
             swarm_restarts,
             held_back,
@@ -253,6 +265,16 @@ impl Metrics {
     pub(crate) fn signs_above(&self, height: u64) {
         self.signs_from.store(height.saturating_add(1), Ordering::Relaxed);
         self.hold_back(HeldBack::GuardLost, false);
+    }
+
+    /// Nobody knows that the state is the chain's: nothing is signed any more.
+    pub(crate) fn in_doubt(&self) {
+        self.hold_back(HeldBack::Diverged, true);
+    }
+
+    /// At start: the heights at which the state of this home was found to be another than the chain's.
+    pub(crate) fn diverged(&self, heights: usize) {
+        self.diverged.set(i64::try_from(heights).unwrap_or(i64::MAX));
     }
 
     /// Nothing is signed any more.

@@ -143,6 +143,12 @@ impl Replica {
     }
 
     pub(crate) fn on_signed(&mut self, now: Now, id: JobId, signature: Option<lockstep_types::Signature>) {
+        if let Some(statement) = self.take_statement(id) {
+            if let Some(signature) = signature {
+                self.on_statement_signed(statement, signature);
+            }
+            return;
+        }
         let Some(Job::Sign { message }) = self.jobs.remove(&id) else { return };
         let Some(signature) = signature else {
             self.fx.report(Report::Note(format!("the signer did not sign {:?}: the step is missed", message.position())));

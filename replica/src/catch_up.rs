@@ -54,6 +54,11 @@ impl CatchUp {
         Self { sync: BlockSync::new(tip, 0), waiting: VecDeque::new(), current: None, timer: None, reported: false }
     }
 
+    /// The highest height that is proven to be decided.
+    pub fn target(&self) -> Height {
+        self.sync.target()
+    }
+
     /// Whether blocks are decided that we do not have.
     pub fn is_behind(&self) -> bool {
         self.sync.catching_up()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 use lockstep_app::Standing;
 use lockstep_genesis::Genesis;
+use lockstep_types::audit::Statement;
 use lockstep_types::block::BLOCK_PROTOCOL;
 use lockstep_types::codec::{self, DecodeError};
 use lockstep_types::validators::UpdateError;
@@ -17,6 +18,8 @@ use crate::seam::Outcome;
 const VERSION: u8 = 2;
 /// What was written before membership: the same without its last field.
 const VERSION_BEFORE_MEMBERSHIP: u8 = 1;
+/// First byte of what a statement's digest is made of.
+const STATEMENT_VERSION: u8 = 1;
 /// Three validator sets of the largest size, parameters and hashes.
 const BYTES_MAX: usize = 1 << 20;
 
@@ -170,6 +173,31 @@ impl ChainState {
             last_results_hash: self.results_hash,
             evidence_hash: Hash::EMPTY_LIST,
             proposer_address,
+        }
+    }
+
+    /// What a validator says of it: root, results, and a digest of everything else that the chain determines and that a replica which
+    /// began with a snapshot has, too. Left out are priorities of the last set, which sign nothing any more, the names of the newest
+    /// blocks, which the last block's name binds, and whether the next height waits for its pace.
+    pub fn statement(&self) -> Statement {
+        let standing = &self.standing;
+        let sets = (&*self.validators, &*self.next_validators, self.last_validators.hash());
+        let known = (&standing.committed_evidence, &standing.attendance, &standing.power_moved, &standing.waiting);
+        let rest = (
+            self.last_block_id,
+            self.last_time,
+            sets,
+            self.params.hash(),
+            self.app_version,
+            standing.view,
+            known,
+            standing.last_checkpoint,
+        );
+        Statement {
+            height: self.height,
+            root: self.app_hash.clone(),
+            results: self.results_hash,
+            rest: Hash::of(codec::encode(STATEMENT_VERSION, &rest)),
         }
     }
 

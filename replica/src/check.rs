@@ -11,9 +11,10 @@ use lockstep_mempool::TxBytes;
 use lockstep_types::block::{self, BlockId, Part};
 use lockstep_types::crypto::{SignatureCheck, verify_batch};
 use lockstep_types::planted::{self, Bug};
-use lockstep_types::{Address, AppHash, Block, Commit, Evidence, Hash, Header, Time, Tx, evidence};
+use lockstep_types::{Address, Block, Commit, Evidence, Hash, Header, Time, Tx, evidence};
 use thiserror::Error;
 
+use crate::audit::finding::state_fields;
 use crate::chain::ChainState;
 use crate::evidence::history::{History, NoHistory};
 use crate::evidence::misbehaviour;
@@ -137,13 +138,18 @@ pub enum CheckFailure {
     /// The block breaks a rule: whoever proposed it is at fault.
     #[error("invalid block: {0}")]
     Invalid(String),
-    /// The block says that the state before it has another root. When it is certified, we are the one that is wrong.
-    #[error("the block's app hash is {theirs}, ours is {ours}")]
-    AppHash {
-        /// Root in the header.
-        theirs: AppHash,
-        /// Root of our state.
-        ours: AppHash,
+    /// The block says something else of the state before it than we have: its root, results, validators or parameters. When it is
+    /// certified, we are the one that is wrong.
+    #[error("the block's {field} is {theirs}, ours is {ours}")]
+    State {
+        /// The field of the header.
+        field: &'static str,
+        /// What it says.
+        theirs: String,
+        /// What it would say of our state.
+        ours: String,
+        /// All of it.
+        header: Box<Header>,
     },
 }
 
@@ -202,21 +208,21 @@ fn check_header(header: &Header, chain: &ChainState) -> Result<(), CheckFailure>
         ("chain_id", header.chain_id == expected.chain_id),
         ("height", header.height == expected.height),
         ("last_block_id", header.last_block_id == expected.last_block_id || planted::has(Bug::ParentUnchecked)),
-        ("validators_hash", header.validators_hash == expected.validators_hash || planted::has(Bug::ValidatorsHashUnchecked)),
-        (
-            "next_validators_hash",
-            header.next_validators_hash == expected.next_validators_hash || planted::has(Bug::NextValidatorsHashUnchecked),
-        ),
-        ("consensus_hash", header.consensus_hash == expected.consensus_hash || planted::has(Bug::ConsensusHashUnchecked)),
     ];
     if let Some((field, _)) = same.iter().find(|(_, same)| !same) {
         return invalid(format!("{field} is not what the chain says"));
     }
-    if header.app_hash != expected.app_hash && !planted::has(Bug::AppHashUnchecked) {
-        return Err(CheckFailure::AppHash { theirs: header.app_hash.clone(), ours: expected.app_hash });
-    }
-    if header.last_results_hash != expected.last_results_hash && !planted::has(Bug::ResultsHashUnchecked) {
-        return invalid("last_results_hash is not what the chain says".into());
+    let unchecked = |field: &str| match field {
+        "app_hash" => planted::has(Bug::AppHashUnchecked),
+        "last_results_hash" => planted::has(Bug::ResultsHashUnchecked),
+        "validators_hash" => planted::has(Bug::ValidatorsHashUnchecked),
+        "next_validators_hash" => planted::has(Bug::NextValidatorsHashUnchecked),
+        _ => planted::has(Bug::ConsensusHashUnchecked),
+    };
+    for (field, theirs, ours) in state_fields(header, chain) {
+        if theirs != ours && !unchecked(field) {
+            return Err(CheckFailure::State { field, theirs, ours, header: Box::new(header.clone()) });
+        }
     }
     let first = header.height == chain.initial_height;
     let is_early = header.time < chain.last_time || (!first && header.time == chain.last_time);

@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use lockstep_app::{AppError, BlockInput, ChainFacts, Changes, Host, Participation, ParticipationFlag, State};
+use lockstep_app::{AppError, BlockInput, ChainFacts, Changes, ExecutedBlock, Host, Participation, ParticipationFlag, State};
 use lockstep_storage::log::LogReader;
 use lockstep_storage::results::ResultsReader;
 use lockstep_types::planted::{self, Bug};
-use lockstep_types::{Block, BlockId, CommitSig, Evidence, Height};
+use lockstep_types::{Block, BlockId, CommitSig, Evidence, Height, Tx, TxResult};
 
+use crate::audit::Trace;
 use crate::chain::ChainState;
 use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob, Verdicts, build_with, check_with};
 use crate::evidence::history::BlockHistory;
@@ -63,6 +64,19 @@ pub fn participation(last_commit: Option<&lockstep_types::Commit>, chain: &Chain
         .collect()
 }
 
+/// Executes a block, or some of its transactions, on a state.
+fn run(host: &Host, state: &State, block: &Block, txs: &[Tx], chain: &ChainState) -> Result<ExecutedBlock, AppError> {
+    let input = BlockInput { txs, ..block_input(block, chain) };
+    let evidence = remembered(&block.evidence);
+    let facts = ChainFacts {
+        last_validators: &chain.last_validators,
+        validators: &chain.validators,
+        next_validators: &chain.next_validators,
+        evidence: &evidence,
+    };
+    host.execute(state.clone(), &input, facts)
+}
+
 /// Changes of one or more heights, ready for the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlushBatch {
@@ -77,19 +91,29 @@ pub struct Executor {
     host: Host,
     state: State,
     history: BlockHistory,
-    unflushed: VecDeque<(Height, Changes)>,
+    unflushed: VecDeque<(Height, Arc<Changes>)>,
+    last: Option<Last>,
+}
+
+/// The last block and what was made of it, for audit.
+struct Last {
+    before: State,
+    block: Arc<Block>,
+    chain: Arc<ChainState>,
+    results: Arc<Vec<TxResult>>,
+    changes: Arc<Changes>,
 }
 
 impl Executor {
     /// An executor that goes on from this state, which the database holds.
     pub fn new(host: Host, state: State) -> Self {
-        Self { host, state, history: BlockHistory::default(), unflushed: VecDeque::new() }
+        Self { host, state, history: BlockHistory::default(), unflushed: VecDeque::new(), last: None }
     }
 
     /// An executor at the start of a chain: the first entries are still to be flushed.
     pub fn at_genesis(host: Host, state: State, changes: Changes) -> Self {
-        let height = state.height();
-        Self { host, state, history: BlockHistory::default(), unflushed: VecDeque::from([(height, changes)]) }
+        let first = (state.height(), Arc::new(changes));
+        Self { host, state, history: BlockHistory::default(), unflushed: VecDeque::from([first]), last: None }
     }
 
     /// The application's host.
@@ -141,25 +165,20 @@ impl Executor {
     /// # Errors
     /// The application's, the same on every replica and fatal.
     pub fn execute(&mut self, job: &ExecuteJob) -> Result<Outcome, AppError> {
-        let input = block_input(&job.block, &job.chain);
-        let before = self.state.root();
+        let before = self.state.clone();
+        let root_before = before.root();
         let chain = &job.chain;
-        let evidence = remembered(&job.block.evidence);
-        let facts = ChainFacts {
-            last_validators: &chain.last_validators,
-            validators: &chain.validators,
-            next_validators: &chain.next_validators,
-            evidence: &evidence,
-        };
-        let executed = self.host.execute(self.state.clone(), &input, facts)?;
+        let executed = run(&self.host, &before, &job.block, &job.block.txs, chain)?;
         self.state = executed.state;
         self.history.push(&job.block, chain.validators.clone());
-        self.unflushed.push_back((job.block.header.height, executed.changes));
+        let (changes, results) = (Arc::new(executed.changes), Arc::new(executed.tx_results));
+        self.unflushed.push_back((job.block.header.height, changes.clone()));
+        self.last = Some(Last { before, block: job.block.clone(), chain: chain.clone(), results: results.clone(), changes });
         Ok(Outcome {
             height: job.block.header.height,
-            app_hash: if planted::has(Bug::RootOfStateBefore) { before } else { self.state.root() }.into(),
+            app_hash: if planted::has(Bug::RootOfStateBefore) { root_before } else { self.state.root() }.into(),
             results_hash: executed.last_results_hash,
-            results: Arc::new(executed.tx_results),
+            results,
             events: executed.events,
             validator_updates: executed.validator_updates,
             params: executed.parameter_updates,
@@ -167,6 +186,30 @@ impl Executor {
             unflushed_keys: self.unflushed.iter().map(|(_, changes)| changes.len() as u64).sum(),
             checkpoint: executed.checkpoint,
         })
+    }
+
+    /// What was made of the last block, in short; none before the first.
+    pub fn trace(&self) -> Option<Trace> {
+        self.last.as_ref().map(|last| Trace::new(last.block.header.height, &last.results, &last.changes))
+    }
+
+    /// Whether the first `count` transactions of the last block, alone, change one of these keys. Nothing is kept of it.
+    pub fn touches(&self, count: usize, keys: &[&[u8]]) -> bool {
+        let Some(last) = &self.last else { return false };
+        let first = &last.block.txs[..count.min(last.block.txs.len())];
+        let executed = run(&self.host, &last.before, &last.block, first, &last.chain);
+        executed.is_ok_and(|executed| keys.iter().any(|key| executed.changes.get(key).is_some()))
+    }
+
+    /// Puts another state in the place of the newest, as a fault of memory does; `changes` is what of it comes to the database, too. For
+    /// tests of [`crate::audit`]: nothing of a node calls it.
+    ///
+    /// # Panics
+    /// When it is the state of another height.
+    pub fn damage(&mut self, state: State, changes: Changes) {
+        assert_eq!(state.height(), self.state.height(), "a fault moves nobody on");
+        self.unflushed.push_back((state.height(), Arc::new(changes)));
+        self.state = state;
     }
 
     /// The changes up to a height, merged; they are then the database's to keep.
@@ -178,7 +221,7 @@ impl Executor {
                 changes = Changes::new();
             }
             if !(planted::has(Bug::FlushStopsShort) && at == height) {
-                changes.extend(of_height);
+                changes.extend(Arc::unwrap_or_clone(of_height));
             }
         }
         FlushBatch { height, changes }

@@ -57,6 +57,7 @@ impl Replica {
         self.ask_own_messages(peer);
         self.pool.welcome(peer, &mut self.fx);
         self.tell_evidence(peer);
+        self.tell_statement(peer);
         let _ = now;
     }
 
@@ -82,6 +83,7 @@ impl Replica {
             if !self.planted.has(Bug::VotesNotReconciled) {
                 let have = Message::Have(self.have());
                 self.fx.broadcast(Lane::Votes, &have);
+                self.tell_statements_again();
             }
             if !self.planted.has(Bug::BodyAskedOnce) {
                 self.ask_missing_bodies(now);

@@ -48,6 +48,7 @@ impl Replica {
         };
         self.drive(now, consensus::Input::StartHeight(start));
         self.say_again(now, height);
+        self.state_ours();
         self.replay_early(now);
         self.catch_up_with_peers(now);
         self.try_ready(now);

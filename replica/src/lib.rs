@@ -26,6 +26,7 @@
 //! | [`check`], [`execution`] | the jobs that shells run beside the replica |
 //! | [`evidence`] | misbehaviour: what a block may carry, what waits for one, how it travels |
 //! | [`results`] | what is kept of a block's execution |
+//! | [`audit`] | the replica whose state is not the chain's finds it, stops signing, heals |
 //! | [`snapshots`], [`retention`] | snapshots of checkpoints, and what of the log may go once they are there |
 //! | [`recovery`] | what a restart finds on disk, and where it goes on |
 //!
@@ -33,6 +34,7 @@
 //! the decision of H is durable before a guard record of H + 1 is written; the decision is durable and the block executed
 //! before a client hears "committed".
 
+pub mod audit;
 pub mod bodies;
 mod casting;
 pub mod catch_up;

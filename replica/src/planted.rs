@@ -61,6 +61,12 @@ pub enum Bug {
     EvidenceNotProposed,
     /// Evidence is not written down.
     EvidenceNotKept,
+    /// A replica whose state is not the chain's goes on.
+    SignsWhileDiverged,
+    /// One validator's statement is enough to be believed.
+    OneStatementBelieved,
+    /// A validator that healed never signs again.
+    HealedStaysSilent,
 }
 
 #[cfg(feature = "planted")]
@@ -76,19 +82,19 @@ mod switches {
         pub beneath: Option<lockstep_types::planted::Bug>,
         /// One of those of storage, likewise.
         pub storage: Option<lockstep_storage::planted::Bug>,
-        bits: u32,
+        bits: u64,
     }
 
     impl Planted {
         /// This bug too.
         #[must_use]
         pub const fn with(self, bug: Bug) -> Self {
-            Self { bits: self.bits | 1 << bug as u32, ..self }
+            Self { bits: self.bits | 1 << bug as u64, ..self }
         }
 
         /// Whether a bug is planted.
         pub const fn has(self, bug: Bug) -> bool {
-            self.bits & (1 << bug as u32) != 0
+            self.bits & (1 << bug as u64) != 0
         }
     }
 }

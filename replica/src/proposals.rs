@@ -155,16 +155,13 @@ impl Replica {
             return;
         }
         if let (true, Err(failure)) = (certified, &verdict) {
-            let root = match failure {
-                CheckFailure::AppHash { theirs, ours } => {
-                    format!("its header says that the state after height {} has root {theirs}, ours has {ours}", self.chain.height)
-                }
-                other => other.to_string(),
-            };
-            self.halt(format!(
-                "block {height} ({block_id}) was decided by more than two thirds of the power, and this node finds it wrong: {root}. This \
-                 node's state is not the chain's; keep its home for inspection, and start again from an empty data folder"
-            ));
+            match failure {
+                CheckFailure::State { header, .. } => self.on_contradicting_header((**header).clone()),
+                other => self.halt(format!(
+                    "block {height} ({block_id}) was decided by more than two thirds of the power, and this node finds it wrong: {other}. \
+                     Either this program is not the one that the chain runs, or a third of the power lies; keep this home for inspection"
+                )),
+            }
             return;
         }
         let valid = verdict.is_ok();

@@ -18,6 +18,7 @@ mod own;
 pub mod reexecute;
 pub mod rollback;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -119,6 +120,14 @@ pub enum RecoveryError {
         their_results: Hash,
         /// What executing gives.
         our_results: Hash,
+    },
+    /// The state is not the chain's, as was found before.
+    #[error("the state after height {height} is not the chain's: {what}")]
+    Diverged {
+        /// The height.
+        height: Height,
+        /// What differs.
+        what: String,
     },
     /// Two things in the log contradict each other, and both verify.
     #[error(
@@ -235,6 +244,8 @@ fn restored(log: &LogReader, chain: ChainState, state: &State, flushed: Height, 
         last_commit: last.as_ref().map(|(_, _, _, commit)| commit.clone()),
         last_body: last.map(|(block_id, _, body, _)| (block_id, body)),
         bodies: undecided_bodies(log, chain.next_height(), &guard)?,
+        diverged: BTreeSet::new(),
+        doubt: None,
         guard,
         evidence: kept::load(log)?,
         names: names_kept(state.tree()),

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_consensus::Consensus;
+use lockstep_types::audit::{SignedStatement, Statement};
 use lockstep_types::block::Part;
 use lockstep_types::planted::{self, Bug};
 use lockstep_types::vote::{Claim, Verified};
 use lockstep_types::{Block, BlockId, ChainId, Commit, Hash, Height, Polka, Proposal, Round, Time, Vote};
 
+use crate::audit::Exchange;
 use crate::bodies::Bodies;
 use crate::catch_up::CatchUp;
 use crate::chain::ChainState;
@@ -89,6 +91,10 @@ pub struct Restored {
     /// Names of how many blocks the chain's rules look back to ([`lockstep_app::membership::names_kept`]): a snapshot is of no use
     /// without them.
     pub names: u64,
+    /// Heights at which the state diverged from the chain's before ([`crate::audit`]).
+    pub diverged: BTreeSet<Height>,
+    /// Why the state is not to be trusted, although it was made again; the replica halts at once then.
+    pub doubt: Option<String>,
 }
 
 /// A question that is out.
@@ -102,6 +108,8 @@ pub(crate) enum Job {
     OwnProof { peer: Peer, claim: Claim<Vote>, message: OwnMessage },
     OwnProposal { peer: Peer, claim: Claim<Proposal>, message: OwnMessage },
     Sign { message: OwnMessage },
+    SignStatement { statement: Statement },
+    Statement { peer: Peer, claim: Claim<SignedStatement> },
     Build { height: Height, round: Round },
     Check { height: Height, block_id: BlockId, certified: bool },
     CheckTxs { hashes: Vec<Hash>, recheck: bool },
@@ -141,6 +149,7 @@ impl Job {
             | Self::Polka { peer, .. }
             | Self::Commit { peer, .. }
             | Self::OtherCommit { peer, .. }
+            | Self::Statement { peer, .. }
             | Self::OwnProof { peer, .. }
             | Self::OwnProposal { peer, .. } => Some(*peer),
             _ => None,
@@ -240,6 +249,13 @@ pub struct Replica {
     pub(crate) flushing: Option<Height>,
     pub(crate) base: Height,
     pub(crate) halted: Option<String>,
+    /// Heights at which the state diverged in earlier lives of this home.
+    pub(crate) diverged: BTreeSet<Height>,
+    /// Why the state that was found on disk is not to be trusted.
+    pub(crate) doubt: Option<String>,
+    /// It halted for that, or for what comes to the same.
+    pub(crate) doubts_state: bool,
+    pub(crate) exchange: Exchange,
     /// When each timeout of this height is due: one that is scheduled again replaces the first.
     pub(crate) timers: BTreeMap<lockstep_consensus::Timeout, Mono>,
     pub(crate) planted: crate::planted::Planted,
@@ -309,6 +325,10 @@ impl Replica {
             base: restored.base,
             names: restored.names,
             halted: None,
+            diverged: restored.diverged,
+            doubt: restored.doubt,
+            doubts_state: false,
+            exchange: Exchange::default(),
             timers: BTreeMap::new(),
             planted,
             chain,
@@ -319,6 +339,12 @@ impl Replica {
     /// The first step: begins the height after the last one on disk, and says again what was said before the restart.
     pub fn start(&mut self, now: Now) -> Vec<Effect> {
         self.decided_at = now.mono;
+        if self.halts_in_doubt() {
+            return self.fx.take();
+        }
+        if self.planted.has(crate::planted::Bug::HealedStaysSilent) && !self.diverged.is_empty() {
+            self.signing.stop("planted".to_owned());
+        }
         if self.signing.is_unreadable() {
             let note = "the vote guard is not readable: this validator signs nothing until it has seen the others decide a height, and then only above it";
             self.fx.report(Report::Note(note.into()));
@@ -482,6 +508,7 @@ impl Replica {
                 at if at == self.chain.height => match message {
                     Message::Vote(vote) => self.on_late_vote(vote),
                     Message::Commit(commit) => self.on_commit_of_last(peer, commit),
+                    Message::Statement(signed) => self.on_statement(peer, signed),
                     _ => {}
                 },
                 _ => {}
@@ -515,6 +542,7 @@ impl Replica {
             Message::Part { header, part, .. } => self.on_part(now, peer, header, part),
             Message::Polka(polka) => self.on_polka(now, peer, polka),
             Message::Commit(commit) => self.on_commit(now, peer, commit, None),
+            Message::Statement(signed) => self.on_statement(peer, signed),
             Message::Status(_) | Message::Have(_) | Message::Txs(_) | Message::Evidence(_) | Message::HasEvidence(_) => {}
         }
     }
@@ -612,6 +640,7 @@ impl Replica {
                 self.try_end_own_wait(now);
             }
             Some(Job::OtherCommit { peer, claim }) => self.on_other_commit(peer, claim, verdicts),
+            Some(Job::Statement { peer, claim }) => self.on_statement_verified(peer, claim.settle(verdicts)),
             Some(Job::StateHeader { ticket }) => self.on_header_verified(now, ticket, verdicts),
             Some(Job::OwnProposal { peer, claim, message }) => {
                 match claim.settle(verdicts) {

@@ -19,8 +19,8 @@
 //! | [`Effect::SetTimer`] | [`Input::TimedOut`] | waiting |
 //! | [`Effect::Request`] | [`Input::Response`] | the network |
 //!
-//! [`Effect::Send`], [`Effect::Respond`], [`Effect::Reply`], [`Effect::Disconnect`], [`Effect::Report`], [`Effect::Reopen`] and
-//! [`Effect::Halt`] are not answered.
+//! [`Effect::Send`], [`Effect::Respond`], [`Effect::Reply`], [`Effect::Disconnect`], [`Effect::Report`], [`Effect::Reopen`],
+//! [`Effect::Heal`] and [`Effect::Halt`] are not answered.
 //!
 //! **Durability is named.** Every [`Effect::Persist`] has a [`Ticket`], and every effect that must not be seen before
 //! something is durable lists the tickets it waits for. The shell holds it back ([`crate::fence::Fence`]) until each was
@@ -45,6 +45,7 @@ use lockstep_types::{
     ValidatorUpdate,
 };
 
+use crate::audit::Finding;
 use crate::chain::ChainState;
 use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob};
 use crate::evidence::rules::Refused;
@@ -360,6 +361,12 @@ pub enum Effect {
     Reopen {
         /// The height.
         height: Height,
+    },
+    /// Our state is not the chain's: keep this in the home, durably ([`crate::audit::keep`]), with what the executor made of the last block
+    /// ([`crate::execution::Executor::trace`]); then stop this replica and open its home again, which heals it. Nothing comes after it.
+    Heal {
+        /// What was found.
+        finding: Box<Finding>,
     },
     /// Send one frame.
     Send {

@@ -10,6 +10,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use lockstep_app::snapshot::{Difference, MANIFEST_BYTES_MAX, OUTLINE_LEVELS_MAX, Outline, PACKED_BYTES_MAX};
 use lockstep_mempool::TxBytes;
+use lockstep_types::audit::SignedStatement;
 use lockstep_types::block::{PART_BYTES, Part};
 use lockstep_types::codec::{self, DecodeError};
 use lockstep_types::light::LightBlock;
@@ -105,6 +106,8 @@ pub enum Message {
     Evidence(Box<Evidence>) = 10,
     /// The name of such evidence that is longer than a frame: it is there to be asked for.
     HasEvidence(Hash) = 11,
+    /// What a validator has after a height.
+    Statement(SignedStatement) = 12,
 }
 
 /// Where a node is in the chain. A claim: it makes others ask, never believe.
@@ -408,6 +411,8 @@ impl Message {
             Self::Polka(polka) => polka.height,
             Self::Commit(commit) => commit.height,
             Self::Have(have) => have.height,
+            // Who speaks of a height is of the set of the next, and has decided it.
+            Self::Statement(signed) => Height::new(signed.statement.height.get().saturating_add(1)).unwrap_or(Height::MAX),
             Self::Status(_) | Self::Txs(_) | Self::Evidence(_) | Self::HasEvidence(_) => Height::ZERO,
         }
     }

@@ -87,6 +87,7 @@ fn every() -> Vec<Entry> {
         membership(),
         snapshots(),
         healing(),
+        audit(),
     ]
     .concat()
 }
@@ -292,6 +293,16 @@ fn snapshots() -> Vec<Entry> {
         churned(CLASS, Beneath::MarkGoesFirst, "the mark of what is installed goes first", 0),
         churned(CLASS, Beneath::CompleteUnsynced, "what is gathered told complete before it is durable", 0),
         churned(CLASS, Beneath::RecentForgotten, "names of the blocks below a snapshot forgotten", 0),
+    ]
+}
+
+fn audit() -> Vec<Entry> {
+    const CLASS: &str = "audit";
+    vec![
+        step(CLASS, Step::SignsWhileDiverged, "a node whose state is not the chain's goes on", 0),
+        step(CLASS, Step::OneStatementBelieved, "one validator's statement believed", 0),
+        step(CLASS, Step::HealedStaysSilent, "a validator that healed never signs again", 0),
+        beneath(CLASS, Beneath::HealsUnchecked, "a state that was made again not compared with what was found", 0),
     ]
 }
 

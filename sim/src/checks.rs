@@ -150,6 +150,27 @@ impl Checks {
         Ok(())
     }
 
+    /// Whether a key signed anything at or above this height.
+    pub(crate) fn has_signed(&self, node: usize, height: u64) -> bool {
+        self.signed.keys().any(|(key, _, at, _)| *key == node && *at >= height)
+    }
+
+    /// I1 and I5 for a block that a node tells of whose memory failed: what it makes of the block is nothing to learn from.
+    pub(crate) fn told_astray(&mut self, node: usize, block_id: BlockId, height: u64) -> Result<(), Violation> {
+        let told = self.told.entry(node).or_default();
+        if height != *told + 1 && *told != 0 {
+            return Err(Violation { invariant: "I5", what: format!("node {node}, height {height}: told after height {told}") });
+        }
+        *told = height;
+        match self.chain.get(&height) {
+            Some(decided) if decided.block_id != block_id => Err(Violation {
+                invariant: "I1",
+                what: format!("node {node}, height {height}: {block_id} where another node has {}", decided.block_id),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// I2: parent, state and certificate, compared one by one.
     fn check_links(&self, node: usize, block_id: BlockId, block: &Block, commit: &Commit) -> Result<(), Violation> {
         let fail = |what: String| Err(Violation { invariant: "I2", what: format!("node {node}, height {}: {what}", block.header.height) });

@@ -32,6 +32,8 @@ pub enum Kind {
     Decay,
     /// It loses more than redundancy covers.
     LostCopies,
+    /// Its memory fails, and with it its state.
+    Divergence,
     /// It stands still.
     Freeze,
     /// Its clock jumps.
@@ -94,7 +96,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::Crash,
         Self::PowerCut,
         Self::DiskStop,
@@ -106,6 +108,7 @@ impl Kind {
         Self::LostPage,
         Self::Decay,
         Self::LostCopies,
+        Self::Divergence,
         Self::Freeze,
         Self::ClockStep,
         Self::Hush,
@@ -151,6 +154,7 @@ impl Kind {
             Self::LostPage => "lost page",
             Self::Decay => "decay",
             Self::LostCopies => "loss of all copies",
+            Self::Divergence => "divergence",
             Self::Freeze => "freeze",
             Self::ClockStep => "clock step",
             Self::Hush => "hush",

@@ -133,6 +133,8 @@ pub(crate) enum Lie {
     QuitInTurn,
     /// Answers who gathers a snapshot with offers of what there is not, changed manifests, other chunks, forged headers, or not any more.
     FalseSnapshots,
+    /// Says of its state what is not so: the same to all, or something else to each, and passes on what nobody said.
+    FalseStatements,
 }
 
 impl Lie {
@@ -235,6 +237,7 @@ impl Lie {
             Self::VoteOutside => "vote outside the set",
             Self::QuitInTurn => "quit in turn",
             Self::FalseSnapshots => "false snapshots",
+            Self::FalseStatements => "false statements",
             Self::RawBytes => "raw bytes",
         }
     }
@@ -451,6 +454,13 @@ fn acts(lies: &[Lie], dice: &mut Stream) -> Vec<Act> {
 
 /// Lies of many shapes, of which one run shows few: of bad blocks alone there are two dozen.
 const MANIFOLD: [Lie; 6] = [Lie::BadBlock, Lie::BadBlock, Lie::BadBlock, Lie::ForgeCertificates, Lie::ForgeParts, Lie::WrongAnswers];
+
+/// Has one of those who lie say false things of its state, too, in one run of four.
+pub(crate) fn of_state(byzantine: &mut Byzantine, dice: &mut Stream) {
+    if let Some(liar) = byzantine.liars.first_mut().filter(|_| dice.chance(250)) {
+        liar.acts.push(Act { lie: Lie::FalseStatements, when: Trigger::Always });
+    }
+}
 
 /// Has one of those who lie tell one of these, too, in two runs of five.
 pub(crate) fn more(byzantine: &mut Byzantine, dice: &mut Stream) {

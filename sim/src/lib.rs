@@ -18,6 +18,8 @@
 //! ```
 
 mod accountability;
+#[cfg(test)]
+mod audit_tests;
 #[cfg(feature = "planted")]
 pub mod bank;
 mod campaign;

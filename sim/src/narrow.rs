@@ -41,6 +41,8 @@ pub enum Fault {
     DiskTroubles,
     /// Losses of what no copy gives back.
     Losses,
+    /// Memories that fail.
+    Divergences,
     /// Clocks that are off.
     Clocks,
     /// Clocks that jump.
@@ -62,12 +64,13 @@ pub enum Fault {
 }
 
 /// The order in which kinds are taken away: those that change most of a run first.
-pub(crate) const ORDER: [(Fault, &str); 23] = [
+pub(crate) const ORDER: [(Fault, &str); 24] = [
     (Fault::Liar, "liar"),
     (Fault::Twins, "twins"),
     (Fault::Rot, "rot"),
     (Fault::DiskTroubles, "disk-troubles"),
     (Fault::Losses, "losses"),
+    (Fault::Divergences, "divergences"),
     (Fault::DiskStops, "disk-stops"),
     (Fault::CrashAll, "crash-all"),
     (Fault::Crashes, "crashes"),
@@ -151,6 +154,7 @@ pub(crate) fn take_away(fault: Fault, plan: &mut Plan) {
         Fault::Rot => plan.rots = false,
         Fault::DiskTroubles => plan.disk_troubles = false,
         Fault::Losses => plan.losses = false,
+        Fault::Divergences => plan.divergences = false,
         Fault::Clocks => plan.clock_offset = 0,
         Fault::ClockSteps => plan.clock_steps = false,
         Fault::SlowDisks => plan.disk_delay = MS,

@@ -8,6 +8,7 @@ use lockstep_app::snapshot::{Manifest, open};
 use lockstep_app::{Application, Host, State, Tree};
 use lockstep_consensus::Step;
 use lockstep_genesis::Genesis;
+use lockstep_replica::audit::Settled;
 use lockstep_replica::execution::Executor;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, Told, decided};
@@ -31,7 +32,7 @@ use lockstep_types::{Block, BlockId, Commit, Hash, Height, PrivateKey, VoteType}
 use crate::disk::SimDisk;
 use crate::random::Stream;
 use crate::room::Room;
-use crate::world::Ailing;
+use crate::world::{Ailing, Astray};
 
 /// Where a node keeps its guard.
 pub(crate) const GUARD: &str = "guard";
@@ -82,6 +83,8 @@ pub(crate) struct Machine {
     pub(crate) asks_operator: bool,
     /// The header that its operator named, for a home without blocks.
     pub(crate) trusts: Option<(Height, Hash)>,
+    /// Its memory failed.
+    pub(crate) astray: Option<Astray>,
 }
 
 /// What rot did to a machine.
@@ -190,6 +193,8 @@ pub(crate) struct Started {
     pub(crate) healed: Vec<Healed>,
     /// What came of a snapshot that was gathered before.
     pub(crate) installed: Option<Installed>,
+    /// Heights at which its state was wrong, and is right now.
+    pub(crate) settled: Vec<Settled>,
 }
 
 impl Machine {
@@ -219,6 +224,7 @@ impl Machine {
             flushed: Height::ZERO,
             asks_operator: false,
             trusts: None,
+            astray: None,
         }
     }
 
@@ -281,7 +287,7 @@ impl Machine {
                 outcomes.insert(outcome.height, outcome.clone());
             }
         });
-        let Opened { log, db, results, recovered: Recovered { restored, executor }, healed, installed, .. } =
+        let Opened { log, db, results, recovered: Recovered { restored, executor }, healed, installed, settled, .. } =
             opened.map_err(|error| error.to_string())?;
         let (reader, preallocator) = (log.reader(), log.preallocator());
         // A chain without checkpoints never touches the folder.
@@ -325,7 +331,7 @@ impl Machine {
             executed: VecDeque::new(),
             included: BTreeMap::new(),
         };
-        Ok(Started { running, replayed, height, flushed, healed, installed })
+        Ok(Started { running, replayed, height, flushed, healed, installed, settled })
     }
 }
 

@@ -145,6 +145,8 @@ pub(crate) struct Plan {
     pub(crate) disk_troubles: bool,
     /// A machine loses what no copy of its own can give back ([`crate::disk::Loss`]).
     pub(crate) losses: bool,
+    /// A machine's memory fails, and its state is not the chain's any more ([`crate::schedule::Damage`]).
+    pub(crate) divergences: bool,
     /// Longest time between two crashes, in milliseconds.
     pub(crate) crash_interval_ms: u64,
     /// Largest distance of an honest clock from true time.
@@ -223,6 +225,7 @@ impl Plan {
         };
         if budget == Some(Budget::Safe) {
             liars::more(&mut byzantine, &mut Stream::new(seed, "liars, more"));
+            liars::of_state(&mut byzantine, &mut Stream::new(seed, "liars, of state"));
         }
         let weak: Vec<usize> = weak(&powers);
         let twins = (byzantine.is_empty() && !weak.is_empty() && dice.chance(200))
@@ -277,6 +280,7 @@ impl Plan {
             rots: happens("rot happens"),
             disk_troubles: happens("disk troubles happen"),
             losses: happens("losses happen"),
+            divergences: Stream::new(seed, "divergences happen").chance(250),
             crash_interval_ms: *dice.pick(&[400, 800, 2_500, 2_500]),
             clock_offset: class("clock offsets").map_or(0, |mut dice| log_between(&mut dice, 1, 3_600_000) * MS),
             drift_ppm: class("clock drift").map_or(0, |mut dice| log_between(&mut dice, 10, 50_000)),
@@ -374,7 +378,7 @@ impl Plan {
                 ..Self::quiet()
             },
             // Who has lost what it knew accuses nobody.
-            Some(Budget::Over) => Self { rots: false, disk_troubles: false, losses: false, ..self },
+            Some(Budget::Over) => Self { rots: false, disk_troubles: false, losses: false, divergences: false, ..self },
             _ => self,
         }
     }
@@ -424,6 +428,7 @@ impl Plan {
             rots: false,
             disk_troubles: false,
             losses: false,
+            divergences: false,
             crash_interval_ms: 2_500,
             clock_offset: 0,
             drift_ppm: 0,

@@ -166,6 +166,17 @@ pub enum Fault {
         /// With this one.
         b: usize,
     },
+    /// A machine's memory fails, and with it something of its state.
+    Diverge {
+        /// Whose.
+        node: usize,
+        /// What of it.
+        damage: Damage,
+        /// Whether it comes to the database, too.
+        lasts: bool,
+        /// Draws the rest.
+        seed: u64,
+    },
     /// A node asks something of the chain that is about who validates.
     Ask {
         /// Which.
@@ -182,6 +193,22 @@ pub enum Fault {
         /// Draws what survives where others crash for good.
         seed: u64,
     },
+}
+
+/// What of a node's state a failing memory changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Damage {
+    /// The value of an entry of the application.
+    Entry,
+    /// An entry of the application is not there any more.
+    Lost,
+    /// An entry of the node's own is there that never was.
+    Own,
+    /// Results of the next block.
+    Results,
+    /// What membership knows beside the state.
+    Standing,
 }
 
 /// Why some links are cut.

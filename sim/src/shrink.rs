@@ -206,6 +206,7 @@ fn without_last_node(schedule: &mut Schedule) {
         | Fault::Rot { node, .. }
         | Fault::Disk { node, .. }
         | Fault::Loss { node, .. }
+        | Fault::Diverge { node, .. }
         | Fault::Freeze { node, .. }
         | Fault::ClockStep { node, .. }
         | Fault::Leave { node, .. }

@@ -3,6 +3,7 @@
 //! Here is what it consists of and how its time goes; [`effects`] is what nodes do in it, [`network`] how frames travel,
 //! [`faults`] what goes wrong, and [`byzantine`] what liars say.
 
+mod audit;
 mod budget;
 mod byzantine;
 mod disks;
@@ -177,8 +178,10 @@ pub(crate) struct World {
     work: Stream,
     liars: Liars,
     proofs: proofs::Proofs,
+    audit: audit::Audit,
 }
 
+pub(crate) use audit::Astray;
 pub(crate) use disks::Ailing;
 
 type Outcome = Result<(), Violation>;
@@ -234,6 +237,7 @@ impl World {
             votes: Votes::new(&voters, &first_powers, honest),
             liars: Liars::new(seed, &plan, &keys, &first_powers),
             proofs: proofs::Proofs::default(),
+            audit: audit::Audit::default(),
             first_operation,
             watched: 0,
             longest_start: 0,

@@ -23,7 +23,7 @@ pub enum Tag {
     Possession = 4,
     /// Reserved. A JOIN proves that too, by the block that it names.
     CaughtUp = 5,
-    /// Reserved: signed roots and results, in audit.
+    /// Signed roots and results, in audit ([`crate::audit`]).
     Audit = 6,
     /// Reserved: transactions of the bundled applications.
     AppTransaction = 7,

@@ -9,10 +9,11 @@
 //!
 //! The map, from the bottom up: [`primitives`] and [`time`](mod@time) name the quantities, [`crypto`] gives the one
 //! verdict on signatures, [`merkle`] and [`proto`] the shapes that are hashed, [`quorum`] the thresholds. On these stand
-//! [`validators`], [`vote`], [`commit`], [`block`], [`evidence`], [`params`] and [`abci`]. [`light`] verifies a chain from
+//! [`validators`], [`vote`], [`commit`], [`block`], [`evidence`], [`audit`], [`params`] and [`abci`]. [`light`] verifies a chain from
 //! outside, [`state_tree`] proves what the application's state holds.
 
 pub mod abci;
+pub mod audit;
 pub mod bft_time;
 pub mod block;
 pub mod codec;

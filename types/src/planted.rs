@@ -148,6 +148,8 @@ pub enum Bug {
     DamagedStateStays,
     /// Results that are missing at the height of the state itself are not made again.
     ResultsHoleAtState,
+    /// A state that was found to be another than the chain's is not compared when it was made again.
+    HealsUnchecked,
 }
 
 #[cfg(feature = "planted")]

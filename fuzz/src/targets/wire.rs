@@ -44,7 +44,12 @@ pub(super) fn message(bytes: &[u8], meter: Meter) {
         Message::Part { header, part, .. } => {
             let _ = part.verify(&header);
         }
-        Message::Status(_) | Message::Have(_) | Message::Txs(_) | Message::Evidence(_) | Message::HasEvidence(_) => {}
+        Message::Status(_)
+        | Message::Have(_)
+        | Message::Txs(_)
+        | Message::Evidence(_)
+        | Message::HasEvidence(_)
+        | Message::Statement(_) => {}
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use lockstep_app::Application;
+use lockstep_replica::audit::ASK_TO_QUIT;
 use lockstep_replica::recovery::RecoveryError;
 use lockstep_storage::guard::GuardError;
 use lockstep_storage::log::LogError;
@@ -56,6 +57,7 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
         match runtime.block_on(shell::run(options, stop.stopped())) {
             // What state sync gathered is installed by opening the home again.
             Err(ShellError::Reopens(height)) => info!(height = height.get(), "the snapshot is complete; the node goes on from it"),
+            Err(error @ ShellError::Diverged(_)) => error!("{error}; it signs nothing until then"),
             ended => break ended.map_err(|error| explain(&error, &home)),
         }
     };
@@ -173,7 +175,7 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
         ShellError::Halted(_) => NodeError::new(Exit::Halted, error)
             .means("going on would not be safe")
             .next("keep the data folder, and read the log above this line"),
-        ShellError::Serve(_) | ShellError::Thread(_) | ShellError::Reopens(_) => NodeError::new(Exit::Halted, error),
+        ShellError::Serve(_) | ShellError::Thread(_) | ShellError::Reopens(_) | ShellError::Diverged(_) => NodeError::new(Exit::Halted, error),
     }
 }
 
@@ -192,6 +194,12 @@ fn not_recovered(what: String, recovery: &RecoveryError) -> NodeError {
                  or its application is not the one that the chain runs",
             )
             .next("put the home's own data/log back if it was exchanged; else run the program that the others run"),
+        RecoveryError::Diverged { .. } => NodeError::new(Exit::Halted, what)
+            .means(format!(
+                "the block log was executed again, and the same block came out wrong again: this program, its application or this machine \
+                 computes something else than the others. {ASK_TO_QUIT}"
+            ))
+            .next("run the program that the others run, or another machine; data/audit holds what was found"),
         RecoveryError::App(_) | RecoveryError::Genesis(_) => NodeError::new(Exit::Refused, what),
         RecoveryError::Contradiction(_) | RecoveryError::Unbelievable(_) | RecoveryError::Hole { .. } | RecoveryError::Ahead { .. } => {
             NodeError::new(Exit::Halted, what).next("keep the data folder: it shows a fault of the program")

@@ -45,6 +45,9 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     say(format!("peers       {}", peers.map_or_else(|| "not known".to_owned(), |peers| peers.to_string())));
     let is_alone = validator.voting_power != Power::ZERO && validators == Some(1);
     say(format!("in step     {}", in_step(sync.catching_up, peers, is_alone)));
+    if held_back == Some(Some(HeldBack::Diverged)) {
+        say(format!("state       NOT the chain's: {}", HeldBack::Diverged.meaning()));
+    }
     say(format!("validator   {} with power {}", validator.address, validator.voting_power));
     match signs {
         _ if validator.voting_power == Power::ZERO => say("signs       no: it is not among the validators of this height"),

@@ -3,12 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lockstep_network::{Network, PeerNo, ReplyTo};
+use lockstep_replica::audit::{self, Finding};
 use lockstep_replica::seam::{AskId, JobId, Lane, Mono, Peer, Reply, Report, RequestId, Target, Timer, Write};
 use lockstep_replica::{Effect, Fence, Input, Now, Replica};
+use lockstep_storage::disk::Disk;
 use lockstep_types::{PrivateKey, Time};
 use tokio::sync::{oneshot, watch};
 
@@ -36,8 +38,12 @@ const UNSIGNED_MAX: usize = 1_024;
 pub(crate) enum End {
     /// For a reason of its own.
     Halted(String),
+    /// Because nobody knows that its state is the chain's. It stays up to say so.
+    InDoubt(String),
     /// Its home is to be opened again, which begins with the snapshot of this height then.
     Reopens(lockstep_types::Height),
+    /// Its state after this height is not the chain's: its home is to be opened again, which heals it.
+    Heals(lockstep_types::Height),
 }
 
 /// Everything the replica's thread works with.
@@ -56,6 +62,8 @@ pub(crate) struct Driver {
     pub(crate) publish: Sender<News>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) halted: watch::Sender<Option<End>>,
+    /// The data folder.
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) room: Room,
 }
 
@@ -121,6 +129,10 @@ impl Driver {
 
     /// One piece of mail; false to stop.
     fn take(&mut self, at: &mut Loop, started: Instant, mail: Mail) -> bool {
+        // What a disk lets go after the last step is not signed any more.
+        if self.replica.halted().is_some() || self.replica.reopens() {
+            return false;
+        }
         let input = match mail {
             Mail::Own(Input::Durable { ticket }) => {
                 let released = at.fence.durable(ticket);
@@ -306,8 +318,26 @@ impl Driver {
             Effect::Disconnect { peer, reason } => self.network.disconnect(PeerNo(peer.0), reason),
             Effect::Report { report, .. } => self.report(report),
             Effect::Stage { job, task } => drop(self.stage.send((job, task))),
+            Effect::Heal { finding } => {
+                let end = self.keep(&finding);
+                drop(self.halted.send_replace(Some(end)));
+            }
             Effect::Reopen { height } => drop(self.halted.send_replace(Some(End::Reopens(height)))),
-            Effect::Halt { reason } => drop(self.halted.send_replace(Some(End::Halted(reason)))),
+            Effect::Halt { reason } => {
+                let end = if self.replica.doubts_state() { End::InDoubt(reason) } else { End::Halted(reason) };
+                drop(self.halted.send_replace(Some(end)));
+            }
+        }
+    }
+
+    /// Keeps what was found, with what the executor made of the block. This thread waits for both: it has nothing else to do any more.
+    fn keep(&self, finding: &Finding) -> End {
+        let (reply, trace) = channel();
+        drop(self.execute.send(ExecutorJob::Trace(reply)));
+        let trace = trace.recv().ok().flatten();
+        match audit::keep(self.disk.clone(), finding, trace) {
+            Ok(()) => End::Heals(finding.height()),
+            Err(error) => End::Halted(format!("the state is not the chain's, and what was found cannot be kept: {error}")),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lockstep_app::{CheckKind, Host};
 use lockstep_mempool::TxBytes;
+use lockstep_replica::audit::Trace;
 use lockstep_replica::check::{BuildJob, CheckJob};
 use lockstep_replica::execution::{ExecuteJob, Executor, FlushBatch};
 use lockstep_replica::seam::JobId;
@@ -36,6 +37,8 @@ pub(crate) enum ExecutorJob {
     Check(JobId, Box<CheckJob>),
     /// Judge a piece of evidence, completed first where asked for.
     Judge(JobId, Box<Evidence>, Arc<ChainState>, bool),
+    /// Say what was made of the last block.
+    Trace(Sender<Option<Trace>>),
     /// Hand the changes up to a height to the database.
     Flush(Height, Arc<ChainState>),
 }
@@ -48,6 +51,7 @@ impl ExecutorJob {
             Self::Build(..) => "build",
             Self::Check(..) => "check",
             Self::Judge(..) => "judge",
+            Self::Trace(..) => "trace",
             Self::Flush(..) => "flush",
         }
     }
@@ -92,6 +96,8 @@ pub(crate) fn threads(
                     let verdict = executor.judge(&mut evidence, &chain, complete, &mut verify_batch);
                     inbox.answer(Input::Judged { job, evidence, verdict });
                 }
+                // Who asked waits for it.
+                ExecutorJob::Trace(reply) => drop(reply.send(executor.trace())),
                 ExecutorJob::Flush(height, chain) => {
                     // The receiver lives as long as this thread's sender.
                     let _ = flush.send((executor.take_flush(height), chain));

@@ -139,6 +139,9 @@ pub enum ShellError {
     /// A snapshot was gathered: the home is to be opened again, and the node runs on from it.
     #[error("the node is opened again, with the snapshot of height {0}")]
     Reopens(lockstep_types::Height),
+    /// The state is not the chain's: the home is to be opened again, which heals it.
+    #[error("the state after height {0} is not the chain's; the node is opened again to make it anew")]
+    Diverged(lockstep_types::Height),
     /// A thread died. That is a fault of this program.
     #[error("the {0} thread died: this is a fault of the program; its last words are in the log")]
     Thread(&'static str),
@@ -189,7 +192,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             }
         }
     })?;
-    let Opened { log, log_recovery, db, results: kept, recovered: Recovered { restored, executor }, installed, .. } = opened;
+    let Opened { log, log_recovery, db, results: kept, recovered: Recovered { restored, executor }, installed, settled, .. } = opened;
+    for one in &settled {
+        tracing::warn!(
+            height = one.height.get(),
+            report = one.path,
+            "the state is the chain's again; the report says what was wrong with it"
+        );
+    }
     match installed {
         Some(Installed::Restored(height)) => {
             tracing::info!(height = height.get(), "the snapshot is installed; blocks after it are fetched")
@@ -230,6 +240,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let metrics = Arc::new(Metrics::new());
     metrics.starts_at(restored.chain.height.get(), guard.as_ref());
     metrics.healed(heals);
+    metrics.diverged(restored.diverged.len());
     let damage = readers::Damage::new(Quarantine::new(disk.clone(), DAMAGED_PATH), metrics.clone());
     let readers =
         Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone(), damage);
@@ -325,12 +336,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         publish,
         metrics: metrics.clone(),
         halted,
+        disk: disk.clone(),
         room,
     };
     threads.spawn("replica", move || driver.run());
 
+    let mut stop = std::pin::pin!(stop);
     let reason = tokio::select! {
-        () = stop => None,
+        () = &mut stop => None,
         reason = on_halt.wait_for(Option::is_some) => reason.ok().and_then(|reason| reason.clone()),
         thread = threads.first_dead() => {
             tracing::error!(thread, "a thread died");
@@ -342,14 +355,23 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         if let End::Halted(_) = &reason {
             tracing::info!("halting");
         }
+        if let End::InDoubt(reason) = &reason {
+            // A process that ends would be started again, and again; one that stays says why it does nothing to whoever asks.
+            tracing::error!("{reason}. This node stays up to say so, until it is stopped");
+            metrics.in_doubt();
+            readers.doubt(reason);
+            peers.shutdown().await;
+            stop.await;
+        }
         server.shutdown().await;
         peers.shutdown().await;
         network_task.abort();
         inbox.close();
         threads.join();
         return Err(match reason {
-            End::Halted(reason) => ShellError::Halted(reason),
+            End::Halted(reason) | End::InDoubt(reason) => ShellError::Halted(reason),
             End::Reopens(height) => ShellError::Reopens(height),
+            End::Heals(height) => ShellError::Diverged(height),
         });
     }
     tracing::info!("stopping");

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use bytes::Bytes;
 use lockstep_app::{Host, State};
@@ -80,6 +80,8 @@ pub struct Readers {
     mempool_bytes: AtomicU64,
     behind: AtomicBool,
     damage: Damage,
+    /// Why the state is not to be answered from.
+    doubt: OnceLock<String>,
 }
 
 impl Readers {
@@ -108,7 +110,18 @@ impl Readers {
             mempool_bytes: AtomicU64::new(0),
             behind: AtomicBool::new(false),
             damage,
+            doubt: OnceLock::new(),
         }
+    }
+
+    /// From now on nothing is answered from the state.
+    pub(crate) fn doubt(&self, why: &str) {
+        let _ = self.doubt.set(why.to_owned());
+    }
+
+    /// Why nothing is answered from the state, if so.
+    pub fn doubted(&self) -> Option<&str> {
+        self.doubt.get().map(String::as_str)
     }
 
     /// The tip.

@@ -5,6 +5,7 @@
 //! in this log by none, so there is an end. What cannot be healed, because the disk fails or because what verifies makes
 //! no sense, is an error as before.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use lockstep_app::Host;
@@ -21,6 +22,7 @@ use lockstep_types::state_tree::Path;
 use lockstep_types::{Block, Height};
 
 use super::{Recovered, RecoveryError, decided, genesis_state, load_state, own, replay, restored, tip_of};
+use crate::audit::{Settled, Shelf};
 use crate::chain::ChainState;
 use crate::execution::Executor;
 use crate::results::keep;
@@ -67,6 +69,8 @@ pub struct Opened {
     pub healed: Vec<Healed>,
     /// What came of a snapshot that state sync had gathered.
     pub installed: Option<Installed>,
+    /// Heights at which the state had diverged from the chain's, and agrees with it now.
+    pub settled: Vec<Settled>,
 }
 
 /// A store.
@@ -146,7 +150,8 @@ impl From<RecoveryError> for Stop {
             RecoveryError::State(StateError::Damaged { .. } | StateError::Newer { .. })
             | RecoveryError::Ahead { .. }
             | RecoveryError::Unbelievable(_)
-            | RecoveryError::WrongRoot { .. } => Self::State(error),
+            | RecoveryError::WrongRoot { .. }
+            | RecoveryError::Diverged { .. } => Self::State(error),
             RecoveryError::Hole { .. } => Self::Unreachable(error.to_string()),
             other => Self::Error(other),
         }
@@ -183,9 +188,16 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
     let mut healed: Vec<Healed> = Vec::new();
     // A state that this very opening made, in a log that was not cut since, is not damaged by rot: it is not made twice.
     let mut state_is_new = false;
+    let mut shelf = Shelf::open(home.disk.clone())?;
+    let is_restored = matches!(installed, Some(Installed::Restored(_)));
     loop {
-        let stop = match pass(home, guard, suspected, &mut told) {
-            Ok(opened) => {
+        let stop = match pass(home, guard, suspected, (&mut shelf, state_is_new || is_restored), &mut told) {
+            Ok(mut opened) => {
+                let steps: Vec<String> = healed.iter().chain(&opened.healed).map(ToString::to_string).collect();
+                opened.recovered.restored.diverged = shelf.heights().iter().copied().collect();
+                if opened.recovered.restored.doubt.is_none() {
+                    opened.settled = shelf.settle(&steps)?;
+                }
                 if suspected {
                     quarantine.clear_suspicion()?;
                 }
@@ -234,7 +246,13 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
 }
 
 /// Opens everything once. All that it opened is closed again before what stopped it is mended.
-fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl FnMut(Told<'_>)) -> Result<Opened, Stop> {
+fn pass(
+    home: &Home<'_>,
+    guard: Option<&Guard>,
+    suspected: bool,
+    (shelf, mut is_fresh): (&mut Shelf, bool),
+    told: &mut impl FnMut(Told<'_>),
+) -> Result<Opened, Stop> {
     let (log, log_recovery) = BlockLog::open(home.disk.clone(), home.log, home.log_options)?;
     let reader = log.reader();
     if suspected {
@@ -243,10 +261,14 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
     let mut db = StateDb::open(&*home.disk, home.state)?;
     let (mut chain, mut executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
     let begins_late = reader.base().and_then(Height::new).is_some_and(|base| base > home.genesis.initial_height());
-    if begins_late && own::restore(home, &reader, &mut db)? {
+    // Where the chain's beginning is here, too, a state that is made again because it was wrong need not begin there.
+    let is_healing = is_fresh && shelf.to_heal().next().is_some();
+    if (begins_late || is_healing) && own::restore(home, &reader, &mut db)? {
         (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
+        is_fresh = true;
     }
     let flushed = chain.height;
+    let stored = chain.clone();
     let tip = tip_of(&reader, home.genesis);
     let before_first = home.genesis.initial_height().previous();
     // A log that does not begin with the chain has lost its beginning, unless it was pruned or began with a snapshot.
@@ -271,6 +293,7 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
             return Err(RecoveryError::Unbelievable(what).into());
         }
     }
+    judge_state(shelf, &chain, tip, is_fresh)?;
     let mut results = open_results(home, &reader, suspected, flushed, restored_at)?;
     let mut healed = Vec::new();
     if let Some(Missing::FromGenesis(missing)) = results.as_ref().map(|(_, missing)| *missing) {
@@ -284,7 +307,29 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
         executor = Executor::at_genesis(home.host.clone(), state, changes);
     }
     let mut written = flushed;
+    let mut doubt = None;
+    // What the database holds, where it is passed on the way from the beginning.
+    let stored = (chain.height < flushed).then_some(stored);
     let (chain, mut executor) = replay(home.genesis, &reader, chain, executor, |block, outcome, chain, executor| {
+        if let Some(stored) = stored.as_ref().filter(|stored| stored.height == chain.height && stored.statement() != chain.statement()) {
+            let what = format!(
+                "the state database holds height {} with root {}, and executing the block log gives root {}",
+                stored.height, stored.app_hash, chain.app_hash
+            );
+            return Err(RecoveryError::Unbelievable(what));
+        }
+        if let Some(finding) = shelf.at(chain.height) {
+            let difference = finding.difference(chain).filter(|_| !planted::has(Bug::HealsUnchecked));
+            if let Some(right) = executor.trace().filter(|_| difference.is_none()) {
+                shelf.executed_again(chain.height, &right, |count, keys| executor.touches(count, keys));
+            }
+            match difference {
+                // Nothing else is left to begin from.
+                Some(what) if is_fresh => doubt = Some(format!("after height {}, {what}", chain.height)),
+                Some(what) => return Err(RecoveryError::Diverged { height: chain.height, what }),
+                None => {}
+            }
+        }
         if let Some((results, _)) = &mut results
             && let Some(segment) = reader.segment_of(outcome.height.get())
         {
@@ -308,10 +353,29 @@ fn pass(home: &Home<'_>, guard: Option<&Guard>, suspected: bool, told: &mut impl
         // They are below the state, which the next start does not execute again.
         results.sync()?;
     }
-    let restored = restored(&reader, chain, executor.state(), written, guard)?;
+    let mut restored = restored(&reader, chain, executor.state(), written, guard)?;
+    restored.doubt = doubt;
     executor.read_history_from(reader, results.as_ref().map(Results::reader));
     executor.read_headers_from(LightStore::open(home.disk.clone()).map_err(RecoveryError::from)?);
-    Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed, installed: None })
+    Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed, installed: None, settled: Vec::new() })
+}
+
+/// A state that is loaded is of the height that was found wrong, and agrees with what was found; or from before it, and is executed on from
+/// there; or it was made again already, from where its own header proves it. Any other is not to be trusted.
+fn judge_state(shelf: &Shelf, chain: &ChainState, tip: Height, is_fresh: bool) -> Result<(), RecoveryError> {
+    for finding in shelf.to_heal().filter(|_| !planted::has(Bug::HealsUnchecked)) {
+        let height = finding.height();
+        let what = match height.cmp(&chain.height) {
+            Ordering::Equal => finding.difference(chain),
+            Ordering::Less if !is_fresh => Some(format!("the state database holds height {}, which came of it", chain.height)),
+            Ordering::Greater if !is_fresh && height > tip => Some(format!("the block log ends at {tip}, and nothing shows since when")),
+            _ => None,
+        };
+        if let Some(what) = what {
+            return Err(RecoveryError::Diverged { height, what });
+        }
+    }
+    Ok(())
 }
 
 /// Whether the log began with the snapshot of this height: the header of its block lies in the light store.

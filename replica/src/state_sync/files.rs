@@ -9,14 +9,14 @@ use lockstep_types::Hash;
 
 /// A folder of files.
 #[derive(Clone)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     disk: Arc<dyn Disk>,
     dir: String,
 }
 
 impl Folder {
     /// The folder. It is made with its first file: a home that never syncs has none.
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: &str) -> Self {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &str) -> Self {
         Self { disk, dir: dir.to_owned() }
     }
 
@@ -30,7 +30,7 @@ impl Folder {
     }
 
     /// The names, sorted.
-    pub(super) fn names(&self) -> Result<Vec<String>, DiskError> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, DiskError> {
         match self.disk.list(&self.dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             names => names.map_err(|source| DiskError { action: "list", path: self.dir.clone(), source }),
@@ -38,7 +38,7 @@ impl Folder {
     }
 
     /// Writes a file, in the place of one that was there. Not durable before [`Folder::sync`].
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
         self.disk.create_dir(&self.dir).map_err(|source| DiskError { action: "create", path: self.dir.clone(), source })?;
         self.remove(name)?;
         let file = self.disk.create(&self.path(name)).map_err(self.failed("create", name))?;
@@ -46,7 +46,7 @@ impl Folder {
     }
 
     /// The bytes of a file; none when it is not there, or longer than what it can be.
-    pub(super) fn read(&self, name: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, DiskError> {
+    pub(crate) fn read(&self, name: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, DiskError> {
         let file = match self.disk.open(&self.path(name)) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -62,7 +62,7 @@ impl Folder {
     }
 
     /// Removes a file, if it is there.
-    pub(super) fn remove(&self, name: &str) -> Result<(), DiskError> {
+    pub(crate) fn remove(&self, name: &str) -> Result<(), DiskError> {
         match self.disk.unlink(&self.path(name)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed("remove", name)(error)),
             _ => Ok(()),
@@ -70,7 +70,7 @@ impl Folder {
     }
 
     /// Removes all files but those that are to stay.
-    pub(super) fn sweep(&self, stays: impl Fn(&str) -> bool) -> Result<(), DiskError> {
+    pub(crate) fn sweep(&self, stays: impl Fn(&str) -> bool) -> Result<(), DiskError> {
         for name in self.names()?.iter().filter(|name| !stays(name)) {
             self.remove(name)?;
         }
@@ -78,24 +78,24 @@ impl Folder {
     }
 
     /// Makes a file durable that was written before, by anybody.
-    pub(super) fn sync(&self, name: &str) -> Result<(), DiskError> {
+    pub(crate) fn sync(&self, name: &str) -> Result<(), DiskError> {
         let file = self.disk.open(&self.path(name)).map_err(self.failed("open", name))?;
         file.sync_data().map_err(self.failed("sync", name))
     }
 
     /// Makes the names durable.
-    pub(super) fn sync_names(&self) -> Result<(), DiskError> {
+    pub(crate) fn sync_names(&self) -> Result<(), DiskError> {
         self.disk.sync_dir(&self.dir).map_err(|source| DiskError { action: "sync", path: self.dir.clone(), source })
     }
 }
 
 /// Bytes with their digest in front: what a torn write leaves is not taken for them.
-pub(super) fn sealed(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn sealed(bytes: &[u8]) -> Vec<u8> {
     [&Hash::of(bytes).0[..], bytes].concat()
 }
 
 /// Those bytes, if they are whole.
-pub(super) fn unsealed(bytes: &[u8]) -> Option<&[u8]> {
+pub(crate) fn unsealed(bytes: &[u8]) -> Option<&[u8]> {
     let (digest, bytes) = bytes.split_first_chunk::<32>()?;
     (Hash::of(bytes).0 == *digest).then_some(bytes)
 }

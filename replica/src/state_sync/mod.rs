@@ -9,7 +9,7 @@
 //! - peers that are ahead have pruned the block that comes next here, and nobody sends it: at once where all of them say so, and after
 //!   a while where some claim to have it, which costs a liar nothing. What this node certified itself is the root.
 
-mod files;
+pub(crate) mod files;
 mod install;
 mod light_store;
 mod staging;

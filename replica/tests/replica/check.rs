@@ -84,7 +84,7 @@ impl Second {
     /// The reason that a block is refused for.
     fn invalid(&self, block: &Block) -> String {
         match self.judge(block) {
-            Err(CheckFailure::Invalid(reason)) => reason,
+            Err(failure @ (CheckFailure::Invalid(_) | CheckFailure::State { .. })) => failure.to_string(),
             other => panic!("expected an invalid block, got {other:?}"),
         }
     }
@@ -135,7 +135,9 @@ fn every_field_of_the_header_is_compared() {
     let mut block = good.clone();
     block.header.app_hash = AppHash::from(other);
     let ours = good.header.app_hash.clone();
-    assert_eq!(second.judge(&block), Err(CheckFailure::AppHash { theirs: AppHash::from(other), ours }));
+    let verdict = second.judge(&block);
+    let Err(CheckFailure::State { field: "app_hash", theirs, ours: has, header }) = verdict else { panic!("{verdict:?}") };
+    assert_eq!((theirs, has, *header), (AppHash::from(other).to_string(), ours.to_string(), block.header.clone()));
     // What is left to the proposer: a later time, and that it is another validator of the set.
     let mut block = good;
     block.header.time = second.time().saturating_add(std::time::Duration::from_secs(3_600));
@@ -239,7 +241,7 @@ fn the_application_is_asked_until_a_block_is_certified() {
     let mut wrong = block;
     wrong.header.app_hash = AppHash::from(Hash::of("other"));
     let verdict = second.verdict(&CheckJob { certified: true, ..second.job(&wrong) });
-    assert!(matches!(verdict, Err(CheckFailure::AppHash { .. })), "a certified block is still compared with our state");
+    assert!(matches!(verdict, Err(CheckFailure::State { .. })), "a certified block is still compared with our state");
 }
 
 #[test]

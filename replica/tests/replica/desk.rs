@@ -92,6 +92,8 @@ pub(crate) struct Desk {
     pub(crate) held_checks: Option<Vec<(JobId, Vec<SignatureCheck>)>>,
     /// Everything that was to be made durable, in order.
     pub(crate) written: Vec<Write>,
+    /// Whether a halt is for the test to look at, and not the end of it.
+    pub(crate) may_halt: bool,
     /// Timers that are set.
     timers: Vec<(Mono, Timer)>,
 }
@@ -99,6 +101,11 @@ pub(crate) struct Desk {
 impl Desk {
     /// At genesis; with the key of this number, if any.
     pub(crate) fn new(made: &Made, me: Option<u8>) -> Self {
+        Self::diverged_before(made, me, [])
+    }
+
+    /// The same, in a home that diverged at these heights.
+    pub(crate) fn diverged_before(made: &Made, me: Option<u8>, heights: impl IntoIterator<Item = Height>) -> Self {
         let (chain, state, changes) = start(&made.genesis);
         let me = me.map(|n| key(n).public_key()).map(|public_key| Me { public_key, address: public_key.address() });
         let config = Config {
@@ -119,6 +126,8 @@ impl Desk {
             guard: GuardView::default(),
             evidence: Vec::new(),
             names: 0,
+            diverged: heights.into_iter().collect(),
+            doubt: None,
         };
         let mut desk = Self {
             replica: Replica::new(config, restored),
@@ -128,6 +137,7 @@ impl Desk {
             out: VecDeque::new(),
             held_checks: None,
             written: Vec::new(),
+            may_halt: false,
             timers: Vec::new(),
         };
         let effects = desk.replica.start(desk.clocks());
@@ -155,6 +165,8 @@ impl Desk {
             bodies: Vec::new(),
             guard: GuardView::default(),
             names: 0,
+            diverged: Default::default(),
+            doubt: None,
         };
         let config = Config {
             genesis_hash: made.genesis.hash(),
@@ -220,7 +232,7 @@ impl Desk {
                     self.timers.push((at, timer));
                     continue;
                 }
-                Effect::Halt { reason } => panic!("{reason}"),
+                Effect::Halt { reason } if !self.may_halt => panic!("{reason}"),
                 other => {
                     self.out.push_back(other);
                     continue;

@@ -18,6 +18,7 @@ use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, Record};
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::crypto::verify_batch;
+use lockstep_types::domain::OWN_PREFIX;
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Height, Signature};
 
@@ -164,6 +165,7 @@ impl Node {
             Effect::Request { .. } | Effect::Respond { .. } | Effect::Read { .. } | Effect::Stage { .. } | Effect::Reopen { .. } => {
                 unreachable!("nobody is connected")
             }
+            Effect::Heal { finding } => panic!("{}", finding.what()),
             Effect::Send { .. } | Effect::Reply { .. } | Effect::Report { .. } | Effect::Disconnect { .. } => {}
         }
     }
@@ -266,7 +268,8 @@ impl Node {
                         seen.after_decision += 1;
                     }
                 }
-                Event::Started(Effect::Sign { bytes, .. }) => {
+                // Statements are no votes, and wait for nothing.
+                Event::Started(Effect::Sign { bytes, .. }) if bytes[0] != OWN_PREFIX => {
                     let recorded = durable.iter().any(|write| matches!(write, Write::Guard(record) if record.sign_bytes == *bytes));
                     seen.signed += usize::from(recorded);
                     seen.said_again += usize::from(!recorded);

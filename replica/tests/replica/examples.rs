@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use lockstep_mempool::TxBytes;
 use lockstep_replica::wire::{Answer, Bits, Have, Message, Question, Status, TxBatch, VoteBatch};
+use lockstep_types::audit::{SignedStatement, Statement};
 use lockstep_types::commit::{Commit, CommitSig, SlotSignature};
 use lockstep_types::evidence::DuplicateVote;
 use lockstep_types::light::LightBlock;
@@ -119,6 +120,27 @@ pub(crate) fn messages() -> Vec<(&'static str, Message, String)> {
             "0a".to_owned() + "01" + &nil_precommit_hex() + &vote_hex() + &times(20, "44") + "2800000000000000" + "0a00000000000000" + TIME,
         ),
         ("long evidence", Message::HasEvidence(Hash([0x77; 32])), "0b".to_owned() + &times(32, "77")),
+        (
+            "statement",
+            Message::Statement(SignedStatement {
+                statement: Statement {
+                    height: height(5),
+                    root: Hash([0x66; 32]).into(),
+                    results: Hash([0x77; 32]),
+                    rest: Hash([0x88; 32]),
+                },
+                validator: Address([0x44; 20]),
+                signature: lockstep_types::Signature([0x5a; 64]),
+            }),
+            "0c".to_owned()
+                + "0500000000000000"
+                + "20000000"
+                + &times(32, "66")
+                + &times(32, "77")
+                + &times(32, "88")
+                + &times(20, "44")
+                + &times(64, "5a"),
+        ),
     ]
 }
 

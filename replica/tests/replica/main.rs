@@ -1,6 +1,7 @@
 //! The replica: bytes on the wire, the fence, what is signed, bodies, blocks built and judged, the pool, and a replica
 //! driven by hand.
 
+mod audit;
 mod bodies;
 mod catching_up;
 mod check;

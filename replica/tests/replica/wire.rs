@@ -69,9 +69,10 @@ fn every_kind_has_an_example() {
         Message::Txs(_) => 9,
         Message::Evidence(_) => 10,
         Message::HasEvidence(_) => 11,
+        Message::Statement(_) => 12,
     };
     let kinds: std::collections::BTreeSet<u8> = messages().iter().map(|(_, message, _)| kind(message)).collect();
-    assert_eq!(kinds, (1..=11).collect());
+    assert_eq!(kinds, (1..=12).collect());
 }
 
 #[test]

@@ -489,6 +489,7 @@ impl Join {
                 }
                 self.after(MS, Event::Start);
             }
+            Effect::Heal { finding } => return broken("I17", format!("it finds its state wrong after height {}", finding.height())),
             Effect::Halt { reason } => {
                 if self.machine.disk.is_stopped() {
                     self.crash(joined);

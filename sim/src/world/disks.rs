@@ -52,6 +52,11 @@ pub(crate) struct Ailing {
 }
 
 impl Ailing {
+    /// Whether it was told that its disk failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Whether it was put back to an older copy.
     pub(super) fn is_restored(&self) -> bool {
         matches!(self.lost, Some(Loss::Restored { .. }))
@@ -168,7 +173,7 @@ impl World {
     }
 
     /// The atlas: whether those who are sound without this machine are enough to give back what it loses.
-    fn may_lose(&self, node: usize) -> bool {
+    pub(super) fn may_lose(&self, node: usize) -> bool {
         let machine = &self.machines[node];
         if !self.is_honest(node) || self.is_beyond || machine.rot.is_fresh || machine.rot.times >= HARMS_MAX {
             return false;

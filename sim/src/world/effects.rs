@@ -10,9 +10,11 @@ use lockstep_replica::wire::Message;
 use lockstep_replica::{Effect, Input, Now};
 use lockstep_storage::guard::GuardRecord;
 use lockstep_storage::log::Kind;
+use lockstep_types::domain::OWN_PREFIX;
 use lockstep_types::{Time, Vote};
 use sha2::Digest as _;
 
+use super::audit::misremember;
 use super::byzantine::Say;
 use super::disks::LOOK_NS;
 use super::faults::Cause;
@@ -54,9 +56,15 @@ impl World {
         if let Some(installed) = &started.installed {
             self.installed(node, installed, &started)?;
         }
+        // What is on the disk may have come of a failed memory.
+        let was_astray = self.is_astray(node);
+        self.begins_again(node, &started.settled, started.height, started.running.replica.chain())?;
         for block in &started.replayed {
             if block.outcome.height.get() > self.checks.told(node) {
-                let committed = self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome);
+                let committed = match self.is_astray_at(node, block.outcome.height.get()) {
+                    true => self.checks.told_astray(node, block.block_id, block.outcome.height.get()),
+                    false => self.checks.committed(node, block.block_id, &block.block, &block.commit, &block.outcome),
+                };
                 committed.or_else(|broken| self.forked(broken, block.outcome.height.get()))?;
                 self.powers_change();
                 self.votes.decided(node, &block.commit)?;
@@ -64,7 +72,11 @@ impl World {
             }
         }
         // What was executed again is what it was, also below what this node told before.
-        started.replayed.iter().try_for_each(|block| self.checks.replayed(node, &block.outcome))?;
+        // What a failed memory told first, nobody else may have told yet.
+        let is_first = |height: u64| was_astray && self.checks.block(height).is_none();
+        let trusted = started.replayed.iter().map(|block| (block, block.outcome.height.get()));
+        let trusted = trusted.filter(|(_, height)| !self.is_astray_at(node, *height) && !is_first(*height)).map(|(block, _)| block);
+        trusted.map(|block| self.checks.replayed(node, &block.outcome)).collect::<Outcome>()?;
         // What rotted long ago, and no start had need of, may be found by any start.
         let rots_unseen = self.machines[node].rot.until == u64::MAX;
         let has_rotted = self.begin_life(node) || rots_unseen;
@@ -76,7 +88,7 @@ impl World {
         let at = started.height;
         // A state that was damaged is made again from the beginning.
         let machine = &mut self.machines[node];
-        if started.flushed < machine.flushed && machine.rot.times == 0 {
+        if started.flushed < machine.flushed && machine.rot.times == 0 && !was_astray {
             return violation(
                 "I5",
                 format!("node {node} wrote the state of height {} and finds that of {}", machine.flushed, started.flushed),
@@ -86,7 +98,7 @@ impl World {
         for healed in &started.healed {
             self.tell(Some(node), Told::Note, || healed.to_string());
         }
-        if !(started.healed.is_empty() || self.machines[node].rot.times > 0) {
+        if !(started.healed.is_empty() || self.machines[node].rot.times > 0 || was_astray) {
             return violation("I18", format!("node {node} heals what never rotted: {}", started.healed[0]));
         }
         self.heals += started.healed.len() as u64;
@@ -196,6 +208,12 @@ impl World {
                 let verdicts = self.crypto.verify(&checks);
                 self.answer(node, Input::Verified { job, verdicts });
             }
+            Effect::Sign { job, bytes, .. } if bytes.first() == Some(&OWN_PREFIX) => {
+                self.check_silent(node)?;
+                self.states(node, &bytes)?;
+                let signature = self.machines[node].key.as_ref().map(|key| self.crypto.sign(key, &bytes));
+                self.answer(node, Input::Signed { job, signature });
+            }
             Effect::Sign { job, bytes, .. } => {
                 self.check_silent(node)?;
                 self.tell(Some(node), Told::Sign, || {
@@ -295,6 +313,7 @@ impl World {
                 }
             }
             Effect::Report { report, .. } => self.report(node, &report)?,
+            Effect::Heal { finding } => return self.heals(node, &finding),
             Effect::Reopen { height } => return self.reopens(node, height),
             Effect::Halt { reason } => {
                 // A cabal may bring two chains upon a node, and it must not go on with either.
@@ -349,7 +368,11 @@ impl World {
             Report::Committed { block_id, block, commit, outcome, chain } => {
                 self.machines[node].running.as_mut().expect("it reports").tell_readers(chain);
                 self.tell(Some(node), Told::Commit, || format!("commits {} {block_id}", block.header.height));
-                let committed = self.checks.committed(node, *block_id, block, commit.get(), outcome);
+                self.audit(node, block, &outcome.app_hash, chain)?;
+                let committed = match self.is_astray_at(node, block.header.height.get()) {
+                    true => self.checks.told_astray(node, *block_id, block.header.height.get()),
+                    false => self.checks.committed(node, *block_id, block, commit.get(), outcome),
+                };
                 committed.or_else(|broken| self.forked(broken, block.header.height.get()))?;
                 self.powers_change();
                 self.votes.decided(node, commit.get())?;
@@ -476,7 +499,10 @@ impl World {
                 Input::Judged { job, evidence, verdict }
             }
             Effect::Execute { job, execute } => {
-                let outcome = executor.execute(&execute);
+                let mut outcome = executor.execute(&execute);
+                if let Ok(outcome) = &mut outcome {
+                    misremember(&mut machine.astray, outcome);
+                }
                 if let Ok(outcome) = &outcome {
                     running.included(&execute.block, outcome);
                     running.executed.push_back(running.executor.state().clone());

@@ -43,10 +43,12 @@ pub(super) enum Cause {
     Members,
     /// Machines that are replaced, and such as stay away.
     Replacements,
+    /// Memories that fail.
+    Divergences,
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Resets,
         Self::Partitions,
         Self::Crashes,
@@ -65,6 +67,7 @@ impl Cause {
         Self::Losses,
         Self::Members,
         Self::Replacements,
+        Self::Divergences,
     ];
 
     /// The label of its stream.
@@ -88,6 +91,7 @@ impl Cause {
             Self::Losses => "losses",
             Self::Members => "requests of members",
             Self::Replacements => "replacements",
+            Self::Divergences => "divergences",
         }
     }
 }
@@ -132,6 +136,7 @@ impl World {
             (Cause::Losses, plan.losses, (300, 3_000)),
             (Cause::Members, plan.members.is_some(), (50, 600)),
             (Cause::Replacements, plan.replacements, (1_000, 6_000)),
+            (Cause::Divergences, plan.divergences, (200, 2_000)),
             (Cause::Clogs, plan.clogs, (50, 2_000)),
             (Cause::Eclipses, plan.eclipses, (50, 3_000)),
             (Cause::Churn, plan.churn && plan.followers > 0, (100, 3_000)),
@@ -247,6 +252,7 @@ impl World {
                 };
                 once(fault, dice.between(500 * MS, 5_000 * MS))
             }
+            Cause::Divergences => once(self.draw_divergence(dice), dice.between(300 * MS, 3_000 * MS)),
             Cause::Rots | Cause::StartStops => Drawn::default(),
         }
     }
@@ -305,6 +311,7 @@ impl World {
             Fault::Rot { node, seed } if node < n => return Ok(self.rot(node, seed)),
             Fault::Disk { node, trouble, seed } if node < n => return self.trouble(node, trouble, seed),
             Fault::Loss { node, loss, seed } if node < n => return self.lose(node, loss, seed),
+            Fault::Diverge { node, damage, lasts, seed } if node < n => return Ok(self.diverge(node, damage, lasts, seed)),
             Fault::Freeze { node, lasts_ns } if node < n => {
                 let until = until(lasts_ns).min(self.plan.chaos);
                 self.cover(Kind::Freeze, node);
@@ -421,7 +428,7 @@ impl World {
     /// Whether it has not come back to where it was when it rotted: it has not started since, or not caught up.
     pub(super) fn is_rotten(&self, node: usize) -> bool {
         let rot = &self.machines[node].rot;
-        rot.is_fresh || self.checks.told(node) < rot.until
+        rot.is_fresh || self.checks.told(node) < rot.until || self.is_astray(node)
     }
 
     /// Has one node alone lock a block, and forget what is not on its disk: one validator misses the proposal and says nil, and

@@ -34,7 +34,9 @@ impl World {
         let delay = self.readers.between(MS, 4 * self.plan.tx_interval) * self.patience();
         self.first_at(self.now + delay, What::Query);
         let is_awake = self.machines[node].frozen_until <= self.now;
-        let Some(running) = self.machines[node].running.as_ref().filter(|_| is_awake) else { return Ok(()) };
+        // What a failed memory says until that is found, nobody can know to be wrong.
+        let is_right = !self.is_astray(node);
+        let Some(running) = self.machines[node].running.as_ref().filter(|_| is_awake && is_right) else { return Ok(()) };
         let query = Query { path: "", data: &key, height: None, prove: false };
         let answer = running.executor.host().query(&running.readable, &query);
         if !self.subject.is_kv {

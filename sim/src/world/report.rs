@@ -19,6 +19,10 @@ pub(crate) struct Report1 {
     pub(crate) crashes: u64,
     /// Files that were damaged and made whole.
     pub(crate) heals: u64,
+    /// Memories that failed, and states that were found wrong and healed.
+    pub(crate) astray: (u64, u64),
+    /// Most heights that one node told of before its state was found wrong.
+    pub(crate) most_wrong: usize,
     pub(crate) views: u64,
     /// Answers to clients that were compared with the chain.
     pub(crate) reads: u64,
@@ -94,6 +98,8 @@ impl World {
             acknowledged: self.checks.acknowledgements(),
             crashes: self.crashes,
             heals: self.heals,
+            astray: (self.audit.astray, self.audit.healed),
+            most_wrong: self.audit.most_wrong,
             views: self.checks.views(),
             reads: self.history.reads(),
             led: self.led,
@@ -142,6 +148,7 @@ impl World {
         self.checks.settled()?;
         self.nobody_honest_is_accused()?;
         self.lies_are_carried()?;
+        self.nobody_is_astray()?;
         if self.subject.is_kv {
             for node in &self.core {
                 if let Some(running) = &self.machines[*node].running {

@@ -473,10 +473,9 @@ fn attack_25_a_proposal_of_no_parts_or_too_many_is_refused_before_a_part_is_kept
     }
 }
 
-/// More than two thirds certified a state that is not ours: we are the one that is wrong, and stop with that reason.
+/// More than two thirds certified a state that is not ours: we are the one that is wrong, and heal.
 #[test]
-#[should_panic(expected = "This node's state is not the chain's")]
-fn attack_38_a_certified_root_that_is_not_ours_halts() {
+fn attack_38_a_certified_root_that_is_not_ours_stops_signing_and_heals() {
     let mut made = Made::of(2);
     let (_, body, _) = made.block(2).clone();
     let mut block = Block::decode(&body).expect("a block");
@@ -486,8 +485,25 @@ fn attack_38_a_certified_root_that_is_not_ours_halts() {
     let commit = signed_commit(&made.chain.validators, &[0, 1, 2, 3], 2, block_id, block.header.time);
     made.blocks[1] = (block_id, body, commit);
     let mut desk = watched(&made, None);
-    // The desk panics with the reason of a halt.
-    desk.follow(&made, HONEST);
+    desk.receive(HONEST, &Message::Status(Status { base: Height::FIRST, tip: height(2) }));
+    let heal =
+        |desk: &Desk| desk.out.iter().find_map(|effect| if let Effect::Heal { finding } = effect { Some(finding.clone()) } else { None });
+    for _ in 0..100 {
+        match desk.question() {
+            Some((job, _, question)) => desk.reply(job, Some(&made.answer(&question))),
+            None => desk.pass(Duration::from_millis(50)),
+        }
+        if heal(&desk).is_some() {
+            break;
+        }
+    }
+    let finding = heal(&desk).expect("the home is to be opened again");
+    assert_eq!(finding.height(), height(1), "the state after height 1 is what the header of height 2 contradicts");
+    assert!(finding.what().contains(&Hash::of("another state").to_string()), "{}", finding.what());
+    assert!(desk.replica.silent().is_some(), "nothing is signed any more");
+    desk.out.clear();
+    desk.pass(Duration::from_secs(5));
+    assert!(desk.out.is_empty(), "and nothing else is done in this life: {:?}", desk.out);
 }
 
 /// Bytes that are no message end a peer at once, forged signatures the second time.
@@ -632,6 +648,8 @@ impl Slow {
             guard: GuardView::default(),
             evidence: Vec::new(),
             names: 0,
+            diverged: Default::default(),
+            doubt: None,
         };
         let mut slow = Self {
             replica: Replica::new(config, restored),

@@ -1,5 +1,6 @@
 //! Whole networks of real processes: killed, stopped, frozen, damaged, flooded, lied to and attacked.
 
+mod audit;
 mod damage;
 mod flood;
 mod freeze;

@@ -111,6 +111,19 @@ fn no_two_messages_are_the_same_bytes() {
     }
 }
 
+/// What a validator signs of its state, written by hand.
+#[test]
+fn a_statement_is_signed_behind_its_domain() {
+    use lockstep_types::Height;
+    use lockstep_types::audit::Statement;
+    let statement =
+        Statement { height: Height::new(258).unwrap(), root: Hash([0x66; 32]).into(), results: Hash([0x77; 32]), rest: Hash([0x88; 32]) };
+    let bytes = statement.sign_bytes(&ChainId::new("test").unwrap(), &Hash([0x99; 32]));
+    let domain = "00".to_owned() + "06" + "04" + "74657374" + &"99".repeat(32);
+    let fields = "0201000000000000".to_owned() + "20" + &"66".repeat(32) + &"77".repeat(32) + &"88".repeat(32);
+    assert_eq!(hex::encode(bytes), domain + &fields);
+}
+
 #[test]
 fn no_own_message_continues_another() {
     // What follows the start is of fixed length or behind its length, so it is enough that no start begins another.

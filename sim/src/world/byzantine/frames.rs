@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lockstep_mempool::TxBytes;
 use lockstep_replica::wire::{Bits, Have, Message, Status, TxBatch, VoteBatch};
+use lockstep_types::audit::SignedStatement;
 use lockstep_types::block::{PARTS_MAX, Part};
 use lockstep_types::commit::PolkaSig;
 use lockstep_types::vote::vote_sign_bytes;
@@ -195,6 +196,27 @@ impl World {
                 let block_id = if vote.block_id.is_some() { None } else { Some(Self::nowhere(mind)) };
                 instead(self.signed_vote(from, Vote { block_id, valid_round: None, ..vote })?)
             }
+            (Lie::FalseStatements, Message::Statement(signed)) => {
+                let key = PrivateKey::from_seed(&self.machines[from].key.as_ref()?.seed());
+                (signed.validator == key.public_key().address()).then_some(())?;
+                // One content for all who are told a lie, or another one for each; of its own state, in its own name.
+                let salt = if mind.dice.chance(500) { to as u64 + 1 } else { 0 };
+                let mut statement = signed.statement.clone();
+                let other = Hash::of([statement.height.get().to_le_bytes(), salt.to_le_bytes()].concat());
+                match mind.dice.below(3) {
+                    0 => statement.root = other.into(),
+                    1 => statement.results = other,
+                    _ => statement.rest = other,
+                }
+                let bytes = statement.sign_bytes(&self.genesis.chain_id, &self.genesis.hash());
+                let mut said = SignedStatement { statement, signature: self.crypto.sign(&key, &bytes), ..signed };
+                if mind.dice.chance(20) {
+                    // In somebody else's name.
+                    let other = mind.dice.place(self.plan.powers.len());
+                    said.validator = self.machines[other].key.as_ref()?.public_key().address();
+                }
+                instead(Message::Statement(said).encode())
+            }
             (Lie::Mutate, message) => instead(self.mutated(mind, from, message)?),
             (Lie::RawBytes, _) => {
                 let bytes = raw::damage(&say.bytes, &mut mind.dice);
@@ -287,7 +309,12 @@ fn place_of(message: &Message) -> (u64, Option<u32>) {
         Message::Polka(polka) => Some(polka.round),
         Message::Commit(commit) => Some(commit.round),
         Message::Have(have) => Some(have.round),
-        Message::Part { .. } | Message::Status(_) | Message::Txs(_) | Message::Evidence(_) | Message::HasEvidence(_) => None,
+        Message::Part { .. }
+        | Message::Status(_)
+        | Message::Txs(_)
+        | Message::Evidence(_)
+        | Message::HasEvidence(_)
+        | Message::Statement(_) => None,
     };
     (message.height().get(), round.map(Round::get))
 }

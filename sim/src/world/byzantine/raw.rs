@@ -136,6 +136,15 @@ impl World {
                 hash.0[dice.place(32)] ^= 1;
                 Some(Message::HasEvidence(hash).encode())
             }
+            Message::Statement(mut signed) => {
+                match dice.below(4) {
+                    0 => signed.statement.height = near_height(signed.statement.height, dice),
+                    1 => signed.statement.rest.0[dice.place(32)] ^= 1,
+                    2 => signed.validator.0[dice.place(20)] ^= 1,
+                    _ => signed.signature.0[dice.place(64)] ^= 1,
+                }
+                Some(Message::Statement(signed).encode())
+            }
             Message::Txs(_) => None,
         }
     }

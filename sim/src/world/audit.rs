@@ -1,0 +1,288 @@
+//! States that go astray while a node runs, and I17: it is found, nothing is signed meanwhile, it is whole again, nobody else notices.
+//!
+//! A fault of memory changes something of one node's state behind the node's back: an entry of the application, one of the node's own,
+//! the results of the next block, what membership knows beside the state. Some of it comes to the database, too, so that a restart has it
+//! again. What is right is what the other nodes tell; the code that heals is not asked.
+//!
+//! Who is astray counts among the faulty, as who rots: with those who lie they have less than a third of the power.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lockstep_app::kv::data_key;
+use lockstep_app::{Changes, State, Tree};
+use lockstep_replica::ChainState;
+use lockstep_replica::audit::{self, Finding};
+use lockstep_replica::seam::Outcome as Executed;
+use lockstep_types::domain::Tag;
+use lockstep_types::{AppHash, Block, Hash, Height};
+
+use super::{Outcome, World, violation};
+use crate::checks::Violation;
+use crate::coverage::Kind;
+use crate::plan::MS;
+use crate::random::Stream;
+use crate::schedule::{Damage, Fault};
+use crate::trace::Told;
+
+/// Blocks that a node may tell of with another state than the chain's: the next decided header shows it.
+const FOUND_WITHIN: usize = 2;
+/// And with what no header shows, once it is where the others are: statements may be lost and come again.
+const HEARD_WITHIN: usize = 10;
+
+/// Until a validator that healed votes again: it asks its peers for messages of its own first.
+const VOTES_WITHIN: u64 = 5_000 * MS;
+
+/// A node's state is not, or may not be, the chain's.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Astray {
+    /// Since after this height.
+    since: u64,
+    /// The next block's results come out wrong.
+    results: Option<Hash>,
+    /// Heights that it told of in this life, with what it then had.
+    told: BTreeMap<u64, Hash>,
+    /// Whether no header shows it.
+    is_hidden: bool,
+    /// Heights that it told of since the faults ended, being where the others are.
+    in_step: usize,
+}
+
+/// What nodes told of each height.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    /// The chain after each height, as nodes have it with whom nothing is wrong.
+    right: BTreeMap<u64, Hash>,
+    /// What validators signed of each.
+    statements: BTreeMap<u64, Vec<u8>>,
+    /// Validators that healed: when, and at which height they began again.
+    healed_at: BTreeMap<usize, (u64, u64)>,
+    /// Most heights that one node told of with another state than the chain's.
+    pub(super) most_wrong: usize,
+    /// The root after each height, as each node told it last.
+    roots: BTreeMap<usize, (u64, AppHash)>,
+    /// Memories that failed, and states that were found wrong and healed.
+    pub(super) astray: u64,
+    pub(super) healed: u64,
+}
+
+impl World {
+    /// Draws a fault of some machine's memory.
+    pub(super) fn draw_divergence(&self, dice: &mut Stream) -> Fault {
+        let node = dice.place(self.machines.len());
+        let damage = *dice.pick(&[Damage::Entry, Damage::Entry, Damage::Lost, Damage::Own, Damage::Results, Damage::Standing]);
+        Fault::Diverge { node, damage, lasts: dice.chance(400), seed: dice.bits() }
+    }
+
+    /// Changes what a node has in memory; false where it has nothing of the kind, or others would not be enough to set it right.
+    pub(super) fn diverge(&mut self, node: usize, damage: Damage, lasts: bool, seed: u64) -> bool {
+        let machine = &self.machines[node];
+        if machine.retired || machine.astray.is_some() || machine.ailing.has_failed() || !self.may_lose(node) {
+            return false;
+        }
+        let Some(running) = self.machines[node].running.as_mut() else { return false };
+        let mut dice = Stream::new(seed, "divergence");
+        let state = running.executor.state().clone();
+        let is_hidden = damage == Damage::Standing;
+        let mut astray = Astray { since: state.height().get(), is_hidden, ..Astray::default() };
+        let mut changes = Changes::new();
+        let mut standing = state.standing().clone();
+        match damage {
+            Damage::Entry | Damage::Lost => {
+                // What another application makes of a value that it never wrote, nobody here knows.
+                let keys: Vec<Arc<[u8]>> = if self.subject.is_kv { entries(state.tree()).collect() } else { Vec::new() };
+                if keys.is_empty() {
+                    return false;
+                }
+                let key = dice.pick(&keys).clone();
+                match damage {
+                    Damage::Lost => changes.delete(key),
+                    _ => changes.set(key, dice.bits().to_le_bytes()),
+                }
+            }
+            Damage::Own => changes.set([&[0, b'?'], &dice.bits().to_le_bytes()[..]].concat(), [1]),
+            Damage::Results => astray.results = Some(Hash::of(dice.bits().to_le_bytes())),
+            Damage::Standing => {
+                let standing = Arc::make_mut(&mut standing);
+                match standing.attendance.first_mut() {
+                    Some(first) if dice.chance(500) => first.missed_slots = first.missed_slots.saturating_add(1),
+                    _ => standing.view += 1,
+                }
+            }
+        }
+        let mut tree = state.tree().clone();
+        tree.change(&changes);
+        let damaged = State::new(state.height(), tree, standing, state.newest().clone());
+        running.executor.damage(damaged, if lasts { changes } else { Changes::new() });
+        self.machines[node].astray = Some(astray);
+        self.audit.astray += 1;
+        self.cover(Kind::Divergence, node);
+        true
+    }
+
+    /// Whether what this node says of the state after a height may be wrong, and it is not to be taken at its word.
+    pub(super) fn is_astray_at(&self, node: usize, height: u64) -> bool {
+        self.machines[node].astray.as_ref().is_some_and(|astray| height > astray.since)
+    }
+
+    /// Whether it has not come back to the chain's state.
+    pub(super) fn is_astray(&self, node: usize) -> bool {
+        self.machines[node].astray.is_some()
+    }
+
+    /// I17: what validators say of their states. All with whom nothing is wrong say the same bytes of a height.
+    pub(super) fn states(&mut self, node: usize, bytes: &[u8]) -> Outcome {
+        // Prefix, tag, the chain's name behind its length, the hash of genesis.
+        let start = 3 + self.genesis.chain_id.as_str().len() + 32;
+        let height = bytes.get(start..start + 8).and_then(|height| height.try_into().ok()).map(u64::from_le_bytes);
+        let Some(height) = height.filter(|_| bytes.get(1) == Some(&(Tag::Audit as u8))) else {
+            return violation("I17", format!("node {node} signs bytes that are no statement: {bytes:02x?}"));
+        };
+        if !self.is_honest(node) || self.is_over() || self.is_astray(node) {
+            return Ok(());
+        }
+        match self.audit.statements.entry(height).or_insert_with(|| bytes.to_vec()) {
+            said if said == bytes => Ok(()),
+            _ => violation("I17", format!("node {node} says of height {height} what others do not, and nothing failed")),
+        }
+    }
+
+    /// I17: a node tells of a block. What it has then is what all have, unless its memory failed; and nobody follows a header that
+    /// contradicts what it told before.
+    pub(super) fn audit(&mut self, node: usize, block: &Block, root: &AppHash, chain: &ChainState) -> Outcome {
+        if !self.is_honest(node) || self.is_over() {
+            return Ok(());
+        }
+        let height = block.header.height.get();
+        let digest = Hash::of(chain.encode());
+        if let Some((before, told)) = self.audit.roots.insert(node, (height, root.clone()))
+            && before + 1 == height
+            && told != block.header.app_hash
+        {
+            return violation(
+                "I17",
+                format!("node {node} told root {told} of height {before}, and follows a header that has {}", block.header.app_hash),
+            );
+        }
+        if self.is_astray_at(node, height) {
+            // A node that catches up compares when it has caught up.
+            let is_in_step = self.healed && !self.machines[node].is_catching_up;
+            if let Some(astray) = &mut self.machines[node].astray {
+                astray.told.insert(height, digest);
+                astray.in_step += usize::from(is_in_step);
+            }
+            return self.judge_astray(node);
+        }
+        match *self.audit.right.entry(height).or_insert(digest) {
+            right if right == digest => {}
+            _ => return violation("I17", format!("node {node} has another chain after height {height} than others, and nothing failed")),
+        }
+        (0..self.machines.len()).try_for_each(|other| self.judge_astray(other))
+    }
+
+    /// A node that is astray, against what is right by now: too far, or back by itself, where what failed was overwritten.
+    fn judge_astray(&mut self, node: usize) -> Outcome {
+        let Some(astray) = &self.machines[node].astray else { return Ok(()) };
+        let known = astray.told.iter().filter_map(|(height, had)| Some((*height, *had == *self.audit.right.get(height)?)));
+        let known: Vec<(u64, bool)> = known.collect();
+        let wrong = known.iter().filter(|(_, is_right)| !is_right).count();
+        self.audit.most_wrong = self.audit.most_wrong.max(wrong);
+        let is_late = if astray.is_hidden { astray.in_step > HEARD_WITHIN } else { wrong > FOUND_WITHIN };
+        if wrong > 0 && is_late && self.core.contains(&node) {
+            return violation(
+                "I17",
+                format!("node {node} is at height {:?}, and its state is wrong since {wrong} heights", astray.told.keys().last()),
+            );
+        }
+        if wrong == 0 && astray.results.is_none() && known.last().is_some_and(|(height, is_right)| *is_right && *height > astray.since) {
+            self.machines[node].astray = None;
+        }
+        Ok(())
+    }
+
+    /// A node found that its state is not the chain's.
+    pub(super) fn heals(&mut self, node: usize, finding: &Finding) -> Outcome {
+        if !self.is_over() && self.is_honest(node) && !self.is_astray_at(node, finding.height().get()) {
+            return violation(
+                "I17",
+                format!("node {node} finds its state wrong after height {}, and nothing is wrong with it", finding.height()),
+            );
+        }
+        self.tell(Some(node), Told::Note, || format!("finds its state wrong after height {}, and heals", finding.height()));
+        let machine = &self.machines[node];
+        let trace = machine.running.as_ref().and_then(|running| running.executor.trace());
+        if let Err(error) = audit::keep(machine.disk.disk(), finding, trace) {
+            if self.machines[node].disk.is_stopped() {
+                return self.stopped(node);
+            }
+            if !self.is_ailing(node) {
+                return violation("I18", format!("node {node}: the disk refuses, and nothing is wrong with it: {error}"));
+            }
+        }
+        self.process_ends(node, MS)
+    }
+
+    /// A life begins: what is wrong with a state that was in memory alone is gone with the memory, and what was healed is right from now on.
+    pub(super) fn begins_again(&mut self, node: usize, settled: &[audit::Settled], height: Height, chain: &ChainState) -> Outcome {
+        let Some(astray) = &mut self.machines[node].astray else {
+            if !(settled.is_empty() || self.is_over()) {
+                return violation("I17", format!("node {node} healed what was never wrong: {}", settled[0].report));
+            }
+            return Ok(());
+        };
+        astray.results = None;
+        astray.told.clear();
+        astray.in_step = 0;
+        self.audit.roots.remove(&node);
+        let right = self.audit.right.get(&height.get());
+        if !settled.is_empty() || right.is_some_and(|right| *right == Hash::of(chain.encode())) {
+            self.machines[node].astray = None;
+        }
+        if !settled.is_empty() {
+            self.audit.healed += 1;
+            self.audit.healed_at.insert(node, (self.now, height.get()));
+            for one in settled {
+                self.tell(Some(node), Told::Note, || one.report.replace('\n', "; "));
+            }
+        }
+        Ok(())
+    }
+
+    /// I17, in the end: whoever settled has the chain's own state, bit for bit.
+    pub(super) fn nobody_is_astray(&self) -> Result<(), Violation> {
+        for node in self.core.iter().filter(|node| !self.is_over() && self.is_honest(**node)) {
+            let Some(running) = &self.machines[*node].running else { continue };
+            let chain = running.replica.chain();
+            if self.machines[*node].astray.as_ref().is_some_and(|astray| !astray.is_hidden || astray.in_step > HEARD_WITHIN) {
+                return violation("I17", format!("node {node} is at height {}, and its state was not made right", chain.height));
+            }
+            let healed = self.audit.healed_at.get(node).filter(|(at, _)| at + VOTES_WITHIN < self.now);
+            let validates = self.plan.members.is_none() && self.plan.powers.get(*node).is_some_and(|power| *power > 0);
+            if let Some((_, height)) = healed.filter(|_| validates)
+                && !self.checks.has_signed(*node, *height + 1)
+            {
+                return violation("I17", format!("node {node} healed at height {height}, and has not voted since"));
+            }
+            if !self.is_astray(*node) && self.audit.right.get(&chain.height.get()).is_some_and(|right| *right != Hash::of(chain.encode())) {
+                return violation("I17", format!("node {node} is at height {} with another state than the chain's", chain.height));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What came out of a block, as the memory of a machine says it.
+pub(super) fn misremember(astray: &mut Option<Astray>, outcome: &mut Executed) {
+    if let Some(results) = astray.as_mut().and_then(|astray| astray.results.take()) {
+        outcome.results_hash = results;
+        if let Some(first) = Arc::make_mut(&mut outcome.results).first_mut() {
+            first.data = results.0.to_vec();
+        }
+    }
+}
+
+/// The keys that clients of the bundled application write.
+fn entries(tree: &Tree) -> impl Iterator<Item = Arc<[u8]>> {
+    let prefix = data_key(&[]);
+    tree.iter().filter(move |(key, _)| key.starts_with(&prefix)).map(|(key, _)| Arc::from(&key[..]))
+}

@@ -405,7 +405,9 @@ fn open_results(
     if !home.keep_results {
         return Ok(None);
     }
-    let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
+    // What is above the state is made again. What lies there may be in the kernel's cache alone, which calls it clean after a failed sync.
+    let durable = log.tip().map(|tip| tip.min(flushed.get()));
+    let results = Results::open(home.disk.clone(), home.log, &log.segments(), durable)?;
     let reader = results.reader();
     let stop = |height: u64, damage: String| Stop::Results { segment: reader.holder_of(height), damage };
     if suspected && let Err((height, error)) = reader.verify() {

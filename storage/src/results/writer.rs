@@ -23,10 +23,11 @@ pub struct Results {
 }
 
 impl Results {
-    /// Opens the results in the log's folder. `segments` are the log's, oldest first, and `tip` is its tip: results of
-    /// segments that are gone are removed (a crash may have come between), and what lies above the tip is cut off, since
-    /// it may have been executed on a decision that was never durable.
-    pub fn open(disk: Arc<dyn Disk>, dir: &str, segments: &[u64], tip: Option<u64>) -> Result<Results, ResultsError> {
+    /// Opens the results in the log's folder. `segments` are the log's, oldest first: results of segments that are gone are
+    /// removed (a crash may have come between). What the last of them has above `keep` is cut off, and is to be appended again: above
+    /// the log's tip it may have been executed on a decision that was never durable, and above the flushed state a sync of it may have
+    /// failed, after which the kernel calls pages clean that the disk does not have.
+    pub fn open(disk: Arc<dyn Disk>, dir: &str, segments: &[u64], keep: Option<u64>) -> Result<Results, ResultsError> {
         disk.create_dir(dir).on("create", dir)?;
         let mut held = Vec::new();
         for name in disk.list(dir).on("list", dir)? {
@@ -48,7 +49,7 @@ impl Results {
             let mut results = ResultsSegment::new(segment, &path, file);
             if Some(segment) == last {
                 results.scan(true)?;
-                cut_above(&mut results, tip)?;
+                cut_above(&mut results, keep)?;
             } else if results.open_index(&*disk, dir)? {
                 results.scan(false)?;
             } else {
@@ -179,9 +180,9 @@ impl Results {
     }
 }
 
-/// Cuts what a crash left of the last segment down to the records that verify and are not above the tip.
-fn cut_above(results: &mut ResultsSegment, tip: Option<u64>) -> Result<(), ResultsError> {
-    let above = results.heights.iter().find(|(height, _)| tip.is_none_or(|tip| **height > tip)).map(|(_, (offset, _))| *offset);
+/// Cuts what a crash left of the last segment down to the records that verify and are not above this height.
+fn cut_above(results: &mut ResultsSegment, keep: Option<u64>) -> Result<(), ResultsError> {
+    let above = results.heights.iter().find(|(height, _)| keep.is_none_or(|keep| **height > keep)).map(|(_, (offset, _))| *offset);
     if let Some(end) = above.or(results.damaged.then_some(results.end)) {
         let source = results.source.clone();
         source.file.set_len(end).on("cut", &source.path)?;

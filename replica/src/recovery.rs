@@ -49,7 +49,7 @@ use crate::signing::{GuardView, Remembered};
 use crate::wire::WIRE_VERSION;
 
 pub use self::open::{Healed, Home, Opened, Store, Told, open};
-pub use self::own::SNAPSHOTS_PATH;
+pub use self::own::{SNAPSHOTS_PATH, give_up_contradicted};
 
 /// Bound on a decision that is read back.
 const DECISION_BYTES_MAX: usize = 1 << 20;

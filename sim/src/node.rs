@@ -292,7 +292,13 @@ impl Machine {
         let (reader, preallocator) = (log.reader(), log.preallocator());
         // A chain without checkpoints never touches the folder.
         let snapshots = match makes_checkpoints(genesis) {
-            true => Some(Snapshots::open(self.disk.disk(), SNAPSHOTS).map_err(|error| error.to_string())?.0),
+            true => {
+                let (store, _) = Snapshots::open(self.disk.disk(), SNAPSHOTS).map_err(|error| error.to_string())?;
+                let light = LightStore::open(self.disk.disk()).map_err(|error| error.to_string())?;
+                let mut source = BlockSource::new(reader.clone()).with_light(results.as_ref().map(Results::reader), light);
+                recovery::give_up_contradicted(&store, &mut source).map_err(|error| error.to_string())?;
+                Some(store)
+            }
             false => None,
         };
         let (height, flushed) = (restored.chain.height, restored.flushed);

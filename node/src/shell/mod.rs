@@ -45,6 +45,7 @@ use lockstep_genesis::Genesis;
 use lockstep_replica::Replica;
 use lockstep_replica::recovery::{self, Opened, Recovered, RecoveryError, Told};
 use lockstep_replica::signing::{Me, guard_owner};
+use lockstep_replica::source::BlockSource;
 use lockstep_replica::state_sync::{Installed, LightStore};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::guard::{Guard, GuardError};
@@ -210,6 +211,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let kept = kept.expect("results are kept");
     let (store, swept) = Snapshots::open(disk.clone(), SNAPSHOTS_PATH)?;
     snapshots::tell_swept(&swept);
+    let mut source =
+        BlockSource::new(log.reader()).with_light(Some(kept.reader()), LightStore::open(disk.clone()).map_err(RecoveryError::from)?);
+    for height in recovery::give_up_contradicted(&store, &mut source)? {
+        tracing::warn!(height = height.get(), "the snapshot is removed: its root is not that of the decided header above it");
+    }
     let (pruner, flushed) = (log.pruner(), Arc::new(AtomicU64::new(restored.flushed.get())));
     let reader = log.reader();
     if log_recovery.truncated_bytes > 0 {

@@ -10,7 +10,7 @@ use lockstep_genesis::Genesis;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::log::LogReader;
 use lockstep_storage::results::Results;
-use lockstep_storage::snapshots::{list, read_chunk};
+use lockstep_storage::snapshots::{SnapshotError, Snapshots, list, read_chunk};
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::Height;
 use lockstep_types::light::LightBlock;
@@ -85,6 +85,26 @@ pub(super) fn proven(
     }
     let Some(tree) = Tree::join(parts) else { return Ok(None) };
     Ok(chain_after(genesis, &tree, &at, &above, &below).ok().map(|chain| (chain, tree)))
+}
+
+/// Lets every snapshot go that the decided header above it contradicts: it was made while this node's state was not the chain's. Who asked
+/// for it would take this node for a liar. What no header is here for, or none that can be read, is left.
+///
+/// # Errors
+/// When a snapshot cannot be removed.
+pub fn give_up_contradicted(store: &Snapshots, source: &mut BlockSource) -> Result<Vec<Height>, SnapshotError> {
+    let mut given_up = Vec::new();
+    for height in store.heights().into_iter().filter_map(Height::new) {
+        let root = store.manifest(height.get()).and_then(|bytes| Manifest::from_bytes(&bytes).ok()).map(|manifest| manifest.app_hash());
+        let above = headers(source, height.next(), 1).ok().and_then(|mut found| found.pop());
+        if let (Some(root), Some(above)) = (root, above)
+            && above.header.app_hash != root.into()
+        {
+            store.give_up(height.get())?;
+            given_up.push(height);
+        }
+    }
+    Ok(given_up)
 }
 
 /// At most so many headers from a height downwards: those that are here.

@@ -6,7 +6,7 @@
 //!
 //! Who is astray counts among the faulty, as who rots: with those who lie they have less than a third of the power.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockstep_app::kv::data_key;
@@ -57,6 +57,8 @@ pub(crate) struct Audit {
     statements: BTreeMap<u64, Vec<u8>>,
     /// Validators that healed: when, and at which height they began again.
     healed_at: BTreeMap<usize, (u64, u64)>,
+    /// Heights at which nodes had diverged, and that they reported healed.
+    settled: BTreeSet<(usize, Height)>,
     /// Most heights that one node told of with another state than the chain's.
     pub(super) most_wrong: usize,
     /// The root after each height, as each node told it last.
@@ -224,11 +226,14 @@ impl World {
 
     /// A life begins: what is wrong with a state that was in memory alone is gone with the memory, and what was healed is right from now on.
     pub(super) fn begins_again(&mut self, node: usize, settled: &[audit::Settled], height: Height, chain: &ChainState) -> Outcome {
+        let has_rotted = self.machines[node].rot.times > 0;
         let Some(astray) = &mut self.machines[node].astray else {
-            if !(settled.is_empty() || self.is_over()) {
-                return violation("I17", format!("node {node} healed what was never wrong: {}", settled[0].report));
-            }
-            return Ok(());
+            // A report that rotted is written again.
+            let is_known = |one: &&audit::Settled| has_rotted && self.audit.settled.contains(&(node, one.height));
+            return match settled.iter().find(|one| !is_known(one) && !self.is_over()) {
+                Some(one) => violation("I17", format!("node {node} healed what was never wrong: {}", one.report)),
+                None => Ok(()),
+            };
         };
         astray.results = None;
         astray.told.clear();
@@ -242,6 +247,7 @@ impl World {
             self.audit.healed += 1;
             self.audit.healed_at.insert(node, (self.now, height.get()));
             for one in settled {
+                self.audit.settled.insert((node, one.height));
                 self.tell(Some(node), Told::Note, || one.report.replace('\n', "; "));
             }
         }
@@ -266,6 +272,7 @@ impl World {
             if !self.is_astray(*node) && self.audit.right.get(&chain.height.get()).is_some_and(|right| *right != Hash::of(chain.encode())) {
                 return violation("I17", format!("node {node} is at height {} with another state than the chain's", chain.height));
             }
+            self.snapshots_hold(*node)?;
         }
         Ok(())
     }

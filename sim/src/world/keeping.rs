@@ -58,8 +58,11 @@ impl World {
         self.input(node, life, Input::Pruned { base })
     }
 
-    /// Every snapshot, as it lies on the disk, is the state after its height.
-    fn snapshots_hold(&self, node: usize) -> Outcome {
+    /// Every snapshot, as it lies on the disk, is the state after its height. Those that a failed memory made are judged once the node is right.
+    pub(super) fn snapshots_hold(&self, node: usize) -> Outcome {
+        if self.is_astray(node) {
+            return Ok(());
+        }
         let Some(running) = &self.machines[node].running else { return Ok(()) };
         for (height, root) in running.snapshots_read_back() {
             // A node executes a block before anybody is told of it.

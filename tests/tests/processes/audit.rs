@@ -9,7 +9,7 @@ use lockstep_app::{Changes, Tree};
 use lockstep_replica::ChainState;
 use lockstep_storage::disk::RealDisk;
 use lockstep_storage::state::{Change, StateDb};
-use lockstep_tests::net::{Net, VALIDATORS, take_turn};
+use lockstep_tests::net::{Net, VALIDATORS};
 use lockstep_tests::program::{run, wait_until};
 use lockstep_types::state_tree::Path as TreePath;
 use serde_json::json;
@@ -66,7 +66,6 @@ fn stopped(net: &mut Net) -> u64 {
 
 #[test]
 fn a_validator_whose_state_diverged_heals_votes_again_and_disturbs_nobody() {
-    let _turn = take_turn();
     let mut net = Net::new();
     let height = stopped(&mut net);
     falsify(&net.home(0));
@@ -106,7 +105,6 @@ fn a_validator_whose_state_diverged_heals_votes_again_and_disturbs_nobody() {
 /// The same height again: nothing heals any more. The node stays up to say so, and answers nothing from its state.
 #[test]
 fn a_validator_that_cannot_heal_stays_up_halted_and_asks_to_quit() {
-    let _turn = take_turn();
     let mut net = Net::new();
     let height = stopped(&mut net);
     falsify(&net.home(0));

@@ -381,6 +381,11 @@ impl Signed {
         }
     }
 
+    /// Height, round and step, as the guard counts them.
+    pub(crate) fn place(&self) -> (u64, u32, u8) {
+        (self.height, u32::try_from(self.round).unwrap_or(u32::MAX), self.step())
+    }
+
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let mut at = 0;
         let length = varint(bytes, &mut at)?;

@@ -47,6 +47,10 @@ pub(crate) struct Ailing {
     seed: u64,
     /// What it cannot get back.
     lost: Option<Loss>,
+    /// What it signed last, and when.
+    said: Option<(u64, (u64, u32, u8))>,
+    /// What it had signed so short a moment before it lost that, that perhaps nobody heard it.
+    unheard: Option<(u64, u32, u8)>,
     /// It may never vote again: it lost what it said.
     pub(super) is_for_good: bool,
 }
@@ -60,6 +64,16 @@ impl Ailing {
     /// Whether it was put back to an older copy.
     pub(super) fn is_restored(&self) -> bool {
         matches!(self.lost, Some(Loss::Restored { .. }))
+    }
+
+    /// It signed something.
+    pub(super) fn says(&mut self, now: u64, place: (u64, u32, u8)) {
+        self.said = Some((now, place));
+    }
+
+    /// Whether perhaps nobody heard what it had signed for this place.
+    pub(super) fn said_unheard(&self, place: (u64, u32, u8)) -> bool {
+        self.unheard == Some(place)
     }
 
     /// Whether there is something that it cannot get back.
@@ -179,11 +193,18 @@ impl World {
             return false;
         }
         if self.plan.members.is_some() {
-            return self.may_fall(node);
+            return self.may_fall(node) && self.is_held_without(node);
         }
         let is_faulty = |other: usize| other == node || !self.is_honest(other) || self.is_rotten(other);
         let faulty: u64 = (0..self.plan.powers.len()).filter(|other| is_faulty(*other)).map(|other| self.plan.powers[other]).sum();
         node >= self.plan.powers.len() || 3 * faulty < self.plan.powers.iter().sum::<u64>()
+    }
+
+    /// Whether somebody else who is sound has every block. Where power changes hands, those who have it may have come a moment ago and lack
+    /// what those without it have alone.
+    fn is_held_without(&self, node: usize) -> bool {
+        let mut others = (0..self.machines.len()).filter(|other| *other != node && self.is_honest(*other) && !self.is_rotten(*other));
+        others.any(|other| self.checks.told(other) >= self.checks.height())
     }
 
     /// Draws a loss for some validator; now and then the logs of all of them, which nothing gives back.
@@ -248,6 +269,8 @@ impl World {
         machine.rot.times += 1;
         machine.rot.is_fresh = true;
         machine.ailing.lost = Some(loss);
+        let sent = |signed_at: u64| signed_at + self.plan.job_delay + self.plan.latency.0;
+        machine.ailing.unheard = machine.ailing.said.filter(|(at, _)| self.now < sent(*at)).map(|(_, place)| place);
         if machine.ailing.is_restored() {
             self.votes.is_in_doubt(node);
         }
@@ -287,9 +310,10 @@ impl World {
 
     /// Whether the chain stands still because it must: logs were lost beyond redundancy, and with them every copy of a block that
     /// was committed, so that every validator of the core knows that it may not vote, and why; or every copy of the block that a
-    /// validator of the core is locked on, which its guard, kept apart from the log, still says.
+    /// validator of the core is locked on, which its guard, kept apart from the log, still says. What a liar still has it need not give.
     pub(super) fn has_reason_to_stand_still(&self) -> bool {
-        let running = || self.machines.iter().filter_map(|machine| machine.running.as_ref());
+        let honest = || (0..self.machines.len()).filter(|node| self.is_honest(*node));
+        let running = || honest().filter_map(|node| self.machines[node].running.as_ref());
         let decided_is_gone = running().map(|running| running.reader.tip().unwrap_or(0)).max().unwrap_or(0) < self.checks.height();
         let is_gone = |hash: &lockstep_types::Hash| running().all(|running| !matches!(running.reader.body(&hash.0), Ok(Some(_))));
         let locks = self.core.iter().filter_map(|node| self.machines[*node].running.as_ref()?.replica.consensus().locked());

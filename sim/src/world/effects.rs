@@ -227,8 +227,10 @@ impl World {
                         self.votes.timed(node, &signed);
                     }
                     self.orders(node, &signed, &bytes)?;
+                    self.machines[node].ailing.says(self.now, signed.place());
                 } else if self.machines[node].ailing.is_restored() {
-                    self.doubts += u64::from(self.checks.signed(node, &bytes).is_err());
+                    let is_heard = Signed::read(&bytes).is_none_or(|signed| !self.machines[node].ailing.said_unheard(signed.place()));
+                    self.doubts += u64::from(self.checks.signed(node, &bytes).is_err() && is_heard);
                 }
                 let signature = self.machines[node].key.as_ref().map(|key| self.crypto.sign(key, &bytes));
                 if let Some(signature) = &signature {
@@ -328,7 +330,7 @@ impl World {
     /// The orders of durability, asked of the disk itself when a message is signed: what it rests on survives a power cut.
     pub(super) fn orders(&self, node: usize, signed: &Signed, bytes: &[u8]) -> Outcome {
         let running = self.machines[node].running.as_ref().expect("it signs");
-        let at = (signed.height, u32::try_from(signed.round).unwrap_or(u32::MAX), signed.step());
+        let at = signed.place();
         // What is said again after rot rested on what the disk had when it was recorded (decision record 10).
         let is_said_again = at <= self.machines[node].rot.said_before;
         let recorded = |record: &GuardRecord| record.position() > at || record.sign_bytes == bytes;

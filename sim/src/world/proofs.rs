@@ -25,13 +25,13 @@ const AWAKE_AFTER: u64 = 3;
 pub(super) struct Proofs {
     /// By the accused, heights of the blocks that accuse it.
     carried: BTreeMap<usize, BTreeSet<u64>>,
-    /// Who saw whom lie, in which life, and how far the chain was.
-    seen: BTreeSet<(usize, u64, usize, u64)>,
+    /// Who saw whom lie, in which life and at which height, and how far the chain was.
+    seen: BTreeSet<(usize, u64, usize, u64, u64)>,
     /// Who saw whom lie, in which life and at which height, while that was not decided there.
     open: BTreeSet<(usize, u64, usize, u64)>,
     /// Of these, whose decision became durable in the same life, so that what was written before it is, too: node, accused, height,
-    /// and the life.
-    held: BTreeMap<(usize, usize, u64), u64>,
+    /// and the life, and how far the chain was by then.
+    held: BTreeMap<(usize, usize, u64), (u64, u64)>,
     /// By node, in which life it told how many heights, and when the first of them.
     told: BTreeMap<usize, (u64, u64, u64)>,
     /// How far the chain was when the faults ended.
@@ -68,13 +68,13 @@ impl World {
         }
         if self.healed && self.core.contains(&node) {
             let height = self.machines[node].running.as_ref().map_or(0, |running| running.replica.height().get());
-            self.proofs.seen.insert((node, self.machines[node].life, accused, height.max(self.checks.height())));
+            self.proofs.seen.insert((node, self.machines[node].life, accused, height, height.max(self.checks.height())));
         }
     }
 
     /// An honest node told its readers of a height: its decision is durable there.
     pub(super) fn holds_lies(&mut self, node: usize, height: u64) -> Outcome {
-        let (life, now) = (self.machines[node].life, self.now);
+        let (life, now, tip) = (self.machines[node].life, self.now, self.checks.height());
         let told = self.proofs.told.entry(node).or_insert((life, 0, now));
         if told.0 != life {
             *told = (life, 0, now);
@@ -86,7 +86,7 @@ impl World {
             self.proofs.open.iter().filter(|(by, in_life, _, at)| (*by, *in_life) == (node, life) && *at <= height).copied().collect();
         for lie in decided {
             self.proofs.open.remove(&lie);
-            self.proofs.held.entry((lie.0, lie.2, lie.3)).or_insert(life);
+            self.proofs.held.entry((lie.0, lie.2, lie.3)).or_insert((life, tip));
         }
         if is_awake { self.remembers_lies(node, life) } else { Ok(()) }
     }
@@ -104,7 +104,7 @@ impl World {
         }
         let Some(running) = &self.machines[node].running else { return Ok(()) };
         let waiting = running.replica.evidence().accused();
-        for ((_, accused, height), held_in) in self.proofs.held.range((node, 0, 0)..(node + 1, 0, 0)) {
+        for ((_, accused, height), (held_in, _)) in self.proofs.held.range((node, 0, 0)..(node + 1, 0, 0)) {
             let address = self.machines[*accused].key.as_ref().map(|key| key.public_key().address());
             let waits = address.is_some_and(|address| waiting.contains(&address));
             let carried = || self.proofs.carried.get(accused).is_some_and(|at| at.range(height + 1..).next().is_some());
@@ -132,8 +132,8 @@ impl World {
     /// What an honest disk holds is carried after the heal, if it was not before.
     fn held_lies_are_carried(&self) -> Outcome {
         let tip = self.checks.height();
-        for (node, accused, height) in self.proofs.held.keys() {
-            let from = (*height).max(self.proofs.healed_at);
+        for ((node, accused, height), (_, at)) in &self.proofs.held {
+            let from = (*at).max(self.proofs.healed_at);
             if !self.core.contains(node) || !self.has_its_disk(*node) || from + CARRIED_WITHIN > tip {
                 continue;
             }
@@ -154,15 +154,16 @@ impl World {
     pub(super) fn lies_are_carried(&self) -> Outcome {
         self.held_lies_are_carried()?;
         let tip = self.checks.height();
-        for (node, life, accused, height) in &self.proofs.seen {
-            if self.machines[*node].life != *life || height + CARRIED_WITHIN > tip {
+        for (node, life, accused, height, at) in &self.proofs.seen {
+            if self.machines[*node].life != *life || at + CARRIED_WITHIN > tip {
                 continue; // The next life holds what its disk does, which is judged above; or there is time left.
             }
-            if self.need_not_be_carried(*accused, *height, height + CARRIED_WITHIN) {
+            if self.need_not_be_carried(*accused, *height, at + CARRIED_WITHIN) {
                 continue;
             }
+            // Whoever was behind may have seen what a block had said by then.
             let carried =
-                self.proofs.carried.get(accused).is_some_and(|at| at.range(height + 1..=height + CARRIED_WITHIN).next().is_some());
+                self.proofs.carried.get(accused).is_some_and(|blocks| blocks.range(height + 1..=at + CARRIED_WITHIN).next().is_some());
             if !carried {
                 let what = format!("node {node} saw node {accused} lie at height {height}, and no block up to {tip} says so");
                 return violation("I10", what);

@@ -5,6 +5,7 @@ use lockstep_app::snapshot::Manifest;
 use lockstep_replica::wire::{Answer, Status};
 use lockstep_types::{Block, Commit, CommitSig, Hash, Height, Round, Tx, Vote, VoteType};
 
+use super::blocks::leave_one;
 use super::frames::poisoned;
 use super::{Mind, Say, World, raw};
 use crate::liars::{Act, Lie};
@@ -114,7 +115,7 @@ impl World {
                         "snapshots: a header of another state"
                     }
                     2 => {
-                        blocks[place].commit.signatures.iter_mut().skip(1).for_each(|sig| *sig = CommitSig::Absent);
+                        leave_one(&mut blocks[place].commit.signatures)?;
                         "snapshots: a header of too few signers"
                     }
                     3 => {
@@ -238,7 +239,7 @@ fn wrong_blocks(mut blocks: Blocks, dice: &mut Stream) -> Option<(&'static str, 
             "sync: a certificate of another round"
         }
         5 => {
-            commit.signatures.iter_mut().skip(1).for_each(|sig| *sig = CommitSig::Absent);
+            leave_one(&mut commit.signatures)?;
             "sync: too few signers"
         }
         6 => {

@@ -117,6 +117,15 @@ impl World {
     }
 }
 
+/// Takes all signatures from a certificate but the one with the least power, which is the last; none where that is the only one, since it
+/// may be a quorum alone.
+pub(super) fn leave_one(signatures: &mut [CommitSig]) -> Option<()> {
+    let first = signatures.iter().position(CommitSig::is_for_block)?;
+    let last = signatures.iter().rposition(CommitSig::is_for_block).filter(|last| *last != first)?;
+    signatures.iter_mut().enumerate().filter(|(at, _)| *at != last).for_each(|(_, sig)| *sig = CommitSig::Absent);
+    Some(())
+}
+
 /// Makes a valid block invalid. What is wrong now; none where this block has nothing of the kind.
 fn spoil(block: &mut Block, addresses: &[Address], carried: Option<Evidence>, dice: &mut Stream) -> Option<&'static str> {
     let place = dice.place(WRONG.len());
@@ -154,12 +163,7 @@ fn spoil(block: &mut Block, addresses: &[Address], carried: Option<Evidence>, di
                     })?;
                     slot.signature.0[dice.place(64)] ^= 1;
                 }
-                18 => {
-                    // The last is the one with the least power: where power changes hands, the first may be a quorum alone.
-                    let last = commit.signatures.iter().rposition(CommitSig::is_for_block)?;
-                    let others = commit.signatures.iter_mut().enumerate().filter(|(at, _)| *at != last);
-                    others.for_each(|(_, sig)| *sig = CommitSig::Absent);
-                }
+                18 => leave_one(&mut commit.signatures)?,
                 19 => commit.round = Round::new(commit.round.get() + 1)?,
                 _ => commit.signatures.push(CommitSig::Absent),
             }

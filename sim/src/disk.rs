@@ -361,6 +361,16 @@ impl SimDisk {
         world.restart();
     }
 
+    /// Whether the disk, under the kernel's cache, holds something else in files that end so than what a process reads there.
+    pub fn hides_damage(&self, ending: &str) -> bool {
+        let world = self.lock();
+        world.live_names.iter().filter(|(path, _)| path.ends_with(ending)).map(|(_, file)| &world.files[file]).any(|file| {
+            let mut below = file.durable.clone();
+            file.pending.iter().for_each(|change| below.apply(change));
+            !below.is_same(&file.live)
+        })
+    }
+
     /// A whole file, as the process sees it; nothing if there is none.
     pub fn bytes(&self, path: &str) -> Option<Vec<u8>> {
         let world = self.lock();

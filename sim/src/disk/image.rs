@@ -42,6 +42,13 @@ impl Image {
         self.len = self.len.max(offset + data.len() as u64);
     }
 
+    /// Whether it has the same bytes.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let zeros = Arc::new([0; PAGE]);
+        let page = |image: &Self, page: &u64| image.pages.get(page).unwrap_or(&zeros).clone();
+        self.len == other.len && self.pages.keys().chain(other.pages.keys()).all(|at| page(self, at) == page(other, at))
+    }
+
     pub(super) fn set_len(&mut self, len: u64) {
         if len < self.len {
             self.pages.split_off(&len.div_ceil(PAGE_BYTES));

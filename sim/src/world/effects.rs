@@ -102,8 +102,8 @@ impl World {
             return violation("I18", format!("node {node} heals what never rotted: {}", started.healed[0]));
         }
         self.heals += started.healed.len() as u64;
-        if has_rotted && started.running.reader.verify().is_err() {
-            // A block of long ago that this start had no need of: nobody gets it from here.
+        if has_rotted && (started.running.reader.verify().is_err() || self.machines[node].disk.hides_damage(".seg")) {
+            // A block of long ago that this start had no need of, or that it read from the cache: nobody gets it from here.
             self.machines[node].rot.until = u64::MAX;
         }
         self.machines[node].is_catching_up = false;

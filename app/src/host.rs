@@ -16,7 +16,7 @@ use crate::application::{
     TX_OVERHEAD_BYTES, Verdict, fitting,
 };
 use crate::changes::{Changes, ChangesError, View};
-use crate::membership::{self, ChainFacts, Config, Desk, Ended, MEMBERSHIP_PATH, NodeTx, Registry, Standing, Turn};
+use crate::membership::{self, ChainFacts, Config, Desk, Ended, MEMBERSHIP_PATH, Registry, Signed, Standing, Turn};
 use crate::node_tx::{self, APPLICATION_PANICKED, KEY_INVALID, NODE_CODESPACE, NODE_TXS_MAX, STATE_UNAVAILABLE};
 use crate::record::{RECORD_KEY, ReplicaRecord};
 use crate::tree::Tree;
@@ -75,8 +75,8 @@ impl State {
     }
 
     /// Where a request for the next block is judged.
-    fn desk<'a>(&'a self, config: &'a Config) -> Desk<'a> {
-        Desk::after(config, self.height, &self.tree, &self.standing, &self.newest)
+    fn desk<'a>(&'a self, config: &'a Config, signed: &'a Signed) -> Desk<'a> {
+        Desk::after(config, signed, self.height, &self.tree, &self.standing, &self.newest)
     }
 }
 
@@ -148,8 +148,8 @@ pub struct InitializedChain {
     pub state: State,
     /// All entries of that state.
     pub changes: Changes,
-    /// The first validators: the application's, or those of genesis.
-    pub validators: Vec<ValidatorUpdate>,
+    /// The validators of the first height: the application's, or those of genesis.
+    pub validators: ValidatorSet,
     /// The first parameters: the application's, or those of genesis.
     pub parameters: ConsensusParams,
 }
@@ -179,12 +179,21 @@ pub struct ExecutedBlock {
 #[derive(Clone)]
 pub struct Host {
     app: Arc<dyn Application>,
+    /// Transactions of the node that are known to be signed: each is judged on arrival, in a proposal and in a block.
+    signed: Arc<Signed>,
 }
 
 impl Host {
     /// A host of this application.
     pub fn new(app: Arc<dyn Application>) -> Self {
-        Self { app }
+        Self { app, signed: Arc::default() }
+    }
+
+    /// A host of another application, or of another instance, that knows of the same transactions that they are signed: for
+    /// several nodes in one process, each of which meets each of them. No answer depends on it.
+    #[must_use]
+    pub fn beside(&self, app: Arc<dyn Application>) -> Self {
+        Self { app, signed: self.signed.clone() }
     }
 
     /// What the application says about itself.
@@ -214,15 +223,15 @@ impl Host {
             }
             None => Standing::default(),
         };
-        let state = State::new(height, Tree::new().apply(&changes), Arc::new(standing), Arc::new(set));
-        Ok(InitializedChain { state, changes, validators, parameters })
+        let state = State::new(height, Tree::new().apply(&changes), Arc::new(standing), Arc::new(set.clone()));
+        Ok(InitializedChain { state, changes, validators: set, parameters })
     }
 
     /// Whether a transaction may enter the mempool. A panic refuses it: one client's bytes must not stop a node.
     pub fn check_tx(&self, state: &State, tx: &[u8], kind: CheckKind) -> Verdict {
         if node_tx::is_node_tx(tx) {
             let Some(config) = Registry::config(&state.tree) else { return node_tx::unavailable_verdict(tx) };
-            return membership::judge(state.desk(&config), tx, kind == CheckKind::Recheck);
+            return membership::judge(state.desk(&config, &self.signed), tx, kind == CheckKind::Recheck);
         }
         guarded("check_tx", state.height, || self.app.check_tx(&state.view(), tx, kind))
             .unwrap_or_else(|error| Verdict::refused(APPLICATION_PANICKED, NODE_CODESPACE, error.to_string()))
@@ -235,7 +244,7 @@ impl Host {
         let (ours, candidates): (Vec<Tx>, Vec<Tx>) = proposal.candidates.iter().cloned().partition(|tx| node_tx::is_node_tx(&tx.0));
         let mut txs = match Registry::config(&state.tree) {
             Some(config) if !ours.is_empty() => {
-                let mut desk = state.desk(&config);
+                let mut desk = state.desk(&config, &self.signed);
                 // The mempool holds what `check_tx` let in: their signatures hold.
                 let effective = ours.into_iter().filter(|tx| desk.transact(&tx.0, true).is_ok()).take(NODE_TXS_MAX).collect::<Vec<_>>();
                 fitting(&effective, proposal.max_bytes)
@@ -255,14 +264,14 @@ impl Host {
     pub fn process_proposal(&self, state: &State, block: &BlockInput<'_>) -> Proposal {
         let ours: Vec<&Tx> = block.txs.iter().filter(|tx| node_tx::is_node_tx(&tx.0)).collect();
         if let Some(first) = ours.first() {
-            if Registry::config(&state.tree).is_none() {
+            let Some(config) = Registry::config(&state.tree) else {
                 return Proposal::Reject(node_tx::unavailable_verdict(&first.0).log);
-            }
+            };
             if ours.len() > NODE_TXS_MAX {
                 return Proposal::Reject(format!("{} transactions of the node, at most {NODE_TXS_MAX} in a block", ours.len()));
             }
             // A well-formed one that has no effect gets its code when it is executed: what is before it may be the reason.
-            if let Some(error) = ours.iter().find_map(|tx| NodeTx::decode(&tx.0).err()) {
+            if let Some(error) = ours.iter().find_map(|tx| self.signed.read(&tx.0, &config).err()) {
                 return Proposal::Reject(error.to_string());
             }
             let txs = others(block.txs);
@@ -293,7 +302,7 @@ impl Host {
         let (executed, ended) = match &config {
             None => (self.run(&state, block, node_tx::unavailable_result)?, None),
             Some(config) => {
-                let mut turn = Turn::begin(config, &state.tree, &state.standing, block, facts);
+                let mut turn = Turn::begin(config, &self.signed, &state.tree, &state.standing, block, facts);
                 let executed = self.run(&state, block, |tx| turn.transact(tx))?;
                 let ended = turn.end(block, &executed.validator_updates).map_err(refused)?;
                 (executed, Some(ended))

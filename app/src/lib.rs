@@ -32,6 +32,7 @@ pub mod record;
 pub mod snapshot;
 pub mod token;
 pub mod tree;
+mod verdicts;
 
 pub use application::{
     Application, BlockInput, CheckKind, Executed, GenesisInput, GenesisRefused, Info, Initialized, Misbehaviour, MisbehaviourKind,

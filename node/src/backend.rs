@@ -266,10 +266,10 @@ impl Backend for NodeBackend {
         Box::pin(async move {
             match answer.await {
                 Ok(Reply::Checked { verdict, .. }) => {
-                    Ok(BroadcastAnswer { check: verdict.as_ref().map(as_result).unwrap_or_default(), committed: None })
+                    Ok(BroadcastAnswer { check: verdict.as_deref().map(as_result).unwrap_or_default(), committed: None })
                 }
                 Ok(Reply::Committed { verdict, height, result, .. }) => {
-                    Ok(BroadcastAnswer { check: as_result(&verdict), committed: Some(Committed { height, result }) })
+                    Ok(BroadcastAnswer { check: as_result(&verdict), committed: Some(Committed { height, result: *result }) })
                 }
                 Ok(Reply::Refused { reason, .. }) => Err(BroadcastError::Unavailable(reason)),
                 Ok(Reply::Evidence { .. }) => Err(BroadcastError::Unavailable("the node answered something else".to_owned())),

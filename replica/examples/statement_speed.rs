@@ -32,7 +32,7 @@ fn chain(validators: u32) -> (Genesis, ChainState) {
     let set = lockstep_types::ValidatorSet::new(&updates).expect("a set");
     let standing = Standing::genesis(&set, Height::ZERO);
     let root = AppHash::from(Hash::of("root"));
-    let chain = ChainState::genesis(&genesis, &updates, ConsensusParams::default(), root, 1, Arc::new(standing)).expect("a chain");
+    let chain = ChainState::genesis(&genesis, set, ConsensusParams::default(), root, 1, Arc::new(standing)).expect("a chain");
     (genesis, chain)
 }
 

@@ -8,8 +8,7 @@ use lockstep_genesis::Genesis;
 use lockstep_types::audit::Statement;
 use lockstep_types::block::BLOCK_PROTOCOL;
 use lockstep_types::codec::{self, DecodeError};
-use lockstep_types::validators::UpdateError;
-use lockstep_types::{AppHash, BlockId, ChainId, ConsensusParams, Hash, Header, Height, Time, ValidatorSet, ValidatorUpdate, Version};
+use lockstep_types::{AppHash, BlockId, ChainId, ConsensusParams, Hash, Header, Height, Time, ValidatorSet, Version};
 use thiserror::Error;
 
 use crate::seam::Outcome;
@@ -26,9 +25,6 @@ const BYTES_MAX: usize = 1 << 20;
 /// Why a genesis and an application make no chain together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StartError {
-    /// The validators make no set, which the application's host rules out.
-    #[error(transparent)]
-    Validators(#[from] UpdateError),
     /// Genesis says which state the chain begins with, and the application made another.
     #[error(
         "app_hash says that the first state has root {genesis}, and the application made one with root {application}: this is not the \
@@ -82,7 +78,7 @@ impl ChainState {
     /// See [`StartError`].
     pub fn genesis(
         genesis: &Genesis,
-        validators: &[ValidatorUpdate],
+        validators: ValidatorSet,
         params: ConsensusParams,
         app_hash: AppHash,
         app_version: u64,
@@ -91,7 +87,7 @@ impl ChainState {
         if !genesis.app_hash.as_bytes().is_empty() && genesis.app_hash != app_hash {
             return Err(StartError::Root { genesis: genesis.app_hash.clone(), application: app_hash });
         }
-        let validators = Arc::new(ValidatorSet::new(validators)?);
+        let validators = Arc::new(validators);
         let mut next = (*validators).clone();
         next.increment(1);
         Ok(Self {

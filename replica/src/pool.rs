@@ -134,7 +134,7 @@ impl Pool {
                 true
             }
             Settled::Rejected => {
-                self.answer_all(&hash, |_| Ok(Reply::Checked { hash, verdict: Some(verdict.clone()) }), fx);
+                self.answer_all(&hash, |_| Ok(Reply::Checked { hash, verdict: Some(Box::new(verdict.clone())) }), fx);
                 false
             }
             Settled::Refused(refused) => {
@@ -153,7 +153,7 @@ impl Pool {
     fn checked(&mut self, hash: Hash, verdict: &Verdict, fx: &mut Effects) {
         for mut one in self.release(&hash) {
             if one.wait == Wait::Check {
-                let reply = Reply::Checked { hash, verdict: Some(verdict.clone()) };
+                let reply = Reply::Checked { hash, verdict: Some(Box::new(verdict.clone())) };
                 fx.push(Effect::Reply { request: one.request, after: Vec::new(), reply });
             } else {
                 one.verdict = Some(verdict.clone());
@@ -176,8 +176,8 @@ impl Pool {
         let hashes: Vec<Hash> = block.txs.iter().map(lockstep_types::Tx::hash).collect();
         for (hash, result) in hashes.iter().zip(outcome.results.iter()) {
             for one in self.release(hash) {
-                let verdict = one.verdict.unwrap_or_default();
-                let reply = Reply::Committed { hash: *hash, verdict, height: outcome.height, result: result.clone() };
+                let verdict = Box::new(one.verdict.unwrap_or_default());
+                let reply = Reply::Committed { hash: *hash, verdict, height: outcome.height, result: Box::new(result.clone()) };
                 fx.push(Effect::Reply { request: one.request, after: decision.into_iter().collect(), reply });
             }
         }

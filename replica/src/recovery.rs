@@ -169,7 +169,7 @@ pub fn genesis_state(host: &Host, genesis: &Genesis) -> Result<(ChainState, Stat
     let start = host.init(&input)?;
     let app_version = host.info(&start.state).app_version;
     let standing = start.state.standing().clone();
-    let chain = ChainState::genesis(genesis, &start.validators, start.parameters, start.state.root().into(), app_version, standing)
+    let chain = ChainState::genesis(genesis, start.validators, start.parameters, start.state.root().into(), app_version, standing)
         .map_err(|error| RecoveryError::Genesis(error.to_string()))?;
     Ok((chain, start.state, start.changes))
 }

@@ -128,6 +128,29 @@ pub(crate) enum Job {
     OtherCommit { peer: Peer, claim: Claim<Commit> },
 }
 
+/// Questions that are out. Each by itself on the heap: a claim with its signatures is half a kilobyte, and one comes and goes with
+/// every vote.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs(BTreeMap<JobId, Box<Job>>);
+
+impl Jobs {
+    pub(crate) fn insert(&mut self, id: JobId, job: Job) {
+        self.0.insert(id, Box::new(job));
+    }
+
+    pub(crate) fn remove(&mut self, id: &JobId) -> Option<Job> {
+        self.0.remove(id).map(|job| *job)
+    }
+
+    pub(crate) fn get(&self, id: &JobId) -> Option<&Job> {
+        self.0.get(id).map(|job| &**job)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Job> {
+        self.0.values().map(|job| &**job)
+    }
+}
+
 /// What own messages wait for after a start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum OwnWait {
@@ -211,7 +234,7 @@ pub struct Replica {
     /// Whether the home is to be opened anew.
     pub(crate) reopens: bool,
     pub(crate) serving: Serving,
-    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) jobs: Jobs,
     /// Votes whose signatures are being checked, so that one vote from many peers is checked once.
     pub(crate) verifying: BTreeSet<Vote>,
     /// Signature checks in flight. Counted apart from the other jobs: the checks of many clients' transactions leave votes
@@ -302,7 +325,7 @@ impl Replica {
             syncing: crate::state_sync::Syncing::default(),
             reopens: false,
             serving: Serving::default(),
-            jobs: BTreeMap::new(),
+            jobs: Jobs::default(),
             verifying: BTreeSet::new(),
             checks_out: 0,
             checks_of: BTreeMap::new(),

@@ -266,7 +266,6 @@ pub enum Wait {
 
 /// Everything the replica can ask of the world.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "a reply is moved a few times, once for each client: cheaper than an allocation")]
 pub enum Effect {
     /// Check signatures.
     Verify {
@@ -613,7 +612,7 @@ pub struct Outcome {
     pub checkpoint: bool,
 }
 
-/// The answer to a client.
+/// The answer to a client. What is large in it stands by itself: an effect is moved many times, and few of them are answers.
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// The transaction is in the pool, or its check failed: the verdict tells. None when the client did not wait for it.
@@ -621,18 +620,18 @@ pub enum Reply {
         /// Name of the transaction.
         hash: Hash,
         /// The verdict of the check.
-        verdict: Option<lockstep_app::Verdict>,
+        verdict: Option<Box<lockstep_app::Verdict>>,
     },
     /// The transaction is committed and executed.
     Committed {
         /// Name of the transaction.
         hash: Hash,
         /// The verdict of the check.
-        verdict: lockstep_app::Verdict,
+        verdict: Box<lockstep_app::Verdict>,
         /// Height of its block.
         height: Height,
         /// Result of its execution.
-        result: TxResult,
+        result: Box<TxResult>,
     },
     /// Evidence was judged.
     Evidence {

@@ -62,6 +62,9 @@ pub fn decode<T: BorshDeserialize>(version: u8, bytes: &[u8], max: usize) -> Res
     }
 }
 
+/// Bytes of a string that are reserved because it claims them.
+const AT_ONCE_BYTES: usize = 1 << 10;
+
 /// A length-prefixed byte string of at most `max` bytes, refused before it is read when it claims more.
 ///
 /// # Errors
@@ -71,8 +74,13 @@ pub fn read_bytes<R: Read>(reader: &mut R, max: usize) -> std::io::Result<Vec<u8
     if len > max {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{len} bytes, at most {max} are allowed")));
     }
-    let mut bytes = Vec::new();
-    reader.take(len as u64).read_to_end(&mut bytes)?;
+    // Most are short. Of a long one more is reserved as it arrives, so that a claim alone reserves next to nothing.
+    let mut bytes = vec![0; len.min(AT_ONCE_BYTES)];
+    reader.read_exact(&mut bytes).map_err(|error| std::io::Error::from(error.kind()))?;
+    if bytes.len() < len {
+        let rest = len - bytes.len();
+        reader.take(rest as u64).read_to_end(&mut bytes)?;
+    }
     if bytes.len() == len { Ok(bytes) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
 

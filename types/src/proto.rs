@@ -1,14 +1,19 @@
 //! The handful of proto3 shapes that are hashed and signed (`encoding.md` section 0), written by hand so that every byte
 //! is visible. Nothing here is ever read back: third parties recompute these bytes, they do not send them to us.
 
+/// Longest number of a field and length of its bytes.
+const HEAD_BYTES_MAX: usize = 5 + 10;
+/// What a message has room for before it grows.
+const FIRST_BYTES: usize = 80;
+
 /// Bytes in the making. Fields must be written in ascending number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// An empty message.
+    /// An empty message, with room for what most of them hold: a field or two of 32 bytes.
     pub fn new() -> Self {
-        Self::default()
+        Self(Vec::with_capacity(FIRST_BYTES))
     }
 
     /// A base-128 number, low group first, not belonging to a field.
@@ -62,6 +67,7 @@ impl Message {
     }
 
     fn raw(mut self, field: u32, bytes: &[u8]) -> Self {
+        self.0.reserve(bytes.len() + HEAD_BYTES_MAX);
         self.uvarint(u64::from(field) << 3 | 2);
         self.uvarint(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
@@ -75,7 +81,7 @@ impl Message {
 
     /// The bytes of the message behind their length.
     pub fn delimited(self) -> Vec<u8> {
-        let mut out = Message::new();
+        let mut out = Self(Vec::with_capacity(self.0.len() + HEAD_BYTES_MAX));
         out.uvarint(self.0.len() as u64);
         out.0.extend_from_slice(&self.0);
         out.0

@@ -35,8 +35,9 @@ pub fn parse(tx: &[u8]) -> Result<KvTx<'_>, String> {
     if let Some(rest) = tx.strip_prefix(VALIDATOR_TX_PREFIX) {
         return parse_validator(rest).map(KvTx::Validator);
     }
-    let mut separators = tx.iter().enumerate().filter(|(_, byte)| matches!(byte, b'=' | b':')).map(|(at, _)| at);
-    let (Some(at), None) = (separators.next(), separators.next()) else {
+    let is_separator = |byte: &u8| matches!(byte, b'=' | b':');
+    let count = tx.iter().filter(|byte| is_separator(byte)).count();
+    let (Some(at), 1) = (tx.iter().position(is_separator), count) else {
         return Err("a transaction is key=value or key:value, with exactly one separator".to_owned());
     };
     let (key, value) = (&tx[..at], &tx[at + 1..]);

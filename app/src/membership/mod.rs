@@ -67,6 +67,7 @@ mod config;
 mod query;
 mod registry;
 mod requests;
+mod signatures;
 mod standing;
 mod turn;
 mod tx;
@@ -79,6 +80,7 @@ pub(crate) use query::answer;
 pub use registry::{Member, Status};
 pub(crate) use registry::{Registry, genesis_changes};
 pub(crate) use requests::{Desk, judge};
+pub(crate) use signatures::Signed;
 pub use standing::{EVIDENCE_REMEMBERED_MAX, RECENT_MAX, RecentBlocks, Standing};
 
 /// Names of how many blocks the rules of a chain with this state look back to: a JOIN names a block of the last `live_window`. None

@@ -8,6 +8,7 @@ use lockstep_types::{Address, Height, Power, PublicKey, ValidatorSet, ValidatorU
 
 use super::config::{Admission, Config};
 use super::registry::{MEMBERS_MAX, Member, OBSERVERS_MAX, Registry, Status};
+use super::signatures::Signed;
 use super::standing::Standing;
 use super::tx::{Approve, Checkpoint, Join, NodeTx, Quit, RecentBlock};
 use crate::application::Verdict;
@@ -44,6 +45,8 @@ pub(crate) struct Granted {
 #[derive(Debug, Clone)]
 pub(crate) struct Desk<'a> {
     pub(super) config: &'a Config,
+    /// Transactions whose signatures were verified before.
+    pub(super) signed: &'a Signed,
     /// The height of the block that a request is in.
     pub(super) height: Height,
     pub(super) registry: Registry<'a>,
@@ -64,9 +67,17 @@ pub(super) fn total(powers: &Powers) -> u64 {
 
 impl<'a> Desk<'a> {
     /// For the block after this height.
-    pub(crate) fn after(config: &'a Config, height: Height, tree: &'a Tree, standing: &Standing, newest: &ValidatorSet) -> Self {
+    pub(crate) fn after(
+        config: &'a Config,
+        signed: &'a Signed,
+        height: Height,
+        tree: &'a Tree,
+        standing: &Standing,
+        newest: &ValidatorSet,
+    ) -> Self {
         Self {
             config,
+            signed,
             height: height.next(),
             registry: Registry::open(tree),
             standing: standing.clone(),
@@ -77,13 +88,14 @@ impl<'a> Desk<'a> {
 
     /// Reads and carries out one transaction. `known` says that its signatures were verified before.
     pub(crate) fn transact(&mut self, bytes: &[u8], known: bool) -> Result<Granted, Refusal> {
-        let tx = NodeTx::decode(bytes).map_err(|error| Refusal { code: NODE_TX_MALFORMED, log: error.to_string() })?;
-        self.check_recent(tx.recent())?;
+        let read = self.signed.read(bytes, self.config);
+        let read = read.map_err(|error| Refusal { code: NODE_TX_MALFORMED, log: error.to_string() })?;
+        self.check_recent(read.tx.recent())?;
         if !known {
-            tx.verify(&self.config.chain_id, &self.config.genesis_hash)
-                .map_err(|error| Refusal { code: NODE_TX_SIGNATURE, log: error.to_string() })?;
+            let verified = self.signed.verify(&read, self.config);
+            verified.map_err(|error| Refusal { code: NODE_TX_SIGNATURE, log: error.to_string() })?;
         }
-        match tx {
+        match read.tx {
             NodeTx::Join(join) => self.join(*join),
             NodeTx::Approve(approve) => self.approve(&approve),
             NodeTx::Quit(quit) => self.quit(&quit),
@@ -433,7 +445,7 @@ pub(crate) fn judge(mut desk: Desk<'_>, bytes: &[u8], known: bool) -> Verdict {
     match desk.transact(bytes, known) {
         Err(refusal) => Verdict::refused(refusal.code, NODE_CODESPACE, refusal.log),
         Ok(granted) => {
-            let signer = NodeTx::decode(bytes).ok().map(|tx| *tx.signer());
+            let signer = NodeTx::parse(bytes).ok().map(|tx| *tx.signer());
             let known = signer.is_some_and(|key| desk.newest.contains_key(&key.address()) || desk.config.authority.keys.contains(&key));
             Verdict {
                 log: granted.log,

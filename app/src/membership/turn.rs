@@ -9,6 +9,7 @@ use lockstep_types::{Address, Event, EventAttribute, Height, Power, TxResult, Va
 use super::config::Config;
 use super::registry::{Member, Status};
 use super::requests::{Desk, Granted, Powers, power, total};
+use super::signatures::Signed;
 use super::standing::Standing;
 use crate::application::{BlockInput, ParticipationFlag};
 use crate::changes::Changes;
@@ -81,8 +82,15 @@ fn composition(set: &ValidatorSet) -> impl Iterator<Item = (Address, Power)> {
 
 impl<'a> Turn<'a> {
     /// Begins a block: who took part in the commit below it, and who was proven to have misbehaved.
-    pub(crate) fn begin(config: &'a Config, tree: &'a Tree, standing: &Standing, block: &BlockInput<'a>, facts: ChainFacts<'a>) -> Self {
-        let desk = Desk::after(config, block.height.previous(), tree, standing, facts.next_validators);
+    pub(crate) fn begin(
+        config: &'a Config,
+        signed: &'a Signed,
+        tree: &'a Tree,
+        standing: &Standing,
+        block: &BlockInput<'a>,
+        facts: ChainFacts<'a>,
+    ) -> Self {
+        let desk = Desk::after(config, signed, block.height.previous(), tree, standing, facts.next_validators);
         let mut turn = Self { desk, facts, culprits: BTreeSet::new(), events: Vec::new() };
         turn.announce_view();
         turn.take_attendance(block);

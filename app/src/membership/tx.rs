@@ -208,6 +208,13 @@ impl NodeTx {
     /// # Errors
     /// See [`NodeTxError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, NodeTxError> {
+        let tx = Self::parse(bytes)?;
+        tx.check_fields()?;
+        Ok(tx)
+    }
+
+    /// From a transaction's bytes: what of it can be judged without looking at its fields.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, NodeTxError> {
         let tag = bytes.get(NODE_TX_PREFIX.len()).copied().and_then(NodeTxTag::from_byte).ok_or(NodeTxError::Kind)?;
         let malformed = |rule: String| NodeTxError::Malformed { kind: tag.name(), rule };
         if bytes.len() > NODE_TX_BYTES_MAX {
@@ -224,12 +231,11 @@ impl NodeTx {
             NodeTxTag::Approve => Approve::try_from_slice(body).map(Self::Approve),
             NodeTxTag::Checkpoint => Checkpoint::try_from_slice(body).map(Self::Checkpoint),
         };
-        let tx = tx.map_err(|error| malformed(error.to_string()))?;
-        tx.check_fields()?;
-        Ok(tx)
+        tx.map_err(|error| malformed(error.to_string()))
     }
 
-    fn check_fields(&self) -> Result<(), NodeTxError> {
+    /// Whether each field is one that may be: the rest of what [`NodeTx::decode`] judges.
+    pub(super) fn check_fields(&self) -> Result<(), NodeTxError> {
         let field = |field, value: &dyn ToString, rule: &str| NodeTxError::Field { field, value: value.to_string(), rule: rule.to_owned() };
         let key = |name, key: &PublicKey| key.check().map_err(|error| field(name, key, &error.to_string()));
         let power = |power: &Power| if *power == Power::ZERO { Err(field("power", power, "at least 1")) } else { Ok(()) };

@@ -1,21 +1,16 @@
 //! Which signatures hold, found out once.
 //!
-//! A transaction meets its node three times: on arrival, in a proposed block, in the block when it is executed. Its
-//! signature is verified at the first of them, in a batch where several are asked together, and the verdict is kept under
-//! a hash of everything that it depends on: domain, transaction and signature. So what is kept can change no answer: it is
-//! the value of a function without a state, which is computed again where it was forgotten. Chains that share an instance
-//! share nothing else.
-//!
-//! Kept are only the signatures that hold. Those that do not are no node's to keep: anybody can make any number of them, and
-//! no correct node has one in a block.
+//! A transaction's signature is verified when the node first meets it, in a batch where several are asked together, and the
+//! verdict is kept under a hash of everything that it depends on: domain, transaction and signature. What is kept, and why that
+//! can change no answer, says `crate::verdicts`. Chains that share an instance share nothing else.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lockstep_types::Hash;
 use lockstep_types::crypto::{self, SignatureCheck};
 
 use super::tx::{Transfer, unsigned};
+use crate::verdicts;
 
 /// Signatures that are verified together: beyond it the price of one hardly falls, and where one of them does not hold all
 /// are verified alone.
@@ -40,41 +35,25 @@ pub struct Effort {
 #[derive(Debug)]
 pub(super) struct Verdicts(Mutex<Kept>);
 
-/// Two generations: when the younger one is full it becomes the older one, which is forgotten. Each verdict is kept while at
-/// least half the bound of later ones come.
 #[derive(Debug)]
 struct Kept {
-    generation_max: usize,
-    young: BTreeSet<Hash>,
-    old: BTreeSet<Hash>,
+    verdicts: verdicts::Verdicts,
     verified: u64,
     known: u64,
 }
 
 impl Kept {
     fn holds(&mut self, id: &Hash) -> bool {
-        let known = self.young.contains(id) || self.old.contains(id);
+        let known = self.verdicts.hold(id);
         self.known += u64::from(known);
         known
-    }
-
-    fn keep(&mut self, id: Hash) {
-        if self.young.len() >= self.generation_max {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(id);
-    }
-
-    fn len(&self) -> usize {
-        self.young.len() + self.old.len()
     }
 }
 
 impl Verdicts {
     /// Keeps at most this many; at least two.
     pub(super) const fn new(max: usize) -> Self {
-        assert!(max >= 2, "each generation keeps something");
-        Self(Mutex::new(Kept { generation_max: max / 2, young: BTreeSet::new(), old: BTreeSet::new(), verified: 0, known: 0 }))
+        Self(Mutex::new(Kept { verdicts: verdicts::Verdicts::new(max), verified: 0, known: 0 }))
     }
 
     /// Whether the signatures of these hold: each with its bytes, in the domain of the chain.
@@ -94,7 +73,7 @@ impl Verdicts {
             for (at, holds) in chunk.iter().zip(answers) {
                 verdicts[*at] = holds;
                 if holds {
-                    kept.keep(ids[*at]);
+                    kept.verdicts.keep(ids[*at]);
                 }
             }
         }
@@ -103,7 +82,7 @@ impl Verdicts {
 
     pub(super) fn effort(&self) -> Effort {
         let kept = self.kept();
-        Effort { verified: kept.verified, known: kept.known, kept: kept.len() }
+        Effort { verified: kept.verified, known: kept.known, kept: kept.verdicts.len() }
     }
 
     /// Nothing panics while it is locked; and if it did, every set of verdicts is a correct one.

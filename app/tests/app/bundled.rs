@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lockstep_app::{Application, BlockInput, Bundled, CheckKind, ExecutedBlock, Host, Kv, Proposal, Query, State, Token};
-use lockstep_types::{Tx, ValidatorSet};
+use lockstep_types::Tx;
 
 use super::common::{Chain, txs, validator};
 use super::token_bank::{Draft, genesis};
@@ -12,7 +12,7 @@ use super::token_bank::{Draft, genesis};
 fn run<A: Application>(make: impl Fn() -> A, app_state: &str, blocks: &[Vec<Tx>]) -> (State, Vec<ExecutedBlock>) {
     let chain = Chain::new();
     let (_, initialized) = chain.init(make(), app_state, &[validator(0, 10)]);
-    let set = ValidatorSet::new(&initialized.validators).expect("a set");
+    let set = initialized.validators.clone();
     let mut state = initialized.state;
     let mut executed = Vec::new();
     for list in blocks {

@@ -208,6 +208,6 @@ fn a_transition_sees_the_state_before_and_gives_the_state_after() {
 fn blocks_are_executed_in_order() {
     let chain = Chain::new();
     let (host, initialized) = chain.init(Kv, "{}", &[validator(0, 10)]);
-    let set = ValidatorSet::new(&initialized.validators).expect("a set");
+    let set = initialized.validators.clone();
     let _ = host.execute(initialized.state, &chain.block(2, &[]), Chain::facts(&set));
 }

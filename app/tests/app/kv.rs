@@ -21,7 +21,7 @@ impl Run {
     fn new(app_state: &str) -> Self {
         let chain = Chain::new();
         let (host, initialized) = chain.init(Kv, app_state, &[validator(0, 10)]);
-        let set = ValidatorSet::new(&initialized.validators).expect("a set");
+        let set = initialized.validators.clone();
         Self { chain, host, state: initialized.state, set }
     }
 

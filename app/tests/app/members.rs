@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lockstep_app::{BlockInput, Kv, Query};
-use lockstep_types::{Address, Power, Tx, ValidatorSet, ValidatorUpdate};
+use lockstep_types::{Address, Power, Tx, ValidatorUpdate};
 use proptest::prelude::*;
 
 use super::common::{Chain, culprit, validator};
@@ -34,7 +34,7 @@ proptest! {
         let chain = Chain::new();
         let genesis = [validator(0, 10), validator(1, 10), validator(2, 1)];
         let (host, initialized) = chain.init(Kv, OPEN, &genesis);
-        let mut set = ValidatorSet::new(&initialized.validators).expect("a set");
+        let mut set = initialized.validators.clone();
         let mut state = initialized.state;
         for (at, acts) in blocks.iter().enumerate() {
             let txs: Vec<Tx> = acts.iter().filter_map(|act| match act {
@@ -68,7 +68,7 @@ proptest! {
 fn within_a_block_evidence_comes_first_and_the_last_transaction_wins() {
     let chain = Chain::new();
     let (host, initialized) = chain.init(Kv, OPEN, &[validator(0, 10), validator(1, 10)]);
-    let set = ValidatorSet::new(&initialized.validators).expect("a set");
+    let set = initialized.validators.clone();
     // 1 equivocates and comes back with power 3 in the same block; 2 joins and leaves again.
     let list =
         [validator_tx(&validator(1, 5)), validator_tx(&validator(2, 5)), validator_tx(&validator(1, 3)), validator_tx(&validator(2, 0))];
@@ -82,7 +82,7 @@ fn within_a_block_evidence_comes_first_and_the_last_transaction_wins() {
 fn two_pieces_of_evidence_remove_once_and_the_last_validator_stays() {
     let chain = Chain::new();
     let (host, initialized) = chain.init(Kv, "{}", &[validator(0, 10), validator(1, 10)]);
-    let set = ValidatorSet::new(&initialized.validators).expect("a set");
+    let set = initialized.validators.clone();
     let address = |who| validator(who, 1).public_key.address();
     let misbehaviour = vec![culprit(address(1)), culprit(address(1)), culprit(address(0)), culprit(address(5))];
     let block = BlockInput { misbehaviour, ..chain.block(1, &[]) };
@@ -94,7 +94,7 @@ fn two_pieces_of_evidence_remove_once_and_the_last_validator_stays() {
 fn what_the_set_would_not_take_is_refused_as_a_result() {
     let chain = Chain::new();
     let (host, initialized) = chain.init(Kv, OPEN, &[validator(0, 10)]);
-    let set = ValidatorSet::new(&initialized.validators).expect("a set");
+    let set = initialized.validators.clone();
     let list = [validator(0, 0), validator(1, 0), validator(1, Power::MAX.get())].map(|update| validator_tx(&update));
     let executed = host.execute(initialized.state, &chain.block(1, &list), Chain::facts(&set)).expect("executes");
     let answers: Vec<_> = executed.tx_results.iter().map(|result| (result.code, result.log.as_str())).collect();

@@ -25,7 +25,6 @@ use lockstep_types::{Height, Signature};
 use crate::support::*;
 
 /// What started or ended, in order.
-#[expect(clippy::large_enum_variant, reason = "a few thousand in a test")]
 enum Event {
     Started(Effect),
     Durable(Ticket),

@@ -283,13 +283,19 @@ impl Checks {
 
     /// At the end: every acknowledgement is kept, and a node's state is the model's.
     pub(crate) fn settled(&self) -> Result<(), Violation> {
-        for (hash, height) in self.acknowledged.iter().flat_map(|(hash, heights)| heights.iter().map(move |height| (hash, height))) {
-            let block = self.chain.get(&height.get()).map(|decided| &decided.block);
-            if !block.is_some_and(|block| block.txs.iter().any(|tx| tx.hash() == *hash)) {
-                return Err(Violation { invariant: "I5", what: format!("{hash:?}, acknowledged at height {height}, is not there") });
+        let mut missing: BTreeSet<(Hash, u64)> =
+            self.acknowledged.iter().flat_map(|(hash, heights)| heights.iter().map(|height| (*hash, height.get()))).collect();
+        for (height, decided) in &self.chain {
+            for tx in &decided.block.txs {
+                missing.remove(&(tx.hash(), *height));
             }
         }
-        Ok(())
+        match missing.first() {
+            None => Ok(()),
+            Some((hash, height)) => {
+                Err(Violation { invariant: "I5", what: format!("{hash:?}, acknowledged at height {height}, is not there") })
+            }
+        }
     }
 
     /// I3 at the end: the application's own answers are the model's, for a node that is at the model's height.

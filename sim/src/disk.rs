@@ -209,6 +209,8 @@ struct FileState {
     pending: Vec<Pending>,
     /// Of the pending operations, these a sync that lied has promised.
     promised: usize,
+    /// What is durable is more than the pending operations away from what is live.
+    has_strayed: bool,
     /// Pages that the disk cannot read, until they are written again.
     lost: BTreeSet<u64>,
 }
@@ -335,6 +337,7 @@ impl SimDisk {
             is_broken |= std::mem::take(&mut file.promised) > 0 && survival != Survival::All;
             survive(&mut file.durable, &pending, survival, &mut dice);
             file.live = file.durable.clone();
+            file.has_strayed = false;
         }
         world.tally.unsynced += u64::from(has_pending);
         world.tally.broken_promises += u64::from(is_broken);
@@ -378,6 +381,13 @@ impl SimDisk {
         let mut bytes = vec![0; index(file.live.len)];
         file.live.read(0, &mut bytes);
         Some(bytes)
+    }
+
+    /// How long a file is as the process sees it, and up to where it holds something but zeros.
+    pub fn extent(&self, path: &str) -> Option<(u64, u64)> {
+        let world = self.lock();
+        let live = &world.files[world.live_names.get(path)?].live;
+        Some((live.len, live.used()))
     }
 
     /// The paths of all files, as the process sees them.

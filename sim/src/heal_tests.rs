@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use lockstep_app::Kv;
+use lockstep_app::{Host, Kv};
 use lockstep_genesis::Genesis;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::decided;
@@ -29,7 +29,7 @@ pub(crate) struct Home {
 
 pub(crate) fn start(home: &Home, disk: SimDisk) -> Result<Running, String> {
     let machine = home.machine.with_disk(disk);
-    let started = catch_unwind(AssertUnwindSafe(|| machine.start(Arc::new(Kv), &home.genesis, 3, Planted::default())));
+    let started = catch_unwind(AssertUnwindSafe(|| machine.start(Host::new(Arc::new(Kv)), &home.genesis, 3, Planted::default())));
     started.unwrap_or_else(|panic| panic!("a panic: {}", crate::panic_text(&*panic))).map(|started| started.running)
 }
 
@@ -73,8 +73,9 @@ impl Home {
         // What was healed is whole: the next start, after a power cut, has nothing to heal.
         disk.crash(Survival::None, 0);
         let machine = self.machine.with_disk(disk.clone());
-        let again =
-            machine.start(Arc::new(Kv), &self.genesis, 3, Planted::default()).unwrap_or_else(|error| panic!("{what}, again: {error}"));
+        let again = machine
+            .start(Host::new(Arc::new(Kv)), &self.genesis, 3, Planted::default())
+            .unwrap_or_else(|error| panic!("{what}, again: {error}"));
         assert!(again.healed.is_empty() && again.height.get() == tip, "{what}: {:?} at the next start", again.healed);
         tip
     }
@@ -251,7 +252,7 @@ fn a_lost_state_over_a_pruned_log_comes_back_from_an_own_snapshot() {
     plan.members = Some(Windows { live: NAMES, power: 100, absence: 0, checkpoint: 4 });
     plan.segment_bytes = 4 << 10;
     let (genesis, machine) = World::new(7, plan, Planted::default(), None).home_of(0);
-    let start = |disk: &SimDisk| machine.with_disk(disk.clone()).start(Arc::new(Kv), &genesis, 3, Planted::default());
+    let start = |disk: &SimDisk| machine.with_disk(disk.clone()).start(Host::new(Arc::new(Kv)), &genesis, 3, Planted::default());
     let started = start(&machine.disk).expect("nothing is damaged");
     let (tip, root) = (started.height, started.running.executor.state().root());
     let running = started.running;

@@ -6,13 +6,12 @@
 //! computed by the product's own host, on a fresh instance from genesis ([`HostModel`]), beside the naive verifier of the chain.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use lockstep_app::application::{Misbehaviour, MisbehaviourKind};
 use lockstep_app::membership::NodeTx;
 use lockstep_app::node_tx::is_node_tx;
 use lockstep_app::record::CommittedEvidence;
-use lockstep_app::{Application, BlockInput, ChainFacts, Host, Participation, ParticipationFlag, State};
+use lockstep_app::{BlockInput, ChainFacts, Host, Participation, ParticipationFlag, State};
 use lockstep_genesis::Genesis;
 use lockstep_replica::ChainState;
 use lockstep_replica::seam::Outcome;
@@ -353,8 +352,7 @@ pub(crate) struct HostModel {
 }
 
 impl HostModel {
-    pub(crate) fn new(app: Arc<dyn Application>, genesis: &Genesis) -> Result<Self, String> {
-        let host = Host::new(app);
+    pub(crate) fn new(host: Host, genesis: &Genesis) -> Result<Self, String> {
         let (chain, state, _): (ChainState, State, _) =
             lockstep_replica::recovery::genesis_state(&host, genesis).map_err(|error| error.to_string())?;
         let sets = [&chain.last_validators, &chain.validators, &chain.next_validators].map(|set| (**set).clone());

@@ -1,11 +1,13 @@
 //! One simulated node: the replica and everything beneath it, on a simulated disk.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lockstep_app::snapshot::{Manifest, open};
-use lockstep_app::{Application, Host, State, Tree};
+use lockstep_app::snapshot::{ChunkInfo, Manifest, open};
+use lockstep_app::tree::Part;
+use lockstep_app::{Host, State, Tree};
 use lockstep_consensus::Step;
 use lockstep_genesis::Genesis;
 use lockstep_replica::audit::Settled;
@@ -13,7 +15,7 @@ use lockstep_replica::execution::Executor;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, Told, decided};
 use lockstep_replica::retention::{Needs, Retention};
-use lockstep_replica::seam::{AskId, LogRecord, Outcome, Peer, ReadAnswer, ReadQuestion, Ticket, Write};
+use lockstep_replica::seam::{AskId, JobId, LogRecord, Outcome, Peer, ReadAnswer, ReadQuestion, Ticket, Write};
 use lockstep_replica::signing::{Me, guard_owner};
 use lockstep_replica::snapshots::{Stored, make};
 use lockstep_replica::source::BlockSource;
@@ -144,7 +146,7 @@ pub(crate) struct Asked {
     /// Who asked, in which of its lives, and by which job.
     pub(crate) node: usize,
     pub(crate) life: u64,
-    pub(crate) job: lockstep_replica::seam::JobId,
+    pub(crate) job: JobId,
     /// What.
     pub(crate) question: Bytes,
 }
@@ -153,6 +155,7 @@ pub(crate) struct Asked {
 #[derive(Default)]
 pub(crate) struct Bodies {
     writing: BTreeMap<Ticket, Hash>,
+    checking: BTreeMap<JobId, Hash>,
     durable: BTreeSet<Hash>,
     valid: BTreeSet<Hash>,
 }
@@ -164,11 +167,16 @@ impl Bodies {
         self.writing.extend(body.map(|record| (ticket, record.block_hash)));
     }
 
+    /// This one is being judged.
+    pub(crate) fn judged(&mut self, job: JobId, block_id: &BlockId) {
+        self.checking.insert(job, block_id.hash);
+    }
+
     /// It is being told this.
     pub(crate) fn told(&mut self, input: &Input) {
         match input {
             Input::Durable { ticket } => self.durable.extend(self.writing.remove(ticket)),
-            Input::Checked { verdict: Ok(block), .. } => drop(self.valid.insert(block.header.hash())),
+            Input::Checked { job, verdict } => self.valid.extend(self.checking.remove(job).filter(|_| verdict.is_ok())),
             Input::Built { built, .. } => drop(self.valid.insert(built.block_id.hash)),
             _ => {}
         }
@@ -253,13 +261,7 @@ impl Machine {
     }
 
     /// Opens what is on the disk and goes on from it.
-    pub(crate) fn start(
-        &self,
-        app: Arc<dyn Application>,
-        genesis: &Genesis,
-        flush_blocks: u64,
-        planted: Planted,
-    ) -> Result<Started, String> {
+    pub(crate) fn start(&self, host: Host, genesis: &Genesis, flush_blocks: u64, planted: Planted) -> Result<Started, String> {
         let disk = self.disk.disk();
         let genesis_hash = genesis.hash();
         let guard = match &self.key {
@@ -278,7 +280,7 @@ impl Machine {
             keep_results: self.keeps_results,
             flush_keys: FLUSH_KEYS,
             genesis,
-            host: Host::new(app),
+            host,
             spread: &InTurn,
         };
         let mut outcomes = BTreeMap::new();
@@ -357,19 +359,21 @@ impl Machine {
             return None;
         }
         let path = dice.pick(&files).clone();
-        let bytes = self.disk.bytes(&path)?;
+        let (len, used) = self.disk.extent(&path)?;
         if path == GUARD {
             let copy = dice.below(4) * (4 << 20);
             // The head of a copy and some of its record.
             let offset = copy + dice.below(700);
-            if offset >= bytes.len() as u64 {
+            if offset >= len {
                 return None;
             }
             self.disk.rot(&path, offset, 1 << dice.below(8));
             return Some(format!("byte {offset} of {path}"));
         }
         // What was made ahead of time and is not used has nothing to lose.
-        let used = bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1;
+        if used == 0 {
+            return None;
+        }
         let at = dice.below(used);
         Some(match dice.below(8) {
             0 => {
@@ -502,9 +506,9 @@ impl Running {
     }
 
     /// The height and the root of each snapshot, as they lie on the disk; those that cannot be read are left out.
-    pub(crate) fn snapshots_read_back(&self) -> Vec<(u64, Hash)> {
+    pub(crate) fn snapshots_read_back(&self, known: &SnapshotRoots) -> Vec<(u64, Hash)> {
         let Some(store) = &self.snapshots else { return Vec::new() };
-        store.heights().into_iter().filter_map(|height| Some((height, read_back(store, Height::new(height)?)?))).collect()
+        store.heights().into_iter().filter_map(|height| Some((height, known.of(store, Height::new(height)?)?))).collect()
     }
 
     /// Lets old blocks go, as the shell does now and then. An error is one after which the node stops.
@@ -535,15 +539,32 @@ impl Running {
     }
 }
 
-/// The root of a snapshot as it lies on the disk; nothing where the disk fails.
-fn read_back(store: &Snapshots, height: Height) -> Option<Hash> {
-    let manifest = Manifest::from_bytes(&store.manifest(height.get())?).ok()?;
-    let mut parts = Vec::new();
-    for info in manifest.chunks() {
-        parts.push(match info.entries {
-            0 => Tree::new().part(info.prefix),
-            _ => open(info, &store.chunk(&info.root.0).ok()??).ok()?,
-        });
+/// Roots of snapshots, by the bytes of manifest and chunks: all nodes have the same ones, and each is read again and again.
+#[derive(Default)]
+pub(crate) struct SnapshotRoots(RefCell<BTreeMap<Hash, Option<Hash>>>);
+
+impl SnapshotRoots {
+    /// The root of a snapshot as it lies on the disk; nothing where the disk fails.
+    fn of(&self, store: &Snapshots, height: Height) -> Option<Hash> {
+        let bytes = store.manifest(height.get())?;
+        let manifest = Manifest::from_bytes(&bytes).ok()?;
+        let has_entries = |info: &&ChunkInfo| info.entries > 0;
+        let chunks = manifest.chunks().iter().filter(has_entries).map(|info| store.chunk(&info.root.0).ok()?);
+        let chunks: Vec<Vec<u8>> = chunks.collect::<Option<_>>()?;
+        // The manifest says how many chunks there are, and the hash of each says where it ends.
+        let mut name = Hash::of(&bytes);
+        chunks.iter().for_each(|chunk| name = Hash::of_parts(&[&name.0, &Hash::of(chunk).0]));
+        *self.0.borrow_mut().entry(name).or_insert_with(|| joined(&manifest, chunks))
     }
+}
+
+/// The root of the state in these chunks: those of the manifest that have entries.
+fn joined(manifest: &Manifest, chunks: Vec<Vec<u8>>) -> Option<Hash> {
+    let mut chunks = chunks.iter();
+    let part = |info: &ChunkInfo| match info.entries {
+        0 => Some(Tree::new().part(info.prefix)),
+        _ => open(info, chunks.next()?).ok(),
+    };
+    let parts: Vec<Part> = manifest.chunks().iter().map(part).collect::<Option<_>>()?;
     Some(Tree::join(parts)?.root())
 }

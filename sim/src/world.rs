@@ -19,10 +19,11 @@ mod report;
 mod syncing;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstep_app::{Host, Kv};
 use lockstep_genesis::Genesis;
 use lockstep_replica::Input;
 use lockstep_replica::planted::Planted;
@@ -37,7 +38,7 @@ use crate::coverage::Coverage;
 use crate::crypto::Crypto;
 use crate::disk::{self, Survival, When};
 use crate::history::History;
-use crate::node::Machine;
+use crate::node::{Machine, SnapshotRoots};
 use crate::plan::{MS, Plan};
 use crate::random::{Stream, Streams};
 use crate::schedule::{Schedule, Timed};
@@ -46,7 +47,7 @@ use crate::trace::{Line, Told};
 use crate::votes::Votes;
 use crate::world::byzantine::Liars;
 pub(crate) use crate::world::byzantine::Tally;
-use crate::world::events::{Clogging, Cutting, Deafness, Eclipse, Event, What};
+use crate::world::events::{Clogging, Cutting, Deafness, Eclipse, Event, Events, What};
 use crate::world::faults::{Cause, Outage};
 use crate::world::network::Links;
 pub(crate) use crate::world::report::{Failure, Ran, Report1};
@@ -82,6 +83,9 @@ pub(crate) enum Boundary {
 
 pub(crate) struct World {
     subject: Subject,
+    /// What the hosts of all nodes share.
+    host: Host,
+    snapshot_roots: SnapshotRoots,
     /// What all nodes saw of their application.
     watch: Watch,
     history: History,
@@ -100,7 +104,7 @@ pub(crate) struct World {
     planted: Planted,
     forced: Option<ForcedCrash>,
     now: u64,
-    events: BinaryHeap<Reverse<Event>>,
+    events: Events,
     sequence: u64,
     machines: Vec<Machine>,
     /// By pair, lower first: the number of their connection.
@@ -227,6 +231,8 @@ impl World {
         }
         Self {
             subject: subject.clone(),
+            host: Host::new(Arc::new(Kv)),
+            snapshot_roots: SnapshotRoots::default(),
             watch: Watch::default(),
             history: History::default(),
             look: Look::default(),
@@ -258,7 +264,7 @@ impl World {
             planted,
             forced,
             now: 0,
-            events: BinaryHeap::new(),
+            events: Events::default(),
             sequence: 0,
             machines,
             connections: BTreeMap::new(),
@@ -366,7 +372,7 @@ impl World {
         self.first_at(MS, What::Query);
         self.begin_faults();
         self.begin_copies();
-        while let Some(Reverse(event)) = self.events.pop() {
+        while let Some(event) = self.events.pop() {
             self.now = event.at;
             self.processed += 1;
             if self.processed > self.plan.events_max() {
@@ -404,7 +410,7 @@ impl World {
         self.sequence += 1;
         // Never 0: those go first.
         let tie = self.scheduler.bits() | 1;
-        self.events.push(Reverse(Event { at, tie, sequence: self.sequence, what }));
+        self.events.push(Event { at, tie, sequence: self.sequence, what });
     }
 
     fn after(&mut self, delay: u64, what: What) {
@@ -414,7 +420,7 @@ impl World {
     /// Before everything else of its nanosecond, in the order in which this is called.
     fn first_at(&mut self, at: u64, what: What) {
         self.sequence += 1;
-        self.events.push(Reverse(Event { at, tie: 0, sequence: self.sequence, what }));
+        self.events.push(Event { at, tie: 0, sequence: self.sequence, what });
     }
 
     fn happen(&mut self, what: What) -> Outcome {

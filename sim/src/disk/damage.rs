@@ -45,6 +45,7 @@ impl SimDisk {
         for file in world.files.values_mut() {
             for page in std::mem::take(&mut file.lost) {
                 pages += 1;
+                file.has_strayed = true;
                 for image in [&mut file.live, &mut file.durable] {
                     let begins = page * PAGE_BYTES;
                     let bytes = image.len.saturating_sub(begins).min(PAGE_BYTES);
@@ -85,6 +86,7 @@ impl SimDisk {
         let file = world.live_names[path];
         world.tally.rotten += 1;
         let file = world.files.get_mut(&file).expect("a name names a file");
+        file.has_strayed = true;
         [&mut file.live, &mut file.durable].into_iter().for_each(&mut change);
     }
 }
@@ -123,6 +125,7 @@ pub(super) fn misdirect(world: &mut World, file: u64, pending: &[Pending], dice:
     let (victim, page) = places[dice.place(places.len())];
     let is_cached = dice.coin();
     let victim = world.files.get_mut(&victim).expect("it was listed");
+    victim.has_strayed = true;
     let mut images = vec![&mut victim.durable];
     if !is_cached {
         images.push(&mut victim.live);

@@ -136,7 +136,17 @@ fn file(world: &mut World, file: u64) -> &mut FileState {
 impl FileState {
     fn put(&mut self, offset: u64, data: &[u8]) {
         self.live.write(offset, data);
-        self.pending.push(Pending::Write { offset, data: Arc::from(data) });
+        self.pending.push(Pending::write(offset, data));
+    }
+
+    /// Makes durable what was pending.
+    fn settle(&mut self, pending: &[Pending]) {
+        let is_resized = pending.iter().any(|change| matches!(change, Pending::SetLen(_)));
+        if self.has_strayed || is_resized {
+            pending.iter().for_each(|change| self.durable.apply(change));
+        } else {
+            self.durable.follow(&self.live, pending);
+        }
     }
 
     fn put_len(&mut self, len: u64) {
@@ -259,10 +269,11 @@ impl DiskFile for SimFile {
         state.promised = 0;
         match course {
             Course::Normal | Course::Lie | Course::Short(_) => {
-                pending.iter().for_each(|change| state.durable.apply(change));
+                state.settle(&pending);
                 world.finish(())
             }
             Course::Misdirected(mut dice) => {
+                state.has_strayed = true;
                 misdirect(&mut world, self.file, &pending, &mut dice);
                 world.finish(())
             }
@@ -274,6 +285,7 @@ impl DiskFile for SimFile {
                 Err(stopped())
             }
             Course::Broken(mut dice) => {
+                state.has_strayed = true;
                 survive(&mut state.durable, &pending, Survival::TornPages, &mut dice);
                 world.tally.failed_syncs += 1;
                 Err(broken())

@@ -1,7 +1,9 @@
 //! The bytes of a file, what changes them, and what of a change survives a power cut.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
 
 use super::dice::Dice;
 use super::{PAGE_BYTES, SECTOR_BYTES, Survival};
@@ -12,14 +14,32 @@ const _: () = assert!(PAGE as u64 == PAGE_BYTES);
 /// A change of a file's content that no sync has covered.
 #[derive(Clone)]
 pub(super) enum Pending {
-    Write { offset: u64, data: Arc<[u8]> },
+    Write { offset: u64, data: Bytes },
     SetLen(u64),
 }
 
-/// Bytes of a file in pages that forks share; a page that is absent reads as zeros.
+impl Pending {
+    /// A write of these bytes.
+    pub(super) fn write(offset: u64, data: &[u8]) -> Self {
+        // What is made ahead of time is a megabyte of zeros, at every start.
+        let data = match NOTHING.get(..data.len()) {
+            Some(zeros) if data.len() >= PAGE && zeros == data => Bytes::from_static(zeros),
+            _ => Bytes::copy_from_slice(data),
+        };
+        Self::Write { offset, data }
+    }
+}
+
+static NOTHING: [u8; 1 << 20] = [0; 1 << 20];
+
+/// The page that most files are made of before they are used.
+static ZEROS: LazyLock<Arc<[u8; PAGE]>> = LazyLock::new(|| Arc::new([0; PAGE]));
+
+/// Bytes of a file in pages; a page that is absent reads as zeros. Copies share what neither has changed since: the pages, and
+/// all of them together.
 #[derive(Clone, Default)]
 pub(super) struct Image {
-    pages: BTreeMap<u64, Arc<[u8; PAGE]>>,
+    pages: Arc<BTreeMap<u64, Arc<[u8; PAGE]>>>,
     pub(super) len: u64,
 }
 
@@ -35,24 +55,41 @@ impl Image {
         if data.is_empty() {
             return;
         }
-        for_pages(offset, data.len(), |page, within, range| {
-            let bytes = self.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE]));
-            Arc::make_mut(bytes)[within..within + range.len()].copy_from_slice(&data[range]);
+        let pages = Arc::make_mut(&mut self.pages);
+        for_pages(offset, data.len(), |page, within, range| match <&[u8; PAGE]>::try_from(&data[range.clone()]) {
+            Ok(whole) if *whole == **ZEROS => drop(pages.insert(page, ZEROS.clone())),
+            Ok(whole) => drop(pages.insert(page, Arc::new(*whole))),
+            Err(_) => {
+                let bytes = pages.entry(page).or_insert_with(|| Arc::new([0; PAGE]));
+                Arc::make_mut(bytes)[within..within + range.len()].copy_from_slice(&data[range]);
+            }
         });
         self.len = self.len.max(offset + data.len() as u64);
     }
 
     /// Whether it has the same bytes.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let zeros = Arc::new([0; PAGE]);
-        let page = |image: &Self, page: &u64| image.pages.get(page).unwrap_or(&zeros).clone();
+        let page = |image: &Self, page: &u64| image.pages.get(page).unwrap_or(&ZEROS).clone();
         self.len == other.len && self.pages.keys().chain(other.pages.keys()).all(|at| page(self, at) == page(other, at))
+    }
+
+    /// Takes over what was written to `newer`, of which this is what it was before: shares the pages that it touched.
+    pub(super) fn follow(&mut self, newer: &Image, pending: &[Pending]) {
+        let (pages, others) = (Arc::make_mut(&mut self.pages), &newer.pages);
+        for change in pending {
+            let Pending::Write { offset, data } = change else { continue };
+            for_pages(*offset, data.len(), |page, _, _| {
+                pages.extend(others.get(&page).map(|bytes| (page, bytes.clone())));
+            });
+        }
+        self.len = newer.len;
     }
 
     pub(super) fn set_len(&mut self, len: u64) {
         if len < self.len {
-            self.pages.split_off(&len.div_ceil(PAGE_BYTES));
-            if let Some(last) = self.pages.get_mut(&(len / PAGE_BYTES)) {
+            let pages = Arc::make_mut(&mut self.pages);
+            pages.split_off(&len.div_ceil(PAGE_BYTES));
+            if let Some(last) = pages.get_mut(&(len / PAGE_BYTES)) {
                 Arc::make_mut(last)[index(len % PAGE_BYTES)..].fill(0);
             }
         }
@@ -62,6 +99,13 @@ impl Image {
     /// The pages that hold something, as numbers.
     pub(super) fn used_pages(&self) -> Vec<u64> {
         self.pages.keys().copied().collect()
+    }
+
+    /// Up to where it holds something but zeros.
+    pub(super) fn used(&self) -> u64 {
+        let last =
+            |(page, bytes): (&u64, &Arc<[u8; PAGE]>)| Some(page * PAGE_BYTES + bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1);
+        self.pages.iter().rev().find_map(last).unwrap_or(0)
     }
 
     pub(super) fn apply(&mut self, pending: &Pending) {
@@ -155,6 +199,43 @@ pub(super) fn survive(image: &mut Image, pending: &[Pending], survival: Survival
             (Pending::Write { offset, data }, Some(unit)) => image.apply_torn(*offset, data, unit, dice),
             _ if dice.coin() => image.apply(change),
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes, length and pages: everything that can be asked of an image.
+    fn all_of(image: &Image) -> (Vec<u8>, Vec<u64>, u64) {
+        let mut bytes = vec![0; index(image.len)];
+        image.read(0, &mut bytes);
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+        assert_eq!(image.used(), used);
+        (bytes, image.used_pages(), image.len)
+    }
+
+    #[test]
+    fn what_follows_is_what_was_written_again() {
+        let mut dice = Dice::new(7);
+        let (mut live, mut durable, mut plain) = (Image::default(), Image::default(), Image::default());
+        for _ in 0..300 {
+            let mut pending = Vec::new();
+            for _ in 0..dice.below(5) {
+                let offset = dice.below(5) * PAGE_BYTES + dice.below(2) * dice.below(PAGE_BYTES);
+                let byte = u8::try_from(dice.below(3)).expect("small");
+                let bytes = if dice.coin() { 2 * PAGE } else { index(dice.below(300)) };
+                let data = vec![byte; bytes];
+                live.write(offset, &data);
+                pending.push(Pending::write(offset, &data));
+            }
+            let before = (durable.clone(), all_of(&durable));
+            durable.follow(&live, &pending);
+            pending.iter().for_each(|change| plain.apply(change));
+            assert_eq!(all_of(&durable), all_of(&plain));
+            assert_eq!(all_of(&durable), all_of(&live));
+            assert_eq!(all_of(&before.0), before.1, "a copy stays what it is");
         }
     }
 }

@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstep_app::Host;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::results::keep;
 use lockstep_replica::seam::{JobId, Mono, Peer as Connection, Report, Write};
@@ -331,7 +332,7 @@ impl Join {
     fn start(&mut self, joined: &mut Joined) -> Result<(), Broken> {
         let machine = &self.machine;
         let genesis = &self.chain.genesis;
-        let started = catch_unwind(AssertUnwindSafe(|| machine.start(Arc::new(Turnover), genesis, 4, Planted::default())));
+        let started = catch_unwind(AssertUnwindSafe(|| machine.start(Host::new(Arc::new(Turnover)), genesis, 4, Planted::default())));
         let started = match started {
             Err(panic) => return broken("I18", format!("it panicked while starting: {}", crate::panic_text(&*panic))),
             Ok(Err(_)) if self.machine.disk.is_stopped() => {

@@ -219,17 +219,38 @@ pub(super) fn parts(body: &[u8]) -> (u32, Hash) {
 
 /// The root of a state (`docs/format-state.md`), from all its entries.
 pub fn state_root<'a>(entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Hash {
-    let mut leaves: Vec<(Hash, Hash)> = entries
-        .map(|(key, value)| {
-            let path = sha(&[key]);
-            (path, sha(&[&[0], &path, &sha(&[value])]))
-        })
-        .collect();
+    let mut leaves: Vec<(Hash, Hash)> = entries.map(|(key, value)| state_leaf(key, value)).collect();
     leaves.sort_unstable();
     subtree(&leaves, 0)
 }
 
-fn subtree(leaves: &[(Hash, Hash)], depth: usize) -> Hash {
+/// The path of an entry, and its hash.
+pub(super) fn state_leaf(key: &[u8], value: &[u8]) -> (Hash, Hash) {
+    let path = sha(&[key]);
+    (path, sha(&[&[0], &path, &sha(&[value])]))
+}
+
+/// A state is cut into shares by the first bits of its paths.
+pub(super) const SHARE_BITS: usize = 8;
+/// So many.
+pub(super) const SHARES: usize = 1 << SHARE_BITS;
+
+/// The root above shares that lie side by side, each with the number of its leaves and its root.
+pub(super) fn above(shares: &[(usize, Hash)]) -> Hash {
+    let mut used = shares.iter().filter(|(leaves, _)| *leaves > 0);
+    match (used.next(), used.next()) {
+        (None, _) => [0; 32],
+        (Some((1, leaf)), None) => *leaf,
+        _ if shares.len() == 1 => shares[0].1,
+        _ => {
+            let (left, right) = shares.split_at(shares.len() / 2);
+            sha(&[&[1], &above(left), &above(right)])
+        }
+    }
+}
+
+/// The root of what lies at a depth: leaves in the order of their paths.
+pub(super) fn subtree(leaves: &[(Hash, Hash)], depth: usize) -> Hash {
     match leaves {
         [] => [0; 32],
         [(_, leaf)] => *leaf,

@@ -1,6 +1,7 @@
 //! The application again: the bundled one restated over a `BTreeMap`, and any other one executed from genesis on a fresh
 //! instance, with a root that is computed from all entries.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use lockstep_genesis::Genesis;
 use lockstep_types::{Address, ConsensusParams, Hash as TypedHash, Height, Power, Time, Tx, ValidatorUpdate};
 
 use super::bytes::{Body, Hash};
-use super::hashes::{TxOutcome, sha, state_root};
+use super::hashes::{SHARE_BITS, SHARES, TxOutcome, above, sha, state_leaf, subtree};
 use super::{Model, Next};
 
 /// What a block proves, as an application is told it.
@@ -50,42 +51,81 @@ pub struct Modelled {
 /// How transactions of the node begin.
 const NODE_TX: &[u8] = b"\0=:";
 
-fn root_of(entries: &Entries) -> Hash {
-    state_root(entries.iter().map(|(key, value)| (&key[..], &value[..])))
+/// Entries and their root. Most of a state is the same from one block to the next: what a share of the tree hashes to, one share
+/// for each first byte of a path, is kept until an entry of it changes.
+#[derive(Debug, Clone)]
+struct Rooted {
+    entries: Entries,
+    /// Hashes of the entries, by share and path.
+    leaves: Vec<BTreeMap<Hash, Hash>>,
+    roots: RefCell<Vec<Option<Hash>>>,
+}
+
+impl Rooted {
+    fn new() -> Self {
+        Self { entries: Entries::new(), leaves: vec![BTreeMap::new(); SHARES], roots: RefCell::new(vec![None; SHARES]) }
+    }
+
+    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let (path, leaf) = state_leaf(&key, &value);
+        self.share(&path).insert(path, leaf);
+        self.entries.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        let path = sha(&[key]);
+        self.share(&path).remove(&path);
+        self.entries.remove(key);
+    }
+
+    /// The leaves of a share, to be changed.
+    fn share(&mut self, path: &Hash) -> &mut BTreeMap<Hash, Hash> {
+        self.roots.get_mut()[usize::from(path[0])] = None;
+        &mut self.leaves[usize::from(path[0])]
+    }
+
+    fn root(&self) -> Hash {
+        let mut roots = self.roots.borrow_mut();
+        let of = |(leaves, root): (&BTreeMap<Hash, Hash>, &mut Option<Hash>)| {
+            let in_order = || leaves.iter().map(|(path, leaf)| (*path, *leaf)).collect::<Vec<_>>();
+            (leaves.len(), *root.get_or_insert_with(|| subtree(&in_order(), SHARE_BITS)))
+        };
+        above(&self.leaves.iter().zip(&mut *roots).map(of).collect::<Vec<_>>())
+    }
 }
 
 /// The key-value application on a chain whose validators nobody may change.
 #[derive(Debug, Clone)]
 pub struct KvModel {
-    entries: Entries,
+    state: Rooted,
     executed: u64,
 }
 
 impl KvModel {
     /// After genesis with these validators.
     pub fn new(validators: &[([u8; 32], u64)]) -> Self {
-        let mut entries = Entries::new();
-        entries.insert(b"kv:config".to_vec(), vec![0]);
-        entries.insert(b"kv:counters".to_vec(), vec![0; 16]);
+        let mut state = Rooted::new();
+        state.insert(b"kv:config".to_vec(), vec![0]);
+        state.insert(b"kv:counters".to_vec(), vec![0; 16]);
         let count = u32::try_from(validators.len()).expect("sets are small");
         let power: u64 = validators.iter().map(|(_, power)| power).sum();
-        entries.insert(b"kv:validators".to_vec(), [&count.to_le_bytes()[..], &power.to_le_bytes()].concat());
+        state.insert(b"kv:validators".to_vec(), [&count.to_le_bytes()[..], &power.to_le_bytes()].concat());
         for (key, power) in validators {
             let address = &sha(&[key])[..20];
-            entries.insert([b"kv:validator/", address].concat(), [&key[..], &power.to_le_bytes()].concat());
+            state.insert([b"kv:validator/", address].concat(), [&key[..], &power.to_le_bytes()].concat());
         }
-        Self { entries, executed: 0 }
+        Self { state, executed: 0 }
     }
 
     /// The value that a client reads under a key.
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.entries.get(&[b"kv/", key].concat()).map(Vec::as_slice)
+        self.state.entries.get(&[b"kv/", key].concat()).map(Vec::as_slice)
     }
 }
 
 impl Model for KvModel {
     fn root(&self) -> Hash {
-        root_of(&self.entries)
+        self.state.root()
     }
 
     fn version(&self) -> u64 {
@@ -100,7 +140,7 @@ impl Model for KvModel {
             let code = match parts[..] {
                 _ if tx.starts_with(NODE_TX) => 1,
                 [key, value] if !key.is_empty() && !value.is_empty() && !tx.starts_with(b"val=") => {
-                    self.entries.insert([b"kv/", key].concat(), value.to_vec());
+                    self.state.insert([b"kv/", key].concat(), value.to_vec());
                     self.executed += 1;
                     0
                 }
@@ -110,7 +150,7 @@ impl Model for KvModel {
         }
         if self.executed > before {
             let counters = [self.executed.to_le_bytes(), next.body.header.height.to_le_bytes()].concat();
-            self.entries.insert(b"kv:counters".to_vec(), counters);
+            self.state.insert(b"kv:counters".to_vec(), counters);
         }
         Ok(Modelled { results, ..Modelled::default() })
     }
@@ -126,7 +166,7 @@ pub struct AppModel {
     chain_id: lockstep_types::ChainId,
     params: ConsensusParams,
     version: u64,
-    entries: Entries,
+    state: Rooted,
     tree: Tree,
 }
 
@@ -155,7 +195,7 @@ impl AppModel {
             chain_id: genesis.chain_id.clone(),
             params: initialized.parameters.unwrap_or_else(|| genesis.consensus_params.clone()),
             version: 0,
-            entries: Entries::new(),
+            state: Rooted::new(),
             tree: Tree::new(),
         };
         model.apply(&initialized.changes);
@@ -167,7 +207,7 @@ impl AppModel {
 
     /// All entries.
     pub fn entries(&self) -> &Entries {
-        &self.entries
+        &self.state.entries
     }
 
     fn view(&self, height: u64) -> View {
@@ -177,21 +217,21 @@ impl AppModel {
     fn apply(&mut self, changes: &lockstep_app::Changes) {
         for (key, value) in changes.iter() {
             match value {
-                Some(value) => drop(self.entries.insert(key.to_vec(), value.to_vec())),
-                None => drop(self.entries.remove(&key[..])),
+                Some(value) => self.state.insert(key.to_vec(), value.to_vec()),
+                None => self.state.remove(&key[..]),
             }
         }
         self.tree.change(changes);
     }
 
     fn holds(&self, height: u64) -> Result<(), String> {
-        self.invariant.as_ref().map_or(Ok(()), |invariant| invariant(height, &self.entries))
+        self.invariant.as_ref().map_or(Ok(()), |invariant| invariant(height, &self.state.entries))
     }
 }
 
 impl Model for AppModel {
     fn root(&self) -> Hash {
-        root_of(&self.entries)
+        self.state.root()
     }
 
     fn version(&self) -> u64 {
@@ -244,5 +284,36 @@ impl Model for AppModel {
         });
         let updates = executed.validator_updates.iter().map(|one| (one.public_key.0, one.power.get())).collect();
         Ok(Modelled { results, updates, params })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::naive::state_root;
+    use crate::random::Stream;
+
+    #[test]
+    fn the_root_that_is_kept_is_that_of_all_entries() {
+        let mut dice = Stream::new(1, "roots");
+        let mut state = Rooted::new();
+        // From nothing to two or three entries a share, and back.
+        for (steps, inserted) in [(60, 500), (600, 900), (900, 100)] {
+            for _ in 0..steps {
+                let key = dice.below(700).to_le_bytes().to_vec();
+                if dice.chance(inserted) {
+                    state.insert(key, dice.bits().to_le_bytes().to_vec());
+                } else {
+                    state.remove(&key);
+                }
+                assert_eq!(state.root(), state_root(state.entries.iter().map(|(key, value)| (&key[..], &value[..]))));
+            }
+        }
+        let keys: Vec<Vec<u8>> = state.entries.keys().cloned().collect();
+        for key in keys {
+            state.remove(&key);
+            assert_eq!(state.root(), state_root(state.entries.iter().map(|(key, value)| (&key[..], &value[..]))));
+        }
+        assert_eq!(state.root(), [0; 32]);
     }
 }

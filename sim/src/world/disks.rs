@@ -551,11 +551,10 @@ fn decay(machine: &Machine, dice: &mut Stream, is_lost: bool) -> Option<String> 
         return None;
     }
     let path = dice.pick(&files).clone();
-    let bytes = disk.bytes(&path)?;
-    let used = bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1;
+    let (len, used) = disk.extent(&path).filter(|(_, used)| *used > 0)?;
     // The head of one copy of the guard, or any byte of another file that is in use.
     let at = if path == GUARD { dice.below(4) * (4 << 20) + dice.below(700) } else { dice.below(used) };
-    if at >= bytes.len() as u64 {
+    if at >= len {
         return None;
     }
     let page = at / disk::PAGE_BYTES;

@@ -46,8 +46,8 @@ impl World {
         self.begin_start(node);
         self.name_header(node);
         let machine = &self.machines[node];
-        let app = self.watch.over(&self.subject);
-        let started = catch_unwind(AssertUnwindSafe(|| machine.start(app, &self.genesis, self.plan.flush_blocks, self.planted)));
+        let host = self.host.beside(self.watch.over(&self.subject));
+        let started = catch_unwind(AssertUnwindSafe(|| machine.start(host, &self.genesis, self.plan.flush_blocks, self.planted)));
         let started = match started {
             Err(panic) => return violation("I18", format!("node {node} panicked while starting: {}", crate::panic_text(&*panic))),
             Ok(Err(reason)) => return self.start_failed(node, &reason),
@@ -75,8 +75,8 @@ impl World {
         // What a failed memory told first, nobody else may have told yet.
         let is_first = |height: u64| was_astray && self.checks.block(height).is_none();
         let trusted = started.replayed.iter().map(|block| (block, block.outcome.height.get()));
-        let trusted = trusted.filter(|(_, height)| !self.is_astray_at(node, *height) && !is_first(*height)).map(|(block, _)| block);
-        trusted.map(|block| self.checks.replayed(node, &block.outcome)).collect::<Outcome>()?;
+        let mut trusted = trusted.filter(|(_, height)| !self.is_astray_at(node, *height) && !is_first(*height)).map(|(block, _)| block);
+        trusted.try_for_each(|block| self.checks.replayed(node, &block.outcome))?;
         // What rotted long ago, and no start had need of, may be found by any start.
         let rots_unseen = self.machines[node].rot.until == u64::MAX;
         let has_rotted = self.begin_life(node) || rots_unseen;
@@ -493,6 +493,7 @@ impl World {
                 Input::Built { job, built: Box::new(built) }
             }
             Effect::Check { job, check } => {
+                running.bodies.judged(job, &check.block_id);
                 let verdict = executor.check(&check, &mut |checks| self.crypto.verify(checks));
                 Input::Checked { job, verdict }
             }

@@ -1,6 +1,7 @@
 //! What is to happen, and when; and faults that last.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
 use lockstep_app::State;
@@ -160,19 +161,27 @@ impl What {
     }
 }
 
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.tie, self.sequence) == (other.at, other.tie, other.sequence)
-    }
+/// What is to happen, the earliest first. What it is lies beside the heap, which moves only when.
+#[derive(Default)]
+pub(super) struct Events {
+    heap: BinaryHeap<Reverse<(u64, u64, u64, usize)>>,
+    slots: Vec<Option<What>>,
+    free: Vec<usize>,
 }
-impl Eq for Event {}
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+
+impl Events {
+    pub(super) fn push(&mut self, Event { at, tie, sequence, what }: Event) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(what);
+        self.heap.push(Reverse((at, tie, sequence, slot)));
     }
-}
-impl Ord for Event {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.tie, self.sequence).cmp(&(other.at, other.tie, other.sequence))
+
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        let Reverse((at, tie, sequence, slot)) = self.heap.pop()?;
+        self.free.push(slot);
+        self.slots[slot].take().map(|what| Event { at, tie, sequence, what })
     }
 }

@@ -1,6 +1,7 @@
 //! What is asked of a run beside its events: clients that read, the naive verifier at its end, and the lines of its trace.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use lockstep_replica::seam::Reply;
 use lockstep_replica::wire::{Message, WIRE_VERSION};
 use lockstep_types::codec;
 use lockstep_types::crypto::SignatureCheck;
-use lockstep_types::{Address, Block, BlockId, PublicKey, Signature, Vote, VoteType};
+use lockstep_types::{Address, Block, BlockId, Hash, PublicKey, Signature, Vote, VoteType};
 
 use super::{Outcome, What, World, violation};
 use crate::members::HostModel;
@@ -104,7 +105,7 @@ impl World {
             evidence: crate::naive::evidence_params(&self.genesis),
         };
         if crate::members::has_rules(&self.genesis.app_state) {
-            return match HostModel::new(self.subject.fresh(), &self.genesis) {
+            return match HostModel::new(self.host.beside(self.subject.fresh()), &self.genesis) {
                 Ok(model) => self.judge_with(&beginning, model),
                 Err(what) => violation("I3", what),
             };
@@ -143,9 +144,12 @@ impl World {
         }
         let by_curve = self.plan.real_keys && self.seed.is_multiple_of(CURVE_EVERY);
         let crypto = &mut self.crypto;
+        // Each vote is met in a block, in its certificate, and in the certificates of other nodes.
+        let mut met: BTreeMap<Hash, bool> = BTreeMap::new();
         let mut verdict = |key: &[u8; 32], message: &[u8], signature: &[u8; 64]| {
             if by_curve {
-                return signature_holds(key, message, signature);
+                let asked = Hash::of_parts(&[key, signature, message]);
+                return *met.entry(asked).or_insert_with(|| signature_holds(key, message, signature));
             }
             let check = SignatureCheck { public_key: PublicKey(*key), message: message.to_vec(), signature: Signature(*signature) };
             crypto.verify(&[check]) == [true]

@@ -64,7 +64,7 @@ impl World {
             return Ok(());
         }
         let Some(running) = &self.machines[node].running else { return Ok(()) };
-        for (height, root) in running.snapshots_read_back() {
+        for (height, root) in running.snapshots_read_back(&self.snapshot_roots) {
             // A node executes a block before anybody is told of it.
             let Some((_, app_hash, _)) = self.checks.decided(height) else { continue };
             if app_hash.as_bytes()[..] != root.0 {
@@ -97,7 +97,7 @@ impl World {
                 return fail(format!("evidence of the newest of them has not expired at height {tip}"));
             }
         }
-        let sound: Vec<u64> = running.snapshots_read_back().into_iter().map(|(height, _)| height).collect();
+        let sound: Vec<u64> = running.snapshots_read_back(&self.snapshot_roots).into_iter().map(|(height, _)| height).collect();
         let listed = running.snapshots.as_ref().map(|store| store.heights()).unwrap_or_default();
         match sound.first() {
             // Rot that nobody has met yet may be in it.

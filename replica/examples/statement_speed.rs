@@ -1,5 +1,12 @@
 //! What a statement costs: its digest, its signature, its bytes. `cargo run --release -p lockstep-replica --example statement_speed`
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a measurement reads the clock and says what it found"
+)]
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -39,9 +39,12 @@ impl Bodies {
         }
     }
 
-    /// The answer to a check. valid(v) is a property of the block, so the first answer stands.
-    pub(crate) fn checked(&mut self, block_id: BlockId, valid: bool) {
-        self.0.entry(block_id).or_default().valid.get_or_insert(valid);
+    /// The answer to a check. valid(v) is a property of the block, so the first answer stands. Where more than two thirds certify what
+    /// was refused, the shell judges it again without its application, and that answer stands: see
+    /// [`crate::Effect::CertifiedInvalid`].
+    pub(crate) fn checked(&mut self, block_id: BlockId, valid: bool, is_certified: bool) {
+        let known = self.0.entry(block_id).or_default().valid.get_or_insert(valid);
+        *known |= valid && is_certified;
     }
 
     /// The body is on our disk.

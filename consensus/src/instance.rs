@@ -163,7 +163,10 @@ impl Instance {
             Input::Polka(polka) => self.take_polka(&polka, fx),
             Input::Commit(commit) => self.take_commit(&commit, fx),
             Input::Built { round, block_id } => self.on_built(round, block_id, fx),
-            Input::Checked { block_id, valid } => self.bodies.checked(block_id, valid),
+            Input::Checked { block_id, valid } => {
+                let is_certified = self.certified.is_some_and(|(_, certified)| certified == block_id);
+                self.bodies.checked(block_id, valid, is_certified);
+            }
             Input::BodyDurable { block_id } => self.bodies.durable(block_id),
             Input::TimedOut(timeout) => self.on_timeout(timeout, fx),
         }

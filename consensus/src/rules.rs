@@ -85,7 +85,7 @@ impl Instance {
             return;
         }
         if self.is_proposer() && self.valid.is_none() && self.signed < Some((self.round, Step::Propose)) {
-            self.bodies.checked(block_id, true);
+            self.bodies.checked(block_id, true, false);
             self.propose(block_id, None, fx); // L19
         }
     }

@@ -76,7 +76,8 @@ pub enum Input {
     Checked {
         /// The block.
         block_id: BlockId,
-        /// Whether valid(v) holds. It is a property of the block alone, and stays.
+        /// Whether valid(v) holds. It is a property of the block alone, and stays; but what was refused and is certified may be judged
+        /// once more, see [`Effect::CertifiedInvalid`].
         valid: bool,
     },
     /// The body is on our disk: a power cut does not take it.
@@ -129,7 +130,12 @@ pub enum Effect {
         commit: Commit,
     },
     /// More than two thirds precommitted a block that valid(v) refuses here. Either our state or more than a third of the
-    /// validators are wrong: stop signing and say so. Asked once per height.
+    /// validators are wrong. Asked once per height.
+    ///
+    /// The shell judges the block again, by all rules but its application's consent, since what more than two thirds decided is
+    /// executed whatever an application says of it. If it holds, [`Input::Checked`] says so and the block is decided: L49 asks
+    /// for valid(v) so that nobody decides what correct validators would refuse, and a certificate has the word of more than a
+    /// third of them that they do not. If it does not hold, the shell stops signing and says so.
     CertifiedInvalid {
         /// The certificate.
         commit: Commit,

@@ -419,6 +419,8 @@ fn l49_waits_for_valid() {
     desk.expect("durable A", "nothing");
     desk.expect("invalid A", "contradiction A@0");
     desk.expect("invalid A", "nothing");
+    // Judged again as what more than two thirds decided.
+    desk.expect("valid A", "decide A@0");
 }
 
 #[test]

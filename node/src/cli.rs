@@ -669,6 +669,9 @@ pub(crate) struct SimArgs {
     /// nodes without power who lie to those who catch up (sync)
     #[arg(long, value_name = "BUDGET", num_args = 0..=1, default_missing_value = "safe", value_parser = ["safe", "over", "sync"])]
     pub(crate) byzantine: Option<String>,
+    /// The bundled application that runs. One of your own: the documentation of `lockstep_sim::subject`
+    #[arg(long, value_name = "APP", default_value = "kv", value_parser = ["kv", "token"], conflicts_with = "sweep")]
+    pub(crate) app: String,
     /// Validators join, quit, rotate and return in every seed, by transactions, while all else goes on
     #[arg(long, conflicts_with_all = ["byzantine", "sweep", "schedule", "long"])]
     pub(crate) members: bool,

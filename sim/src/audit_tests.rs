@@ -3,10 +3,12 @@
 
 use lockstep_replica::planted::Planted;
 
+use crate::coins;
 use crate::disk::{Survival, When};
 use crate::liars::{Byzantine, Lie};
 use crate::plan::{MS, Plan};
 use crate::schedule::{Damage, Fault, Timed};
+use crate::subject::Subject;
 use crate::world::{Report1, World};
 
 const EACH: [Damage; 5] = [Damage::Entry, Damage::Lost, Damage::Own, Damage::Results, Damage::Standing];
@@ -25,23 +27,29 @@ fn plan() -> Plan {
 
 #[track_caller]
 fn run(seed: u64, plan: Plan, faults: Vec<Timed>) -> Report1 {
+    run_of(&Subject::default(), seed, plan, faults)
+}
+
+#[track_caller]
+fn run_of(subject: &Subject, seed: u64, plan: Plan, faults: Vec<Timed>) -> Report1 {
     let what = format!("seed {seed}, {faults:?}");
-    let outcome = World::new(seed, plan, Planted::default(), None).following(faults).run().outcome;
+    let outcome = World::of(subject, seed, plan, Planted::default(), None).following(faults).run().outcome;
     outcome.unwrap_or_else(|failure| panic!("{what}: {:?}", failure.violation))
 }
 
+/// Of each bundled application, and of what the node itself keeps beside it.
 #[test]
 fn each_damage_is_found_within_two_heights_and_healed() {
-    for damage in EACH {
+    for (damage, subject) in EACH.iter().flat_map(|damage| [(*damage, Subject::default()), (*damage, coins::subject())]) {
         for lasts in [false, true] {
             let (mut happened, mut healed, mut most_wrong) = (0, 0, 0);
             for seed in 1..=12 {
-                let report = run(seed, plan(), vec![diverge(200 + 11 * seed, 0, damage, lasts, seed)]);
+                let report = run_of(&subject, seed, plan(), vec![diverge(200 + 11 * seed, 0, damage, lasts, seed)]);
                 happened += report.astray.0;
                 healed += report.astray.1;
                 most_wrong = most_wrong.max(report.most_wrong);
             }
-            println!("{damage:?}, lasts {lasts}: {happened} happened, {healed} healed, {most_wrong} heights");
+            println!("{} {damage:?}, lasts {lasts}: {happened} happened, {healed} healed, {most_wrong} heights", subject.name());
             // What the next block overwrites is right again by itself.
             assert!(happened >= 10 && healed + 2 >= happened, "{damage:?}, lasts {lasts}: {happened} happened, {healed} were healed");
             assert!(most_wrong <= 2, "{damage:?}, lasts {lasts}: found after {most_wrong} heights");

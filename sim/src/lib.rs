@@ -24,6 +24,7 @@ mod audit_tests;
 pub mod bank;
 mod campaign;
 mod checks;
+pub mod coins;
 pub mod coverage;
 mod crypto;
 pub mod disk;

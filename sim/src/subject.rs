@@ -89,9 +89,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use lockstep_app::{
-    Application, BlockInput, CheckKind, Executed, GenesisInput, GenesisRefused, Info, Initialized, Proposal, ProposalInput, Query,
+    Application, BlockInput, CheckKind, Executed, GenesisInput, GenesisRefused, Info, Initialized, Kv, Proposal, ProposalInput, Query,
     QueryAnswer, Verdict, View,
 };
+use lockstep_genesis::Genesis;
 use lockstep_types::{Hash, Height, Tx};
 
 use crate::checks::Violation;
@@ -114,6 +115,10 @@ pub struct Subject {
     pub(crate) invariant: Option<Arc<Invariant>>,
     /// Whether blocks may hold transactions that no client sent.
     pub(crate) adds_transactions: bool,
+    /// Whether what `check_tx` lets in may wait for what never comes.
+    pub(crate) holds_back: bool,
+    /// How the keys begin whose values a failing memory may change.
+    pub(crate) fragile: Option<Vec<u8>>,
     /// Whether it is the bundled one, of which there is a model.
     pub(crate) is_kv: bool,
 }
@@ -134,7 +139,8 @@ impl Default for Subject {
             }
             tx
         };
-        Self { is_kv: true, ..Self::new("kv", || Forgiving).transactions(generate) }
+        let prefix = lockstep_app::kv::data_key(&[]);
+        Self { is_kv: true, ..Self::new("kv", || Forgiving(Kv)).transactions(generate).fragile(&prefix) }
     }
 }
 
@@ -149,6 +155,8 @@ impl Subject {
             app_state: "{}".to_owned(),
             invariant: None,
             adds_transactions: false,
+            holds_back: false,
+            fragile: None,
             is_kv: false,
         }
     }
@@ -182,13 +190,34 @@ impl Subject {
         self
     }
 
+    /// Its `check_tx` lets in what has to wait for other transactions, which may be lost. Where that is not said, what the whole network took
+    /// in must soon be in a block (I8).
+    #[must_use]
+    pub fn holds_back(mut self) -> Self {
+        self.holds_back = true;
+        self
+    }
+
+    /// Memories may fail in entries whose keys begin so: a bit of a value turns over on one node, or the entry is gone, and that node must
+    /// find it and heal (I17). The application reads what is left, and must not panic over it.
+    #[must_use]
+    pub fn fragile(mut self, prefix: &[u8]) -> Self {
+        self.fragile = Some(prefix.to_vec());
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A fresh instance.
     pub(crate) fn fresh(&self) -> Arc<dyn Application> {
         (self.make)()
     }
 
-    pub(crate) fn transaction(&self, stream: &mut Stream, seed: u64, serial: u64) -> Vec<u8> {
-        (self.generate)(&mut Choice { stream, seed, serial })
+    pub(crate) fn transaction(&self, stream: &mut Stream, seed: u64, serial: u64, genesis: &Genesis) -> Vec<u8> {
+        (self.generate)(&mut Choice { stream, seed, serial, genesis })
     }
 }
 
@@ -197,6 +226,7 @@ pub struct Choice<'a> {
     stream: &'a mut Stream,
     seed: u64,
     serial: u64,
+    genesis: &'a Genesis,
 }
 
 impl Choice<'_> {
@@ -227,6 +257,11 @@ impl Choice<'_> {
     pub fn serial(&self) -> u64 {
         self.serial
     }
+
+    /// The genesis of the run's chain, whose name and hash signatures hold for.
+    pub fn genesis(&self) -> &Genesis {
+        self.genesis
+    }
 }
 
 /// What all nodes of a run saw of their application.
@@ -242,6 +277,8 @@ struct Seen {
     bent: BTreeSet<Hash>,
     /// Proposals as they were made.
     prepared: BTreeSet<Hash>,
+    /// A memory failed: what is proposed may rest on a state that others do not have.
+    is_memory_wrong: bool,
 }
 
 impl Watch {
@@ -252,6 +289,13 @@ impl Watch {
     /// The first thing that was wrong.
     pub(crate) fn verdict(&self) -> Result<(), Violation> {
         self.seen().found.clone().map_or(Ok(()), Err)
+    }
+
+    /// A memory fails. From now on nobody is held to accept what somebody proposed.
+    pub(crate) fn memory_fails(&self) {
+        let mut seen = self.seen();
+        seen.is_memory_wrong = true;
+        seen.prepared.clear();
     }
 
     /// The application of one node, from its start to its end.
@@ -381,7 +425,11 @@ impl Application for Watched {
 
     fn prepare_proposal(&self, view: &View, proposal: &ProposalInput<'_>) -> Vec<Tx> {
         let txs = self.call(proposal.height, || "prepare_proposal".to_owned(), |app| app.prepare_proposal(view, proposal));
-        self.watch.seen().prepared.insert(made(proposal.height, &txs));
+        let mut seen = self.watch.seen();
+        if !seen.is_memory_wrong {
+            seen.prepared.insert(made(proposal.height, &txs));
+        }
+        drop(seen);
         txs
     }
 

@@ -488,11 +488,11 @@ impl World {
         self.txs += 1;
         self.requests += 1;
         let awake = self.machines[node].frozen_until <= self.now;
-        let tx = self.subject.transaction(&mut self.work, self.seed, self.txs);
+        let tx = self.subject.transaction(&mut self.work, self.seed, self.txs, &self.genesis);
         if awake && self.machines[node].running.is_some() {
             self.checks.submitted(&tx);
             self.history.called(Hash::of(&tx));
-            if self.healed && self.core.contains(&node) {
+            if self.healed && self.core.contains(&node) && !self.subject.holds_back {
                 self.history.held(node, Hash::of(&tx));
             }
             let life = self.machines[node].life;

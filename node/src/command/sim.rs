@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lockstep_sim::{Diagram, Form, Narrow, Observer, Options, Progress, Regression, Schedule, Sweep};
+use lockstep_sim::{Diagram, Form, Narrow, Observer, Options, Progress, Regression, Schedule, Subject, Sweep, coins};
 
 use crate::cli::SimArgs;
 use crate::error::{Exit, NodeError};
@@ -49,6 +49,10 @@ pub(super) fn run(args: &SimArgs) -> Result<(), NodeError> {
         shrink_to: (!args.no_shrink && !args.sweep && args.schedule.is_none()).then(|| args.shrink_to.clone()),
         byzantine: args.byzantine.as_deref().map(|budget| budget.parse().expect("the command line knows their names")),
         members: args.members,
+        subject: match args.app.as_str() {
+            "token" => coins::subject(),
+            _ => Subject::default(),
+        },
         life: args.long.map(|minutes| Duration::from_secs(60 * minutes)),
         commit: commit(),
         replay,

@@ -9,8 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lockstep_app::kv::data_key;
-use lockstep_app::{Changes, State, Tree};
+use lockstep_app::{Changes, State};
 use lockstep_replica::ChainState;
 use lockstep_replica::audit::{self, Finding};
 use lockstep_replica::seam::Outcome as Executed;
@@ -91,15 +90,15 @@ impl World {
         let mut standing = state.standing().clone();
         match damage {
             Damage::Entry | Damage::Lost => {
-                // What another application makes of a value that it never wrote, nobody here knows.
-                let keys: Vec<Arc<[u8]>> = if self.subject.is_kv { entries(state.tree()).collect() } else { Vec::new() };
-                if keys.is_empty() {
+                let Some(prefix) = &self.subject.fragile else { return false };
+                let entries: Vec<_> = state.tree().iter().filter(|(key, _)| key.starts_with(prefix)).collect();
+                if entries.is_empty() {
                     return false;
                 }
-                let key = dice.pick(&keys).clone();
+                let (key, value) = &entries[dice.place(entries.len())];
                 match damage {
-                    Damage::Lost => changes.delete(key),
-                    _ => changes.set(key, dice.bits().to_le_bytes()),
+                    Damage::Lost => changes.delete(&key[..]),
+                    _ => changes.set(&key[..], a_bit_turned(value, &mut dice)),
                 }
             }
             Damage::Own => changes.set([&[0, b'?'], &dice.bits().to_le_bytes()[..]].concat(), [1]),
@@ -117,6 +116,7 @@ impl World {
         let damaged = State::new(state.height(), tree, standing, state.newest().clone());
         running.executor.damage(damaged, if lasts { changes } else { Changes::new() });
         self.machines[node].astray = Some(astray);
+        self.watch.memory_fails();
         self.audit.astray += 1;
         self.cover(Kind::Divergence, node);
         true
@@ -288,8 +288,10 @@ pub(super) fn misremember(astray: &mut Option<Astray>, outcome: &mut Executed) {
     }
 }
 
-/// The keys that clients of the bundled application write.
-fn entries(tree: &Tree) -> impl Iterator<Item = Arc<[u8]>> {
-    let prefix = data_key(&[]);
-    tree.iter().filter(move |(key, _)| key.starts_with(&prefix)).map(|(key, _)| Arc::from(&key[..]))
+/// A value in which one bit turned over.
+fn a_bit_turned(value: &[u8], dice: &mut Stream) -> Vec<u8> {
+    let mut value = if value.is_empty() { vec![0] } else { value.to_vec() };
+    let place = dice.place(value.len());
+    value[place] ^= 1 << dice.below(8);
+    value
 }

@@ -298,7 +298,7 @@ impl Machine {
                 let (store, _) = Snapshots::open(self.disk.disk(), SNAPSHOTS).map_err(|error| error.to_string())?;
                 let light = LightStore::open(self.disk.disk()).map_err(|error| error.to_string())?;
                 let mut source = BlockSource::new(reader.clone()).with_light(results.as_ref().map(Results::reader), light);
-                recovery::give_up_contradicted(&store, &mut source).map_err(|error| error.to_string())?;
+                recovery::give_up_contradicted(&store, &mut source, &restored).map_err(|error| error.to_string())?;
                 Some(store)
             }
             false => None,

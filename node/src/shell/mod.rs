@@ -213,8 +213,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     snapshots::tell_swept(&swept);
     let mut source =
         BlockSource::new(log.reader()).with_light(Some(kept.reader()), LightStore::open(disk.clone()).map_err(RecoveryError::from)?);
-    for height in recovery::give_up_contradicted(&store, &mut source)? {
-        tracing::warn!(height = height.get(), "the snapshot is removed: its root is not that of the decided header above it");
+    for height in recovery::give_up_contradicted(&store, &mut source, &restored)? {
+        tracing::warn!(height = height.get(), "the snapshot is removed: its root is not the one that the chain has after this height");
     }
     let (pruner, flushed) = (log.pruner(), Arc::new(AtomicU64::new(restored.flushed.get())));
     let reader = log.reader();

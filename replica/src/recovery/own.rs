@@ -18,6 +18,7 @@ use lockstep_types::state_tree::Path;
 
 use super::{Home, RecoveryError};
 use crate::chain::ChainState;
+use crate::replica::Restored;
 use crate::seam::{ReadAnswer, ReadQuestion};
 use crate::source::BlockSource;
 use crate::state_sync::{LightStore, chain_after};
@@ -87,18 +88,23 @@ pub(super) fn proven(
     Ok(chain_after(genesis, &tree, &at, &above, &below).ok().map(|chain| (chain, tree)))
 }
 
-/// Lets every snapshot go that the decided header above it contradicts: it was made while this node's state was not the chain's. Who asked
-/// for it would take this node for a liar. What no header is here for, or none that can be read, is left.
+/// Lets every snapshot go that the decided header above it contradicts, or, of the newest height, what this node has restored: it was made while this
+/// node's state was not the chain's. Who asked for it would take this node for a liar. What no header is here for, or none that can be read,
+/// is left.
 ///
 /// # Errors
 /// When a snapshot cannot be removed.
-pub fn give_up_contradicted(store: &Snapshots, source: &mut BlockSource) -> Result<Vec<Height>, SnapshotError> {
+pub fn give_up_contradicted(store: &Snapshots, source: &mut BlockSource, restored: &Restored) -> Result<Vec<Height>, SnapshotError> {
+    let newest = Some(&restored.chain).filter(|_| restored.doubt.is_none());
     let mut given_up = Vec::new();
     for height in store.heights().into_iter().filter_map(Height::new) {
         let root = store.manifest(height.get()).and_then(|bytes| Manifest::from_bytes(&bytes).ok()).map(|manifest| manifest.app_hash());
-        let above = headers(source, height.next(), 1).ok().and_then(|mut found| found.pop());
-        if let (Some(root), Some(above)) = (root, above)
-            && above.header.app_hash != root.into()
+        let right = match newest.filter(|chain| chain.height == height) {
+            Some(chain) => Some(chain.app_hash.clone()),
+            None => headers(source, height.next(), 1).ok().and_then(|mut found| found.pop()).map(|above| above.header.app_hash),
+        };
+        if let (Some(root), Some(right)) = (root, right)
+            && right != root.into()
         {
             store.give_up(height.get())?;
             given_up.push(height);

@@ -97,17 +97,17 @@ fn voting() -> Vec<Entry> {
     vec![
         core(CLASS, Core::QuorumAtTwoThirds, "quorum ≥ two thirds", 3),
         core(CLASS, Core::NilCounted, "a vote for nil counts for a block (L36)", 1),
-        core(CLASS, Core::FirstVoteOnly, "only a validator's first vote counted", 166),
-        core(CLASS, Core::DuplicateCountedTwice, "a vote that comes again counts again", 28),
+        core(CLASS, Core::FirstVoteOnly, "only a validator's first vote counted", 18),
+        core(CLASS, Core::DuplicateCountedTwice, "a vote that comes again counts again", 22),
         core(CLASS, Core::HeadsCounted, "validators counted, not their power", 3),
         core(CLASS, Core::PolkaBlindToValidRound, "polkas blind to the valid round", 75),
-        core(CLASS, Core::NoPolkaCheck, "an old value proposed without its polka (L28)", 25),
-        core(CLASS, Core::ValidRoundUnsaid, "a prevote for an old value without its valid round (L30)", 143),
-        core(CLASS, Core::LockIgnored, "the lock ignored (L22)", 18),
+        core(CLASS, Core::NoPolkaCheck, "an old value proposed without its polka (L28)", 377),
+        core(CLASS, Core::ValidRoundUnsaid, "a prevote for an old value without its valid round (L30)", 238),
+        core(CLASS, Core::LockIgnored, "the lock ignored (L22)", 29),
         core(CLASS, Core::OlderPolkaReleases, "a polka older than the lock releases it (L29)", 0),
-        core(CLASS, Core::NilPolkaReleases, "a polka for nil releases the lock", 18),
+        core(CLASS, Core::NilPolkaReleases, "a polka for nil releases the lock", 36),
         core(CLASS, Core::EarlyPolkaForgotten, "a polka before its body forgotten (L36)", 2),
-        core(CLASS, Core::LateValidIgnored, "a polka after the prevote step not remembered as valid (L42)", 2),
+        core(CLASS, Core::LateValidIgnored, "a polka after the prevote step not remembered as valid (L42)", 22),
     ]
 }
 
@@ -117,11 +117,11 @@ fn rounds() -> Vec<Entry> {
         core(CLASS, Core::StaleTimer, "a stale timer obeyed", 18),
         core(CLASS, Core::ProposeTimerStopped, "a value proposed again stops the propose timer (L28 may wait for ever)", 0),
         core(CLASS, Core::PrevotesMustAgree, "the prevote timer waits for two thirds of one value (L34)", 1),
-        core(CLASS, Core::PrecommitsMustAgree, "the precommit timer waits for two thirds of one value (L47)", 18),
-        core(CLASS, Core::SkipPerStep, "skip counted for each kind of message (L55)", 23),
-        core(CLASS, Core::SkipOnOne, "one validator is enough to skip (L55)", 43),
+        core(CLASS, Core::PrecommitsMustAgree, "the precommit timer waits for two thirds of one value (L47)", 22),
+        core(CLASS, Core::SkipPerStep, "skip counted for each kind of message (L55)", 796),
+        core(CLASS, Core::SkipOnOne, "one validator is enough to skip (L55)", 20),
         core(CLASS, Core::LeavesInSilence, "a round left in silence", 73),
-        core(CLASS, Core::DecidesInOwnRoundOnly, "a decision of another round not taken (L49)", 2),
+        core(CLASS, Core::DecidesInOwnRoundOnly, "a decision of another round not taken (L49)", 18),
         core(CLASS, Core::NoTimerAfterRestart, "a restart in the propose step sets no timer", 25),
         core(CLASS, Core::TimelinessInValid, "timeliness made part of valid(v)", 3),
         core(CLASS, Core::AlwaysTimely, "every proposal timely", 4),
@@ -134,19 +134,19 @@ fn persistence() -> Vec<Entry> {
     vec![
         step(CLASS, Step::SendBeforeSync, "a message leaves before its guard record is durable", 1),
         step(CLASS, Step::BodyNotDurable, "a body counts as durable when it is only asked to be", 4),
-        step(CLASS, Step::VoteBeforeDecision, "a vote of H + 1 before the decision of H is durable", 2),
-        step(CLASS, Step::GuardBesideDecision, "the guard record of H + 1 written beside the decision of H", 2),
+        step(CLASS, Step::VoteBeforeDecision, "a vote of H + 1 before the decision of H is durable", 3),
+        step(CLASS, Step::GuardBesideDecision, "the guard record of H + 1 written beside the decision of H", 3),
         step(CLASS, Step::ToldBeforeDurable, "readers told of a block that is not durable", 1),
         step(CLASS, Step::AnsweredBeforeDurable, "clients told of a block that is not durable", 1),
-        step(CLASS, Step::FlushBeforeDecision, "the state written before its decision is durable", 9),
-        step(CLASS, Step::DecisionWithoutBody, "a decision written without its body", 135),
+        step(CLASS, Step::FlushBeforeDecision, "the state written before its decision is durable", 18),
+        step(CLASS, Step::DecisionWithoutBody, "a decision written without its body", 740),
         step(CLASS, Step::FirstBodyOnly, "of a round's bodies only the first written", 7),
         beneath(CLASS, Beneath::FirstTicketReleases, "an effect that waits for two writes released by the first", 3),
         beneath(CLASS, Beneath::WaitingWriteIsDurable, "a write that itself waits holds nobody back", 1),
         stored(CLASS, Stored::GuardUnsynced, "the guard not synced", 3),
         stored(CLASS, Stored::LogUnsynced, "the log not synced", 3),
         stored(CLASS, Stored::SegmentNameUnsynced, "a new segment's name not synced", 4),
-        stored(CLASS, Stored::RollUnsynced, "a segment begun before the one before it is durable", 3),
+        stored(CLASS, Stored::RollUnsynced, "a segment begun before the one before it is durable", 16),
         stored(CLASS, Stored::StateUnsynced, "the state's commit not synced", 3),
         stored(CLASS, Stored::ResultsUnsynced, "results not synced before the state", 3),
     ]
@@ -155,16 +155,16 @@ fn persistence() -> Vec<Entry> {
 fn restarts() -> Vec<Entry> {
     const CLASS: &str = "guard and recovery";
     vec![
-        step(CLASS, Step::LockLost, "the lock lost at a restart", 18),
+        step(CLASS, Step::LockLost, "the lock lost at a restart", 36),
         step(CLASS, Step::OlderRecord, "the older guard record believed at a restart", 1),
         step(CLASS, Step::OnlyNewestResent, "only the newest guard message said again after a restart", 3),
         step(CLASS, Step::EarlierForgotten, "a guard record does not repeat what was said before", 3),
-        step(CLASS, Step::BodiesForgotten, "undecided bodies not looked for in the log", 184),
-        beneath(CLASS, Beneath::SignsBelowGuard, "a validator whose log was cut signs below its guard", 19),
-        stored(CLASS, Stored::GuardOneSlot, "every guard record in one slot", 5),
-        stored(CLASS, Stored::GuardOneCopy, "one copy of a guard record", 10),
-        stored(CLASS, Stored::GuardBelievesCache, "the newest guard record believed while in a cache alone", 238),
-        stored(CLASS, Stored::LogBelievesCache, "the log's end believed while in a cache alone", 1422),
+        step(CLASS, Step::BodiesForgotten, "undecided bodies not looked for in the log", 312),
+        beneath(CLASS, Beneath::SignsBelowGuard, "a validator whose log was cut signs below its guard", 21),
+        stored(CLASS, Stored::GuardOneSlot, "every guard record in one slot", 54),
+        stored(CLASS, Stored::GuardOneCopy, "one copy of a guard record", 177),
+        stored(CLASS, Stored::GuardBelievesCache, "the newest guard record believed while in a cache alone", 231),
+        stored(CLASS, Stored::LogBelievesCache, "the log's end believed while in a cache alone", 239),
         stored(CLASS, Stored::LastRecordCut, "a record that ends with its file taken for torn", 3),
         stored(CLASS, Stored::SaltIgnored, "a client's bytes taken for a record of the log", 3),
     ]
@@ -184,7 +184,7 @@ fn blocks() -> Vec<Entry> {
         step(CLASS, Step::ForeignBlockProposed, "a new value that another validator built", 0),
         beneath(CLASS, Beneath::BodyHashUnchecked, "the header's hash not compared with the name", 0),
         beneath(CLASS, Beneath::DataHashUnchecked, "the transactions not compared with the header", 0),
-        beneath(CLASS, Beneath::EvidenceUnchecked, "evidence taken unread", 569),
+        beneath(CLASS, Beneath::EvidenceUnchecked, "evidence taken unread", 250),
         beneath(CLASS, Beneath::LastCommitUnverified, "the last commit's signatures not verified", 0),
     ]
 }
@@ -192,15 +192,15 @@ fn blocks() -> Vec<Entry> {
 fn proofs() -> Vec<Entry> {
     const CLASS: &str = "evidence";
     vec![
-        beneath(CLASS, Beneath::EvidenceSignaturesUnread, "the signatures of evidence unread", 20),
-        beneath(CLASS, Beneath::EvidenceTimeUnchecked, "evidence of any time", 377),
+        beneath(CLASS, Beneath::EvidenceSignaturesUnread, "the signatures of evidence unread", 62),
+        beneath(CLASS, Beneath::EvidenceTimeUnchecked, "evidence of any time", 20),
         beneath(CLASS, Beneath::EvidenceNeverExpires, "evidence never expires", 0),
         beneath(CLASS, Beneath::EvidenceCommittedAgain, "evidence that a block carried, carried again", 0),
         beneath(CLASS, Beneath::EvidenceRepeated, "a block that accuses one validator twice", 0),
         beneath(CLASS, Beneath::EvidenceBytesUnbounded, "evidence of any size", 0),
         step(CLASS, Step::EvidenceForgotten, "two votes that were seen make no evidence", 43),
         step(CLASS, Step::EvidenceNotProposed, "evidence not put into blocks", 43),
-        step(CLASS, Step::EvidenceNotKept, "evidence forgotten by who goes down", 3),
+        step(CLASS, Step::EvidenceNotKept, "evidence forgotten by who goes down", 78),
     ]
 }
 
@@ -271,7 +271,7 @@ fn membership() -> Vec<Entry> {
     vec![
         beneath(CLASS, Beneath::PowerMovesAtOnce, "any power moves at one height", 39),
         beneath(CLASS, Beneath::ApprovalUnneeded, "nobody has to approve who joins", 46),
-        beneath(CLASS, Beneath::AdmittedExchanged, "who was admitted and waits is admitted as something else", 39),
+        beneath(CLASS, Beneath::AdmittedExchanged, "who was admitted and waits is admitted as something else", 119),
         beneath(CLASS, Beneath::DeadCountAsLive, "the dead count for the quorum that must remain", 0),
         beneath(CLASS, Beneath::ReplacedKeepsPower, "a key that is replaced keeps its power", 46),
         churned(CLASS, Beneath::CulpritStays, "who was proven to have lied keeps its power", 0),
@@ -310,7 +310,7 @@ fn healing() -> Vec<Entry> {
     const CLASS: &str = "healing";
     vec![
         beneath(CLASS, Beneath::MissingSegmentFatal, "a missing segment is fatal", 0),
-        beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 20),
+        beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 3),
         beneath(CLASS, Beneath::DamagedStateStays, "a damaged state copied, not taken away", 3),
         beneath(CLASS, Beneath::ResultsHoleAtState, "results missing at the state's height not made again", 0),
     ]

@@ -92,7 +92,8 @@ impl Replica {
         let behind = self.catch_up.is_behind();
         if behind != self.catch_up.reported {
             self.catch_up.reported = behind;
-            let target = self.catch_up.sync.target();
+            // What a peer only claims is no reason for readers to wait.
+            let target = if behind { self.catch_up.sync.target() } else { self.catch_up.sync.tip() };
             self.fx.report(Report::CatchingUp { behind, target });
         }
         if let Some(at) = self.catch_up.sync.wakeup_ms() {

@@ -706,7 +706,7 @@ pub enum Report {
     CatchingUp {
         /// True while it is.
         behind: bool,
-        /// Best height proven.
+        /// Best height proven; once it is behind no more, the one that it decided last.
         target: Height,
     },
     /// How far state sync is.

@@ -303,6 +303,11 @@ impl BlockSync {
         self.is_behind(self.believed())
     }
 
+    /// The height that we decided last.
+    pub fn tip(&self) -> Height {
+        height(self.tip)
+    }
+
     /// The highest height that is proved to be decided.
     pub fn certified(&self) -> Height {
         height(self.certified)

@@ -106,8 +106,8 @@ fn publish(
             readers.set_mempool(*txs, *bytes);
             metrics.mempool(*txs, *bytes);
         }
-        Report::CatchingUp { behind, .. } => {
-            readers.set_behind(*behind);
+        Report::CatchingUp { behind, target } => {
+            readers.set_behind(*behind, *target);
             metrics.catching_up(*behind);
         }
         Report::Stepped { height, round, step } => {

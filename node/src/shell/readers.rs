@@ -78,10 +78,30 @@ pub struct Readers {
     states: Mutex<BTreeMap<Height, State>>,
     mempool_txs: AtomicU64,
     mempool_bytes: AtomicU64,
-    behind: AtomicBool,
+    behind: Behind,
     damage: Damage,
     /// Why the state is not to be answered from.
     doubt: OnceLock<String>,
+}
+
+/// Whether readers are behind. The replica is in step when it has decided the last block; readers are when they see it.
+#[derive(Default)]
+struct Behind {
+    is_replica: AtomicBool,
+    /// What is decided, at least.
+    below: AtomicU64,
+}
+
+impl Behind {
+    fn set(&self, is_replica: bool, target: Height) {
+        self.below.store(target.get(), Ordering::Relaxed);
+        self.is_replica.store(is_replica, Ordering::Relaxed);
+    }
+
+    /// Readers see this height.
+    fn holds(&self, seen: Height) -> bool {
+        self.is_replica.load(Ordering::Relaxed) || seen.get() < self.below.load(Ordering::Relaxed)
+    }
 }
 
 impl Readers {
@@ -108,7 +128,7 @@ impl Readers {
             states: Mutex::new(BTreeMap::from([(state.height(), state)])),
             mempool_txs: AtomicU64::new(0),
             mempool_bytes: AtomicU64::new(0),
-            behind: AtomicBool::new(false),
+            behind: Behind::default(),
             damage,
             doubt: OnceLock::new(),
         }
@@ -246,13 +266,14 @@ impl Readers {
         (self.mempool_txs.load(Ordering::Relaxed), self.mempool_bytes.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set_behind(&self, behind: bool) {
-        self.behind.store(behind, Ordering::Relaxed);
+    /// The replica is behind; or no more, having decided the block of this height, which readers may not see yet.
+    pub(crate) fn set_behind(&self, behind: bool, target: Height) {
+        self.behind.set(behind, target);
     }
 
-    /// Whether blocks are known to be decided that this node does not have.
+    /// Whether blocks are known to be decided that readers of this node do not see.
     pub fn is_behind(&self) -> bool {
-        self.behind.load(Ordering::Relaxed)
+        self.behind.holds(self.tip().chain.height)
     }
 
     /// Tells of damage that somebody else met in what these readers read.
@@ -262,5 +283,22 @@ impl Readers {
 
     pub(crate) fn segment_of(&self, height: Height) -> Option<u64> {
         self.log.segment_of(height.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_are_behind_until_they_see_what_was_decided() {
+        let height = |height: u64| Height::new(height).expect("within bounds");
+        let behind = Behind::default();
+        assert!(!behind.holds(Height::ZERO), "nothing is known of any chain");
+        behind.set(true, height(40));
+        assert!(behind.holds(height(3)));
+        behind.set(false, height(41));
+        assert!(behind.holds(height(3)) && behind.holds(height(40)), "decided, and not to be seen yet");
+        assert!(!behind.holds(height(41)) && !behind.holds(height(60)));
     }
 }

@@ -2,6 +2,7 @@
 
 mod history;
 mod snapshot;
+mod token;
 mod validator;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use lockstep_types::{Hash, Height};
 use crate::config::parse_duration;
 pub(crate) use history::{ReplayArgs, RollbackArgs};
 pub(crate) use snapshot::{BundleArgs, CreateArgs, ExportArgs, ListSnapshotsArgs, RestoreArgs, SnapshotCommand};
+pub(crate) use token::{AccountArgs, TokenCommand, TransferArgs};
 pub(crate) use validator::{ApproveArgs, JoinArgs, ListArgs, QuitArgs, RotateArgs, SeatArgs, ValidatorCommand};
 
 /// Where clients look for a node when nothing is said.
@@ -59,6 +61,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     Tx(TxArgs),
     Query(QueryArgs),
+    #[command(subcommand)]
+    Token(TokenCommand),
     #[command(subcommand)]
     Validator(ValidatorCommand),
     #[command(subcommand)]

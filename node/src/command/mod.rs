@@ -17,6 +17,7 @@ mod snapshot;
 mod start;
 mod status;
 mod testnet;
+mod token;
 mod tx;
 mod validator;
 
@@ -67,6 +68,7 @@ fn run_one(command: Command, app: Arc<dyn Application>) -> Result<(), NodeError>
         Command::Status(args) => waiting(status::run(&args)),
         Command::Tx(args) => waiting(tx::run(&args)),
         Command::Query(args) => waiting(query::run(&args)),
+        Command::Token(command) => waiting(token::run(&command)),
         Command::Validator(command) => waiting(validator::run(&command)),
         Command::Snapshot(SnapshotCommand::Create(args)) => waiting(validator::create_checkpoint(&args)),
         Command::Snapshot(SnapshotCommand::List(args)) => snapshot::list(&args),

@@ -18,16 +18,21 @@ const LARGE_TX_BYTES: usize = 700_000;
 pub(super) async fn run(args: &TxArgs) -> Result<(), NodeError> {
     let tx = transaction(args)?;
     let client = Client::new(args.nodes.urls.iter().cloned()).map_err(|error| client_error(&error))?;
-    let hash = Hash::of(&tx);
-    match args.wait {
+    send(&client, &tx, args.wait).await
+}
+
+/// Sends a transaction and says what became of it.
+pub(super) async fn send(client: &Client, tx: &[u8], wait: Wait) -> Result<(), NodeError> {
+    let hash = Hash::of(tx);
+    match wait {
         Wait::Check => {
-            let answer = client.broadcast_tx_sync(&tx).await.map_err(|error| broadcast_error(&error, &hash, &client, tx.len()))?;
+            let answer = client.broadcast_tx_sync(tx).await.map_err(|error| broadcast_error(&error, &hash, client, tx.len()))?;
             refuse_code("its check", answer.code, &answer.log)?;
             say(format!("accepted   {hash}"));
             say(format!("by         {}", client.endpoint()));
         }
         Wait::Commit => {
-            let answer = client.broadcast_tx_commit(&tx).await.map_err(|error| broadcast_error(&error, &hash, &client, tx.len()))?;
+            let answer = client.broadcast_tx_commit(tx).await.map_err(|error| broadcast_error(&error, &hash, client, tx.len()))?;
             refuse_code("its check", answer.check_tx.code, &answer.check_tx.log)?;
             refuse_code(&format!("its execution in block {}", answer.height), answer.tx_result.code, &answer.tx_result.log)?;
             say(format!("committed  {hash}"));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -356,6 +357,25 @@ fn a_chain_of_the_token_starts_with_the_validators_accounts() {
     let out = run(&["query", &hex, "--hex", "--prefix", "", "--node", &url, "--home", text(&home)]).done();
     // Balance and nonce, 64 bits each, little-endian.
     assert!(out.starts_with("0x00ca9a3b000000000000000000000000\nVERIFIED"), "{out}");
+
+    // Somebody is paid, once for each command; a fee goes to the proposer, who is the payer here.
+    let to = "53316E6A54A3B1CF51ED709F96674246683692DC";
+    let pay = |more: &[&str]| run(&[&["token", "transfer", to, "250", "--home", text(&home), "--node", &url][..], more].concat());
+    let paid = pay(&["--memo", "invoice 17"]).done();
+    assert!(paid.contains("transfer 0 of this account, fee 1") && paid.contains("committed"), "{paid}");
+    assert!(pay(&["--fee", "3"]).done().contains("transfer 1 of this account, fee 3"));
+    pay(&["--nonce", "0"]).refused(8, &["nonce 0 was used before"]);
+    pay(&["--memo", &"m".repeat(129)]).refused(2, &["--memo has 129 bytes"]);
+    pay(&["--fee", "0"]).refused(8, &["fee 0: at least 1"]);
+    let account = |more: &[&str]| run(&[&["token", "account", "--node", &url][..], more].concat());
+    assert!(account(&[to]).done().contains("balance    500\nnonce      0"));
+    let mine = account(&["--home", text(&home)]).done();
+    assert!(mine.contains("balance    999999500\nnonce      2"), "{mine}");
+    // From a key that is in no home.
+    let signer = folder.path().join("signer.json");
+    fs::write(&signer, &file).expect("written");
+    fs::set_permissions(&signer, fs::Permissions::from_mode(0o600)).expect("owned");
+    assert!(pay(&["--signer", text(&signer)]).done().contains("transfer 2 of this account"));
     node.signal(Signal::TERM);
     assert_eq!(node.wait().code, Some(0));
 }

@@ -23,7 +23,7 @@ Examples:
   lockstep token transfer 53316E6A54A3B1CF51ED709F96674246683692DC 250 \\
       --home lockstep-localnet/node0
   lockstep token transfer 53316E6A54A3B1CF51ED709F96674246683692DC 250 \\
-      --home n0 --signer payroll.json --memo 'invoice 17'
+      --home n0 --signer payroll.json --memo invoice-17
 
 A key file is what lockstep keys generate writes.")]
     Transfer(TransferArgs),

@@ -167,8 +167,8 @@ impl World {
             );
         }
         if self.is_astray_at(node, height) {
-            // A node that catches up compares when it has caught up.
-            let is_in_step = self.healed && !self.machines[node].is_catching_up;
+            // A node that catches up compares when it has caught up, also where that takes it a moment.
+            let is_in_step = self.healed && !self.machines[node].is_catching_up && height >= self.checks.height();
             if let Some(astray) = &mut self.machines[node].astray {
                 astray.told.insert(height, digest);
                 astray.in_step += usize::from(is_in_step);

@@ -334,7 +334,7 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["trust_height", "trust_hash"])]
     pub(crate) bundle: Option<PathBuf>,
     /// Begin with a snapshot, trusting the header of this height. For a node without blocks; others go on from theirs.
-    #[arg(long, value_name = "HEIGHT", requires = "trust_hash")]
+    #[arg(long, value_name = "HEIGHT", requires = "trust_hash", value_parser = parse_height)]
     pub(crate) trust_height: Option<Height>,
     /// The hash of that header.
     #[arg(long, value_name = "HASH", requires = "trust_height")]
@@ -462,7 +462,7 @@ fn parse_height(text: &str) -> Result<Height, String> {
 
 fn parse_hash(text: &str) -> Result<Hash, String> {
     let bytes = hex::decode(text.trim_start_matches("0x")).ok().and_then(|bytes| bytes.try_into().ok());
-    bytes.map(Hash).ok_or_else(|| "a block hash is 64 hex digits".to_owned())
+    bytes.map(Hash).ok_or_else(|| "a hash is 64 hex digits".to_owned())
 }
 
 /// Show, make or bring in keys.

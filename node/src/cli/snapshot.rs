@@ -52,7 +52,7 @@ Examples:
     ///
     /// A node that begins with a snapshot has to be told one height and hash by somebody it trusts; from there on every header, and the
     /// state itself, is proven by signatures of validators. A bundle holds that height and hash, the hash of the genesis, and peers. It
-    /// is good as long as keys of that time are: two thirds of the evidence window (genesis, 48 hours by default).
+    /// is good as long as keys of that time are: two thirds of the evidence window (genesis, 24 hours by default).
     #[command(after_long_help = "\
 Examples:
   lockstep snapshot bundle --output join.json

@@ -57,7 +57,7 @@ Examples:
 Examples:
   lockstep validator approve 53316E6A54A3B1CF51ED709F96674246683692DC --home n0
   lockstep validator approve \\
-      lnMcPfXu2Nmsu7OfgvDtZn1ZyhLDsJ3H4dBgfSWRB+Q= --power 10 --home n0
+      bB9oAuCXqkP4BMWlB9jm9/phJllwtbxtXBGcCtrn3iM= --power 10 --home n0
                               a key that has not asked yet")]
     Approve(ApproveArgs),
     /// Show who validates, who asks, and by which rules.

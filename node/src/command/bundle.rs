@@ -11,6 +11,7 @@ use super::from::{self, other_genesis};
 use crate::cli::BundleArgs;
 use crate::config::Config;
 use crate::error::{Exit, NodeError};
+use crate::home::write_new;
 
 /// What a bundle says. Whoever gives it is trusted for the height and hash; everything after it is proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +72,12 @@ pub(super) async fn run(args: &BundleArgs) -> Result<(), NodeError> {
     match &args.output {
         None => super::say(text.trim_end()),
         Some(path) => {
-            let refused = |error: std::io::Error| NodeError::new(Exit::Refused, format!("{}: {error}", path.display()));
-            std::fs::write(path, text).map_err(refused)?;
+            if path.exists() {
+                return Err(NodeError::new(Exit::Refused, format!("{} is there already", path.display()))
+                    .means("nothing is overwritten: it may be a key")
+                    .next("name another file, or move that one away"));
+            }
+            write_new(path, text.as_bytes(), false)?;
             super::say(format!(
                 "{} names height {height} and {} peers. A new node begins with it:\n  lockstep init --genesis genesis.json --home n4\n  lockstep start --home n4 \
                  --bundle {}",

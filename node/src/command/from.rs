@@ -48,7 +48,7 @@ pub(super) async fn ask(url: &str, trusted: Option<Hash>) -> Result<Told, NodeEr
     let endpoint = Endpoint::parse(url).map_err(|rule| NodeError::new(Exit::Usage, format!("--from is {rule}")))?;
     let silent = |error: &dyn std::fmt::Display| {
         NodeError::new(Exit::Unreachable, format!("{url}: {error}"))
-            .next("name the RPC address of a node of the chain that runs, as in --from http://10.0.0.10:26657")
+            .next("name the RPC address of a node of the chain that runs, as in http://10.0.0.10:26657")
     };
     let mut connection = Connection::open(&endpoint).await.map_err(|error| silent(&error))?;
     // Numbers and order of `app_state` enter the genesis hash, so its text is taken as it is.

@@ -53,6 +53,8 @@ fn a_fifth_begins_with_a_snapshot_though_it_is_killed_in_every_phase() {
     let (home, bundle) = (folder.path().join("node4"), folder.path().join("join.json"));
     run(["init", "--from", &from, "--home", text(&home)]).done();
     run(["snapshot", "bundle", "--node", &from, "--output", text(&bundle)]).done();
+    let again = run(["snapshot", "bundle", "--node", &from, "--output", text(&bundle)]);
+    assert!(again.code == Some(3) && again.err.contains("is there already"), "nothing is overwritten, and it may be a key: {}", again.err);
     let at = address(free_ports(1)[0]);
     let with_bundle = ["--bundle", text(&bundle)];
     for (phase, said) in PHASES.iter().enumerate() {

@@ -62,6 +62,8 @@ struct Source {
     body: Vec<u8>,
     above: LightBlock,
     at: LightBlock,
+    /// The headers below it, downwards: those whose names the rules of membership look back to.
+    below: Vec<LightBlock>,
 }
 
 /// The chain after one more block of these transactions.
@@ -95,7 +97,7 @@ fn source(keys: u64) -> Source {
     let mut executor = Executor::at_genesis(host, state, changes);
     let per_block = keys.div_ceil(BLOCKS);
     let value = "v".repeat(VALUE_BYTES - 16);
-    let (mut at, mut body, mut tree) = (None, Vec::new(), Tree::new());
+    let (mut at, mut body, mut tree, mut below) = (None, Vec::new(), Tree::new(), Vec::new());
     for block in 0..=BLOCKS {
         let written = if block < BLOCKS { per_block } else { 0 };
         let tx = |n: u64| {
@@ -105,11 +107,13 @@ fn source(keys: u64) -> Source {
         let (after, light, bytes) = next(&chain, &mut executor, (block * per_block..block * per_block + written).map(tx).collect());
         if block < BLOCKS {
             tree = executor.state().tree().clone();
-            (at, body) = (Some(light), bytes);
+            below.extend(at.replace(light));
+            body = bytes;
         } else {
             let record = tree.get(RECORD_KEY).and_then(|bytes| ReplicaRecord::from_bytes(bytes).ok()).expect("a checkpoint");
             assert_eq!(record.height.get(), BLOCKS);
-            return Source { genesis, tree, body, above: light, at: at.expect("a block before") };
+            below.reverse();
+            return Source { genesis, tree, body, above: light, at: at.expect("a block before"), below };
         }
         chain = after;
     }
@@ -118,7 +122,7 @@ fn source(keys: u64) -> Source {
 
 fn main() {
     let keys: u64 = std::env::args().nth(1).map_or(1_000_000, |text| text.parse().expect("a number of keys"));
-    let Source { genesis, tree, body, above, at } = source(keys);
+    let Source { genesis, tree, body, above, at, below } = source(keys);
     let began = Instant::now();
     let (infos, chunks): (Vec<_>, Vec<_>) = plan(&tree).map(|(info, part)| (info, pack(&part))).unzip();
     let manifest = Manifest::new(genesis.hash(), at.header.height, infos).expect("a state of ours");
@@ -150,7 +154,7 @@ fn main() {
     let judged = whole.elapsed().as_secs_f64();
     println!("{:<46}{judged:7.2} s {:7.0} MB/s", "chunks judged and written, one core", rate(judged));
     let part = Instant::now();
-    for check in [Check::Body(body.into()), Check::Complete] {
+    for check in [Check::Body(body.into()), Check::Headers(below), Check::Complete] {
         assert_eq!(staging.perform(Task::Check(check), &Tree::new()).expect("the disk"), Found::Checked(Checked::Good));
     }
     println!("{:<46}{:7.2} s", "made durable", part.elapsed().as_secs_f64());

@@ -284,12 +284,21 @@ fn load_state(host: Host, genesis: &Genesis, db: &mut StateDb, spread: &dyn Spre
             flushed.height
         ))
     })?;
-    let state = State::new(chain.height, tree, chain.standing.clone(), chain.next_validators.clone());
-    if chain.height.get() != flushed.height || chain.app_hash != state.root().into() || chain.chain_id != genesis.chain_id {
+    if chain.chain_id != genesis.chain_id {
+        let (theirs, ours) = (&chain.chain_id, &genesis.chain_id);
+        return Err(RecoveryError::Unbelievable(format!("the state database is of another chain: {theirs}, and this node's is {ours}")));
+    }
+    if chain.height.get() != flushed.height {
         return Err(RecoveryError::Unbelievable(format!(
-            "the database says that it holds height {} of {} with root {}, and its entries have root {}",
+            "the state database says that it holds height {}, and its chain state is of height {}",
+            flushed.height, chain.height
+        )));
+    }
+    let state = State::new(chain.height, tree, chain.standing.clone(), chain.next_validators.clone());
+    if chain.app_hash != state.root().into() {
+        return Err(RecoveryError::Unbelievable(format!(
+            "the state database says that the state of height {} has root {}, and its entries have root {}",
             chain.height,
-            chain.chain_id,
             chain.app_hash,
             state.root()
         )));

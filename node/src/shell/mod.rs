@@ -186,6 +186,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             heals += 1;
             tracing::warn!("{healed}. Paths are below the data folder; look at this disk");
         }
+        Told::StateMissing { snapshot: Some(height), tip } => tracing::warn!(
+            snapshot = height.get(),
+            tip = tip.get(),
+            "there is no state database: the state is made again from an own snapshot, and by executing the blocks of the log after it"
+        ),
+        Told::StateMissing { snapshot: None, tip } => tracing::warn!(
+            tip = tip.get(),
+            "there is no state database: the state is made again from genesis, by executing all blocks of the log"
+        ),
         Told::Executed { outcome, tip, .. } => {
             replayed += 1;
             if replayed.is_multiple_of(PROGRESS_BLOCKS) {

@@ -6,6 +6,7 @@
 //! no sense, is an error as before.
 
 use std::cmp::Ordering;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use lockstep_app::Host;
@@ -27,7 +28,7 @@ use crate::chain::ChainState;
 use crate::execution::Executor;
 use crate::results::keep;
 use crate::seam::Outcome;
-use crate::state_sync::{Installed, LightStore, install};
+use crate::state_sync::{Installed, LightStore, forget_passed, install};
 
 /// A home to open.
 pub struct Home<'a> {
@@ -99,6 +100,13 @@ pub struct Healed {
 pub enum Told<'a> {
     /// Something was damaged, and was set aside.
     Healed(&'a Healed),
+    /// There is a block log and no state database: another one is made.
+    StateMissing {
+        /// The height of the own snapshot that it begins with; none where it begins with genesis.
+        snapshot: Option<Height>,
+        /// The height that the log ends at, to which blocks are executed.
+        tip: Height,
+    },
     /// A block of the log was executed. After something was healed, heights come again.
     Executed {
         /// The block.
@@ -113,8 +121,10 @@ pub enum Told<'a> {
 impl std::fmt::Display for Healed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (what, then) = match self.store {
-            Store::Log => ("the block log was", "the log goes on from the block before, and peers are asked for the rest"),
-            Store::State => ("the state database was", "it is made again by executing the block log"),
+            Store::Log => ("the block log was", "the log goes on from the block before, if one is left, and peers are asked for the rest"),
+            Store::State => {
+                ("the state database was", "it is made again by executing the block log, from its first block or from an own snapshot on")
+            }
             Store::Results => ("the results of execution were", "they are made again by executing the block log"),
         };
         write!(f, "{what} damaged: {}. ", self.damage)?;
@@ -201,6 +211,7 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
                 if suspected {
                     quarantine.clear_suspicion()?;
                 }
+                forget_passed(home, opened.recovered.restored.chain.height)?;
                 healed.extend(opened.healed);
                 return Ok(Opened { healed, installed, ..opened });
             }
@@ -258,12 +269,14 @@ fn pass(
     if suspected {
         reader.verify()?;
     }
+    let is_missing = home.disk.open(home.state).is_err_and(|error| error.kind() == ErrorKind::NotFound);
     let mut db = StateDb::open(&*home.disk, home.state)?;
     let (mut chain, mut executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
     let begins_late = reader.base().and_then(Height::new).is_some_and(|base| base > home.genesis.initial_height());
     // Where the chain's beginning is here, too, a state that is made again because it was wrong need not begin there.
     let is_healing = is_fresh && shelf.to_heal().next().is_some();
-    if (begins_late || is_healing) && own::restore(home, &reader, &mut db)? {
+    let is_from_snapshot = (begins_late || is_healing) && own::restore(home, &reader, &mut db)?;
+    if is_from_snapshot {
         (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
         is_fresh = true;
     }
@@ -279,7 +292,10 @@ fn pass(
     if let Some(base) = base.filter(|_| restored_at.is_none()) {
         // Rot in what should be there is named more precisely.
         decided(&reader, base.previous())?;
-        return Err(Stop::Unreachable(format!("it begins with height {base}")));
+        return Err(Stop::Unreachable(format!("it begins with height {base}, and no state and no snapshot here leads to that height")));
+    }
+    if is_missing && tip > before_first {
+        told(Told::StateMissing { snapshot: is_from_snapshot.then_some(flushed), tip });
     }
     if flushed > tip {
         return Err(RecoveryError::Ahead { state: flushed, tip }.into());

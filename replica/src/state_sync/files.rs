@@ -69,6 +69,14 @@ impl Folder {
         }
     }
 
+    /// Gives a file another name, if it is there.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        match self.disk.rename(&self.path(from), &self.path(to)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed("rename", from)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes all files but those that are to stay.
     pub(crate) fn sweep(&self, stays: impl Fn(&str) -> bool) -> Result<(), DiskError> {
         for name in self.names()?.iter().filter(|name| !stays(name)) {

@@ -2,8 +2,12 @@
 //! headers below it.
 //!
 //! Done at a start, before anything else is opened, while the staging folder says that it is complete. Everything here is a
-//! function of that folder alone, and the mark goes last: a crash in the middle has the next start do all of it again. The vote
+//! function of that folder alone, and the mark changes last: a crash in the middle has the next start do all of it again. The vote
 //! guard is not touched: what it says is of heights that the snapshot's block has decided, or of heights above it.
+//!
+//! The log that begins here does not lead back to genesis, so the database alone would be all that there is of the state. What was
+//! gathered is therefore kept as an own snapshot too: a database that is lost or rots before this node makes a snapshot by itself is
+//! made again from it (`recovery/own.rs`), and not fetched from peers.
 
 use std::sync::Arc;
 
@@ -13,6 +17,7 @@ use lockstep_app::{ReplicaRecord, Standing, Tree};
 use lockstep_genesis::Genesis;
 use lockstep_storage::DiskError;
 use lockstep_storage::log::{BlockLog, Kind, Record};
+use lockstep_storage::snapshots::{SnapshotError, Snapshots};
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::codec;
 use lockstep_types::light::LightBlock;
@@ -23,7 +28,7 @@ use lockstep_types::{Hash, Height};
 use super::light_store::LightStore;
 use super::staging::Staging;
 use crate::chain::ChainState;
-use crate::recovery::{Home, RecoveryError};
+use crate::recovery::{Home, RecoveryError, SNAPSHOTS_PATH};
 use crate::wire::WIRE_VERSION;
 
 /// What came of a snapshot that was to be installed.
@@ -41,6 +46,7 @@ pub enum Installed {
 /// When the disk fails; the next start does it again.
 pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
     let staging = Staging::open(home.disk.clone(), home.genesis.hash())?;
+    staging.finish_clearing()?;
     if !staging.is_complete()? {
         return Ok(None);
     }
@@ -98,8 +104,38 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
         light.keep(run)?;
     }
     light.keep(&[gathered.goal.at, gathered.goal.above])?;
+    match keep_as_own(home, &staging) {
+        // A disk that fails now is met again by the next start. Anything else costs this snapshot and no more: the next checkpoint makes one.
+        Err(SnapshotError::Disk(error)) if !error.is_no_space() => return Err(error.into()),
+        _ => {}
+    }
     staging.clear()?;
     Ok(Some(Installed::Restored(height)))
+}
+
+/// Removes what was gathered of a snapshot that this node's own blocks have passed: its state has everything of use in it.
+///
+/// # Errors
+/// When the disk fails.
+pub(crate) fn forget_passed(home: &Home<'_>, height: Height) -> Result<(), RecoveryError> {
+    let staging = Staging::open(home.disk.clone(), home.genesis.hash())?;
+    if staging.height().is_some_and(|gathered| gathered <= height) {
+        staging.clear()?;
+    }
+    Ok(())
+}
+
+/// What was gathered becomes a snapshot of this node, and those below it go: the headers that would prove them are gone.
+fn keep_as_own(home: &Home<'_>, staging: &Staging) -> Result<(), SnapshotError> {
+    let (store, _) = Snapshots::open(home.disk.clone(), SNAPSHOTS_PATH)?;
+    let Some(height) = staging.height() else { return Ok(()) };
+    let kept = staging.put_into(&store).and_then(|()| store.finish(height.get()));
+    if kept.is_err() && !store.heights().contains(&height.get()) {
+        // Room that was taken is given back. The first error is the one worth telling.
+        let _ = store.give_up(height.get());
+    }
+    kept?;
+    store.heights().into_iter().filter(|own| *own < height.get()).try_for_each(|own| store.give_up(own))
 }
 
 /// The chain after the snapshot's height: from the record in its state, every part of which the header above certifies, and from

@@ -24,8 +24,8 @@ use lockstep_sync::state::{
 use lockstep_types::Height;
 use lockstep_types::light::{Options, Trusted};
 
-pub(crate) use self::install::chain_after;
 pub use self::install::{Installed, install};
+pub(crate) use self::install::{chain_after, forget_passed};
 pub use self::light_store::{LIGHT_PATH, LightStore};
 pub use self::staging::{Found, STAGING_PATH, Staging, Task};
 

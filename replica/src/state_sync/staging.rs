@@ -7,6 +7,7 @@
 //! | `body` | the body of the snapshot's block |
 //! | `light-<height>` | proven headers from that height downwards |
 //! | `complete` | everything above is there and durable: the next start installs it ([`super::install()`]) |
+//! | `installed` | was `complete`: everything here is of no more use, and a start that finds it removes it, itself last |
 //!
 //! Nothing is synced before the end. Each file proves itself when it is read again (a chunk by its root, the others by a digest),
 //! so a crash costs what the disk had not written yet, and a restart goes on with the rest.
@@ -20,6 +21,7 @@ use lockstep_app::snapshot::{self, ChunkError, ChunkInfo, Difference, MANIFEST_B
 use lockstep_app::tree::Part;
 use lockstep_storage::DiskError;
 use lockstep_storage::disk::Disk;
+use lockstep_storage::snapshots::{SnapshotError, Snapshots};
 use lockstep_storage::spread::{self, Spread};
 use lockstep_sync::state::{Check, Checked, ChunkWanted};
 use lockstep_types::block::{BODY_BYTES_MAX, part_set_header};
@@ -39,6 +41,7 @@ const VERSION: u8 = 1;
 const GOAL: &str = "goal";
 const BODY: &str = "body";
 const COMPLETE: &str = "complete";
+const INSTALLED: &str = "installed";
 const LIGHT: &str = "light-";
 /// A manifest and two blocks with the largest sets.
 const GOAL_BYTES_MAX: usize = MANIFEST_BYTES_MAX + (1 << 20);
@@ -118,7 +121,7 @@ impl Staging {
     /// When the disk fails.
     pub fn perform(&mut self, task: Task, own: &Tree) -> Result<Found, DiskError> {
         Ok(match task {
-            Task::Look => Found::Looked(self.goal.as_ref().map(|(goal, _)| goal.at.header.height)),
+            Task::Look => Found::Looked(self.height()),
             Task::Check(check) => Found::Checked(self.check(check, own)?),
         })
     }
@@ -304,16 +307,52 @@ impl Staging {
         })
     }
 
-    /// Takes the mark away: what is here is not to be installed, or was.
+    /// Takes the mark away: what is here is not to be installed.
     pub(super) fn unmark(&self) -> Result<(), DiskError> {
         self.folder.remove(COMPLETE)?;
         self.folder.sync_names()
     }
 
-    /// Removes everything, the mark first.
+    /// Removes everything. The mark becomes another first, which goes last: whatever stops this, nothing is installed twice and nothing
+    /// is left for good.
     pub(super) fn clear(&self) -> Result<(), DiskError> {
-        self.unmark()?;
-        self.folder.sweep(|_| false)
+        self.folder.rename(COMPLETE, INSTALLED)?;
+        self.folder.sync_names()?;
+        self.empty()
+    }
+
+    /// Goes on with a clearing that was stopped.
+    pub(super) fn finish_clearing(&self) -> Result<(), DiskError> {
+        if self.folder.names()?.iter().any(|name| name == INSTALLED) { self.empty() } else { Ok(()) }
+    }
+
+    fn empty(&self) -> Result<(), DiskError> {
+        self.folder.sweep(|name| name == INSTALLED)?;
+        self.folder.sync_names()?;
+        self.folder.remove(INSTALLED)?;
+        self.folder.sync_names()
+    }
+
+    /// The height of what is gathered, or being gathered.
+    pub(super) fn height(&self) -> Option<Height> {
+        self.goal.as_ref().map(|(goal, _)| goal.at.header.height)
+    }
+
+    /// Puts what is gathered into the snapshots of this node, begun and with all its chunks.
+    ///
+    /// # Errors
+    /// When the disk fails or is full, or a chunk cannot be read back any more.
+    pub(super) fn put_into(&self, store: &Snapshots) -> Result<(), SnapshotError> {
+        let Some((goal, manifest)) = &self.goal else { return Ok(()) };
+        let chunks = || manifest.chunks().iter().filter(|info| info.entries > 0);
+        let names: Vec<[u8; 32]> = chunks().map(|info| info.root.0).collect();
+        store.begin(manifest.height().get(), &names, &goal.manifest)?;
+        for info in chunks().filter(|info| !store.has(&info.root.0)) {
+            let name = chunk_name(&info.root);
+            let packed = self.folder.read(&name, PACKED_BYTES_MAX)?.ok_or(SnapshotError::Missing { name })?;
+            store.put(&info.root.0, &packed)?;
+        }
+        Ok(())
     }
 }
 

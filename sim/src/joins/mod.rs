@@ -9,11 +9,14 @@
 //! - **I18**: nothing panics, nothing halts, wherever the machine lost power, also while it starts or installs.
 
 mod chain;
+#[cfg(test)]
+mod install_tests;
 mod peers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -191,7 +194,7 @@ impl Join {
         let policy = Policy { root: (way == 0).then(|| h(dice.between(1, TIP - 1))).map(|height| (height, chain.hash_of(height))) };
         let machine = Machine::new(None, 0, chain.genesis.hash(), true);
         if way == 2 {
-            write_blocks(chain, &machine, dice.between(2, 23));
+            write_blocks(chain, &machine, 1..=dice.between(2, 23));
         }
         let crashes_left = if dice.chance(800) { dice.below(CRASHES_MAX + 1) } else { 0 };
         let bound_ms = BOUND_MS + crashes_left * BOUND_CRASH_MS + liars * BOUND_LIAR_MS;
@@ -608,11 +611,11 @@ impl Join {
     }
 }
 
-/// Blocks that a node had before, in its log.
-fn write_blocks(chain: &Chain, machine: &Machine, count: u64) {
+/// Blocks that a node has, in its log.
+fn write_blocks(chain: &Chain, machine: &Machine, heights: RangeInclusive<u64>) {
     let options = LogOptions { salt: chain.genesis.hash().0, segment_bytes: machine.segment_bytes };
-    let (mut log, _) = BlockLog::open(machine.disk.disk(), LOG, options).expect("a new disk takes a log");
-    for (height, (body, commit)) in (1..=count).zip(&chain.blocks) {
+    let (mut log, _) = BlockLog::open(machine.disk.disk(), LOG, options).expect("the disk is sound");
+    for (height, (body, commit)) in (1..).zip(&chain.blocks).filter(|(height, _)| heights.contains(height)) {
         let block_hash = commit.block_id.hash.0;
         log.append(Record { kind: RecordKind::Body, height, round: 0, block_hash, payload: body }).expect("there is room");
         let decision = codec::encode(WIRE_VERSION, commit);

@@ -68,7 +68,9 @@ fn a_fifth_begins_with_a_snapshot_though_it_is_killed_in_every_phase() {
         joining.wait();
     }
     let began = Instant::now();
-    let joined = start(&home, at, folder.path().join("node4.log"), &with_bundle);
+    // It makes no snapshot of its own: what it began with is all that its state can be made from.
+    let as_it_is = ["--set", "storage.keep_snapshots=0"];
+    let joined = start(&home, at, folder.path().join("node4.log"), &[&with_bundle[..], &as_it_is].concat());
     let mut fifth = Client::new(at);
     let height = first.height().expect("it serves");
     wait_until("it has caught up", || fifth.height().ok().filter(|at| *at >= height));
@@ -89,11 +91,27 @@ fn a_fifth_begins_with_a_snapshot_though_it_is_killed_in_every_phase() {
     let file = std::fs::read(home.join("config/priv_validator_key.json")).expect("a key");
     let file: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
     let address = file["address"].as_str().expect("an address").to_owned();
-    wait_until("it signs", || {
-        let newest = first.height().ok()?;
-        let signs = |height| first.signers(height).is_ok_and(|signers| signers.contains(&address));
-        (newest.saturating_sub(3)..newest).any(signs).then_some(())
-    });
+    let mut signs_above = |least: u64| {
+        wait_until("it signs", || {
+            let newest = first.height().ok()?;
+            let signs = |height| first.signers(height).is_ok_and(|signers| signers.contains(&address));
+            (newest.saturating_sub(3).max(least)..newest).any(signs).then_some(())
+        });
+    };
+    signs_above(1);
+
+    // Its state is lost: no block is, though its log does not lead back to genesis.
+    drop(joined);
+    assert!(!std::fs::exists(home.join("data/sync/goal")).expect("a folder"), "what was gathered is gone");
+    std::fs::remove_file(home.join("data/state.redb")).expect("it was there");
+    let again = start(&home, at, folder.path().join("again.log"), &as_it_is);
+    let mut fifth = Client::new(at);
+    let height = wait_until("it serves again", || fifth.height().ok().filter(|height| *height > 0));
+    let log = again.log();
+    assert!(log.contains("the state is made again from an own snapshot") && !log.contains("damaged"), "{log}");
+    let status = fifth.call("status", json!({})).expect("it serves");
+    assert_eq!(number(&status["sync_info"]["earliest_block_height"]), earliest, "it has the blocks that it had");
+    signs_above(height);
     let report = load.stop();
     assert!(report.failed.is_empty(), "every request is answered: {:?}", report.failed);
 }

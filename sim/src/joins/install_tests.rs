@@ -1,0 +1,199 @@
+//! A snapshot that is gathered and installed while the power fails: whatever is left of it, the next start ends with the state, with an own
+//! snapshot of it, and with an empty folder of what was gathered.
+
+use std::sync::Arc;
+
+use lockstep_app::{Host, Tree};
+use lockstep_replica::planted::Planted;
+use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
+use lockstep_replica::state_sync::{Found, Installed, STAGING_PATH, Staging, Task};
+use lockstep_storage::snapshots::Snapshots;
+use lockstep_sync::state::{Check, Checked};
+use lockstep_types::Hash;
+use lockstep_types::light::LightBlock;
+
+use super::chain::{Chain, Turnover, h};
+use super::write_blocks;
+use crate::crypto::Crypto;
+use crate::disk::{Fault, SimDisk, Survival, When};
+use crate::node::{Machine, SNAPSHOTS, STATE, Started};
+
+/// The height of the snapshot: of more than one chunk, with blocks above it.
+const HEIGHT: u64 = 40;
+
+/// Headers of the chain, downwards.
+fn light(chain: &Chain, from: u64, count: u32) -> Vec<LightBlock> {
+    let question = ReadQuestion::Light { from: h(from), count, bytes_max: 16 << 20 };
+    match chain.source(&[]).read(&question).expect("the disk is sound") {
+        ReadAnswer::Light(blocks) => blocks,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Gathers everything, and says that it is complete.
+fn gather(chain: &Chain, disk: &SimDisk) {
+    let mut staging = Staging::open(disk.disk(), chain.genesis.hash()).expect("a new disk");
+    let kept = &chain.snapshots[&h(HEIGHT)];
+    let (above, at) = (light(chain, HEIGHT + 1, 1).remove(0), light(chain, HEIGHT, 1).remove(0));
+    let mut perform = |check| match staging.perform(Task::Check(check), &Tree::new()) {
+        Ok(Found::Checked(checked)) => checked,
+        other => panic!("{other:?}"),
+    };
+    let check = Check::Manifest { bytes: kept.manifest.as_slice().into(), above: Box::new(above), at: Box::new(at) };
+    let Checked::Manifest(wanted) = perform(check) else { panic!("the manifest is the chain's") };
+    assert!(wanted.len() > 1, "a snapshot of one chunk shows little");
+    let missing = (0u32..).zip(&wanted).filter(|(_, chunk)| !chunk.have);
+    let chunks = missing.map(|(index, chunk)| Check::Chunk {
+        index,
+        bytes: kept.chunk(&chunk.root).expect("the chain's maker has it").as_slice().into(),
+        is_whole: true,
+    });
+    let body = chain.blocks[usize::try_from(HEIGHT - 1).expect("small")].0.clone();
+    let rest = [Check::Body(body.to_vec().into()), Check::Headers(light(chain, HEIGHT - 1, 20)), Check::Complete];
+    for check in chunks.collect::<Vec<_>>().into_iter().chain(rest) {
+        assert_eq!(perform(check), Checked::Good);
+    }
+}
+
+fn start(chain: &Chain, machine: &Machine, what: &str) -> Option<Started> {
+    let host = Host::new(Arc::new(Turnover));
+    match machine.start(host, &chain.genesis, 4, Planted::default()) {
+        Ok(started) => {
+            assert!(started.healed.is_empty(), "{what}: nothing is damaged, and it heals {}", started.healed[0]);
+            Some(started)
+        }
+        Err(reason) => {
+            assert!(machine.disk.is_stopped(), "{what}: {reason}");
+            None
+        }
+    }
+}
+
+/// The node is at this height, with the chain's own state in every respect.
+fn is_at(chain: &Chain, started: &Started, height: u64, what: &str) {
+    let ours = chain.after(h(height));
+    assert_eq!(started.running.replica.chain().encode(), ours.encode(), "{what}");
+    assert_eq!(started.running.executor.state().root().0[..], *ours.app_hash.as_bytes(), "{what}");
+}
+
+/// What lies in the snapshot's own files is what lies in the chain's.
+fn has_own_snapshot(chain: &Chain, disk: &SimDisk, what: &str) {
+    let (store, swept) = Snapshots::open(disk.disk(), SNAPSHOTS).expect("the disk is sound");
+    assert_eq!((store.heights(), swept.damaged), (vec![HEIGHT], Vec::new()), "{what}");
+    let kept = &chain.snapshots[&h(HEIGHT)];
+    assert_eq!(store.manifest(HEIGHT).as_deref(), Some(&kept.manifest[..]), "{what}");
+    for root in lockstep_app::snapshot::Manifest::from_bytes(&kept.manifest).expect("ours").chunks().iter().map(|info| info.root) {
+        if root != Hash(lockstep_types::state_tree::EMPTY.0) {
+            assert_eq!(store.chunk(&root.0).expect("sound"), kept.chunk(&root), "{what}");
+        }
+    }
+}
+
+fn nothing_is_gathered(disk: &SimDisk, what: &str) {
+    let left: Vec<String> = disk.paths().into_iter().filter(|path| path.starts_with(STAGING_PATH)).collect();
+    assert!(left.is_empty(), "{what}: {left:?} are left for good");
+}
+
+fn gathered(chain: &Chain) -> Machine {
+    let machine = Machine::new(None, 0, chain.genesis.hash(), true);
+    gather(chain, &machine.disk);
+    // What is said to be complete is durable.
+    machine.disk.crash(Survival::None, 0);
+    machine
+}
+
+#[test]
+fn wherever_an_installation_is_stopped_the_next_start_ends_with_it_and_leaves_nothing_over() {
+    let chain = Chain::make(&mut Crypto::new(false));
+    let machine = gathered(&chain);
+    let first = machine.disk.operations();
+    let sound = machine.with_disk(machine.disk.fork());
+    let started = start(&chain, &sound, "undisturbed").expect("nothing stops it");
+    assert_eq!(started.installed, Some(Installed::Restored(h(HEIGHT))));
+    is_at(&chain, &started, HEIGHT, "undisturbed");
+    drop(started);
+    let last = sound.disk.operations();
+    nothing_is_gathered(&sound.disk, "undisturbed");
+    has_own_snapshot(&chain, &sound.disk, "undisturbed");
+    for operation in first..last {
+        // Each operation in one way; neighbours in others.
+        let turn = usize::try_from(operation).expect("small");
+        let (when, survival) = (When::EACH[turn % 3], Survival::EACH[turn % 8]);
+        let what = format!("stopped {when:?} operation {operation} of {first}..{last}, {survival:?}");
+        let stopped = machine.with_disk(machine.disk.fork());
+        stopped.disk.fault_at(operation, Fault::Stop(when), operation);
+        drop(start(&chain, &stopped, &what));
+        stopped.disk.crash(survival, operation);
+        let started = start(&chain, &stopped, &what).expect("nothing stops it any more");
+        is_at(&chain, &started, HEIGHT, &what);
+        drop(started);
+        nothing_is_gathered(&stopped.disk, &what);
+        has_own_snapshot(&chain, &stopped.disk, &what);
+    }
+}
+
+/// A killed process leaves what it wrote, synced or not: what is to be removed at the end must be removed by whoever comes next.
+#[test]
+fn a_process_that_is_killed_while_it_clears_up_leaves_nothing_over() {
+    let chain = Chain::make(&mut Crypto::new(false));
+    let machine = gathered(&chain);
+    let sound = machine.with_disk(machine.disk.fork());
+    drop(start(&chain, &sound, "undisturbed"));
+    for operation in machine.disk.operations()..sound.disk.operations() {
+        let what = format!("killed at operation {operation}");
+        let killed = machine.with_disk(machine.disk.fork());
+        killed.disk.fault_at(operation, Fault::Stop(When::Before), operation);
+        drop(start(&chain, &killed, &what));
+        killed.disk.kill();
+        let started = start(&chain, &killed, &what).expect("nothing stops it any more");
+        is_at(&chain, &started, HEIGHT, &what);
+        drop(started);
+        nothing_is_gathered(&killed.disk, &what);
+    }
+}
+
+/// The log of a node that began with a snapshot does not lead back to genesis. What it began with is kept, so that nothing but the
+/// database is lost with the database.
+#[test]
+fn a_state_that_is_lost_before_the_first_snapshot_of_its_own_costs_no_block() {
+    let chain = Chain::make(&mut Crypto::new(false));
+    let machine = gathered(&chain);
+    drop(start(&chain, &machine, "installing"));
+    const TIP: u64 = HEIGHT + 5;
+    write_blocks(&chain, &machine, HEIGHT + 1..=TIP);
+    let started = start(&chain, &machine, "with blocks").expect("nothing stops it");
+    is_at(&chain, &started, TIP, "with blocks");
+    drop(started);
+    let rotten = machine.with_disk(machine.disk.fork());
+    machine.disk.lose(STATE);
+    let started = start(&chain, &machine, "without a database").expect("nothing stops it");
+    assert_eq!((started.flushed, started.replayed.len()), (h(HEIGHT), 5), "from the snapshot on");
+    is_at(&chain, &started, TIP, "without a database");
+    drop(started);
+
+    // Damaged, it goes aside first.
+    rotten.disk.rot(STATE, 5_000, 0xff);
+    let host = Host::new(Arc::new(Turnover));
+    let started = rotten.start(host, &chain.genesis, 4, Planted::default()).expect("nothing stops it");
+    is_at(&chain, &started, TIP, "with a rotten database");
+}
+
+/// What was gathered of a height that this node's own blocks have passed is of no use to anybody.
+#[test]
+fn what_was_gathered_goes_once_blocks_have_passed_it() {
+    let chain = Chain::make(&mut Crypto::new(false));
+    let machine = Machine::new(None, 0, chain.genesis.hash(), true);
+    gather(&chain, &machine.disk);
+    // As if it had not been whole: the start does not install it.
+    machine.disk.lose(&format!("{STAGING_PATH}/complete"));
+    write_blocks(&chain, &machine, 1..=HEIGHT - 1);
+    let started = start(&chain, &machine, "one block below").expect("nothing stops it");
+    is_at(&chain, &started, HEIGHT - 1, "one block below");
+    drop(started);
+    assert!(machine.disk.paths().iter().any(|path| path.starts_with(STAGING_PATH)), "it may be of use still");
+    write_blocks(&chain, &machine, HEIGHT..=HEIGHT);
+    let started = start(&chain, &machine, "there").expect("nothing stops it");
+    is_at(&chain, &started, HEIGHT, "there");
+    drop(started);
+    nothing_is_gathered(&machine.disk, "there");
+}

@@ -330,10 +330,11 @@ pub(crate) struct StartArgs {
     /// Override a key of config.toml.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_assignment)]
     pub(crate) set: Vec<(String, String)>,
-    /// Begin with a snapshot, from this join bundle (lockstep snapshot bundle). For a node without blocks; others go on from theirs.
+    /// Trust the header that this join bundle names (lockstep snapshot bundle), and ask its peers: a node without blocks begins with a snapshot;
+    /// one with blocks does where nobody has its next block any more and its own last one is too old to be trusted.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["trust_height", "trust_hash"])]
     pub(crate) bundle: Option<PathBuf>,
-    /// Begin with a snapshot, trusting the header of this height. For a node without blocks; others go on from theirs.
+    /// The same without a file: trust the header of this height.
     #[arg(long, value_name = "HEIGHT", requires = "trust_hash", value_parser = parse_height)]
     pub(crate) trust_height: Option<Height>,
     /// The hash of that header.

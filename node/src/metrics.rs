@@ -17,6 +17,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+mod cut_off;
+
+pub use self::cut_off::CutOff;
+
 /// Why a validator that runs holds its votes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldBack {
@@ -126,6 +130,8 @@ pub struct Metrics {
     snapshot_seconds: Histogram,
     /// One for each of [`HeldBack::ALL`].
     held_back: [Gauge<i64, AtomicI64>; 5],
+    /// One for each of [`CutOff::ALL`].
+    cut_off: [Gauge<i64, AtomicI64>; 4],
     /// Nothing is signed below this height.
     signs_from: AtomicU64,
 }
@@ -166,6 +172,9 @@ impl Metrics {
         let reasons = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
         let held_back = HeldBack::ALL.map(|why| reasons.get_or_create(&[("reason", why.label())]).clone());
         registry.register("votes_held_back", "1 while this validator signs nothing, for this reason", reasons);
+        let needs = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
+        let cut_off = CutOff::ALL.map(|why| needs.get_or_create(&[("needs", why.label())]).clone());
+        registry.register("cut_off", "1 while blocks do not bring this node further, and it needs this to begin with a snapshot", needs);
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::<u64, AtomicU64>::default();
             registry.register(name, help, counter.clone());
@@ -219,6 +228,7 @@ impl Metrics {
             damaged_reads,
             swarm_restarts,
             held_back,
+            cut_off,
             signs_from: AtomicU64::new(0),
         }
     }
@@ -311,6 +321,13 @@ impl Metrics {
 
     pub(crate) fn catching_up(&self, behind: bool) {
         self.behind.set(i64::from(behind));
+    }
+
+    /// Blocks do not bring this node further; or they do.
+    pub(crate) fn cut_off(&self, why: Option<CutOff>) {
+        for (gauge, one) in self.cut_off.iter().zip(CutOff::ALL) {
+            gauge.set(i64::from(why == Some(one)));
+        }
     }
 
     pub(crate) fn healed(&self, files: u64) {
@@ -413,7 +430,7 @@ fn refusal_label(refusal: Refusal) -> &'static str {
 mod tests {
     use lockstep_network::{Direction, Reason, Refusal};
 
-    use super::{HeldBack, Metrics};
+    use super::{CutOff, HeldBack, Metrics};
 
     #[test]
     fn refused_connections_are_counted_by_who_dialled_and_why() {
@@ -434,6 +451,19 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn readers_learn_what_a_node_lacks_that_blocks_do_not_bring_further() {
+        let metrics = Metrics::new();
+        assert_eq!(CutOff::read(&metrics.text()), None);
+        for why in CutOff::ALL {
+            metrics.cut_off(Some(why));
+            assert_eq!(CutOff::read(&metrics.text()), Some(why));
+        }
+        metrics.cut_off(None);
+        assert_eq!(CutOff::read(&metrics.text()), None);
+        assert_eq!(CutOff::read("go_goroutines 12\n"), None, "another program's metrics");
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl CatchUp {
         self.sync.target()
     }
 
-    /// Whether blocks are decided that we do not have.
+    /// Whether blocks are decided that we do not have, and peers are to give them.
     pub fn is_behind(&self) -> bool {
         self.sync.catching_up()
     }
@@ -89,19 +89,24 @@ impl Replica {
                 }
             }
         }
-        let behind = self.catch_up.is_behind();
-        if behind != self.catch_up.reported {
-            self.catch_up.reported = behind;
-            // What a peer only claims is no reason for readers to wait.
-            let target = if behind { self.catch_up.sync.target() } else { self.catch_up.sync.tip() };
-            self.fx.report(Report::CatchingUp { behind, target });
-        }
+        self.report_behind();
         if let Some(at) = self.catch_up.sync.wakeup_ms() {
             let at = Mono(at.saturating_mul(1_000_000)).max(now.mono);
             if self.catch_up.timer.is_none_or(|set| at < set || set <= now.mono) {
                 self.catch_up.timer = Some(at);
                 self.fx.push(Effect::SetTimer { at, timer: Timer::Sync });
             }
+        }
+    }
+
+    /// Tells readers when this node falls behind, and when it is in step again.
+    pub(crate) fn report_behind(&mut self) {
+        let behind = self.catch_up.is_behind() || self.is_cut_off();
+        if behind != self.catch_up.reported {
+            self.catch_up.reported = behind;
+            // What a peer only claims is no reason for readers to wait.
+            let target = if behind { self.catch_up.sync.target() } else { self.catch_up.sync.tip() };
+            self.fx.report(Report::CatchingUp { behind, target });
         }
     }
 

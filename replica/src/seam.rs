@@ -702,7 +702,8 @@ pub enum Report {
         /// What.
         reason: String,
     },
-    /// Whether this node is behind, by proof.
+    /// Whether this node is behind: by proof, or because it begins with a snapshot, or because most peers say that they are ahead and have
+    /// pruned the block that comes next here.
     CatchingUp {
         /// True while it is.
         behind: bool,

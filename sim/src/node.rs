@@ -99,8 +99,6 @@ pub(crate) struct Rot {
     /// It counts among the faulty until it has told its readers of this height: what it had told before, and the height that
     /// its guard was at, where it may be locked on a body that it lost.
     pub(crate) until: u64,
-    /// What it lost last it was begun anew for, having been so far behind that nobody needed anything of it.
-    pub(crate) is_spare: bool,
     /// It rotted since it last started. One copy of its guard may be lost, and a second one must not be before that is mended.
     pub(crate) is_fresh: bool,
 }

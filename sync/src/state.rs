@@ -62,8 +62,12 @@ pub const PATIENCE_MS: u64 = 15_000;
 /// How long a phase may go without progress before its height is given up, in milliseconds: several deadlines.
 pub const STALL_MS: u64 = 20_000;
 
-/// How many times the same height is tried before others are tried first.
+/// How many times the same height is tried before others are tried first, and before it is waited with.
 const ATTEMPTS_MAX: u32 = 3;
+
+/// The longest wait before a height is tried once more that came to nothing again and again, in milliseconds. Whoever has what it
+/// lacks may connect at any moment, and nothing else is lost by waiting.
+pub const RETRY_MS_MAX: u64 = 30_000;
 
 /// Most peers that are asked whether they know another header of the height that was proven.
 const WITNESSES_MAX: usize = 2;
@@ -354,9 +358,22 @@ pub enum Told {
         /// Why, and what to do.
         reason: String,
     },
-    /// It goes on waiting for somebody.
+    /// It goes on waiting.
     Waits {
         /// For what.
+        needs: Needs,
+        /// The same in words, and what to do.
         reason: String,
     },
+}
+
+/// What state sync waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// A newer height and hash: everybody has pruned the header that the operator named.
+    Root,
+    /// A peer whose chain reaches the header that the operator named.
+    Height,
+    /// A peer that has a snapshot, or all blocks.
+    Peer,
 }

@@ -152,6 +152,9 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
                 "put the home's own back, or keep a key and its data/guard together. A key from elsewhere is brought by lockstep keys import \
                  or lockstep init --import-key, with its state; another chain has a home of its own",
             ),
+        ShellError::OtherHistory { .. } => NodeError::new(Exit::Refused, error)
+            .means("one of both is not of this chain: the bundle or the hash is wrong, or this home followed another history")
+            .next("ask several nodes that do not depend on each other for the hash of that height (lockstep query, or block?height=N)"),
         ShellError::Guard(GuardError::Newer { .. }) => NodeError::new(Exit::Refused, error)
             .means("signing without knowing what was signed could be punished as double signing")
             .next("run the newer program"),

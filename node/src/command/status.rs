@@ -11,7 +11,7 @@ use super::{client_error, now, say};
 use crate::cli::StatusArgs;
 use crate::error::{Exit, NodeError};
 use crate::http::{Connection, Endpoint};
-use crate::metrics::HeldBack;
+use crate::metrics::{CutOff, HeldBack};
 
 /// A node that just answered and takes longer for more is shown without it.
 const MORE_WAIT: Duration = Duration::from_secs(3);
@@ -19,14 +19,19 @@ const MORE_WAIT: Duration = Duration::from_secs(3);
 pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     let client = Client::new(args.nodes.urls.iter().cloned()).map_err(|error| client_error(&error))?;
     let status = client.status().await.map_err(|error| client_error(&error))?;
-    let More { peers, validators, held_back } = more(client.endpoint()).await;
+    let More { peers, validators, held_back, cut_off } = more(client.endpoint()).await;
+    let cut_off = cut_off.filter(|_| status.sync_info.catching_up);
     let (node, sync, validator) = (&status.node_info, &status.sync_info, &status.validator_info);
     let signs = (validator.voting_power != Power::ZERO).then_some(held_back).flatten();
     if args.json {
         let failed = |error| NodeError::new(Exit::Failed, error);
         let mut answer = serde_json::to_value(&status).map_err(failed)?;
-        answer["lockstep"] =
-            json!({ "peers": peers, "signs": signs.map(|why| why.is_none()), "held_back": signs.flatten().map(HeldBack::label) });
+        answer["lockstep"] = json!({
+            "peers": peers,
+            "signs": signs.map(|why| why.is_none()),
+            "held_back": signs.flatten().map(HeldBack::label),
+            "cut_off": cut_off.map(CutOff::label),
+        });
         say(serde_json::to_string(&answer).map_err(failed)?);
         return Ok(());
     }
@@ -44,7 +49,10 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     say(format!("keeps from  {}", sync.earliest_block_height));
     say(format!("peers       {}", peers.map_or_else(|| "not known".to_owned(), |peers| peers.to_string())));
     let is_alone = validator.voting_power != Power::ZERO && validators == Some(1);
-    say(format!("in step     {}", in_step(sync.catching_up, peers, is_alone)));
+    say(format!("in step     {}", in_step(sync.catching_up, cut_off, peers, is_alone)));
+    if let Some(remedy) = cut_off.and_then(CutOff::remedy) {
+        say(format!("to do       {remedy}"));
+    }
     if held_back == Some(Some(HeldBack::Diverged)) {
         say(format!("state       NOT the chain's: {}", HeldBack::Diverged.meaning()));
     }
@@ -60,13 +68,16 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
 }
 
 /// Whether it has what the others decided, as far as a node can know. That the chain goes on shows in the age of its last block.
-fn in_step(catching_up: bool, peers: Option<u64>, is_alone: bool) -> &'static str {
-    match (catching_up, peers) {
-        (true, _) => "no: it catches up",
-        (false, _) if is_alone => "yes: it is the only validator",
-        (false, Some(0)) => "not known: it has no peers, so there may be blocks that it does not know of",
-        (false, _) => "yes, as far as its peers tell",
+fn in_step(catching_up: bool, cut_off: Option<CutOff>, peers: Option<u64>, is_alone: bool) -> String {
+    match (catching_up, cut_off, peers) {
+        (true, Some(why), _) if why.remedy().is_some() => return format!("NO: {}", why.meaning()),
+        (true, Some(why), _) => return format!("no: {}", why.meaning()),
+        (true, None, _) => "no: it catches up",
+        (false, ..) if is_alone => "yes: it is the only validator",
+        (false, _, Some(0)) => "not known: it has no peers, so there may be blocks that it does not know of",
+        (false, ..) => "yes, as far as its peers tell",
     }
+    .to_owned()
 }
 
 /// How long ago a block was made, by the clock of this machine.
@@ -88,6 +99,8 @@ struct More {
     validators: Option<u64>,
     /// Why it holds its votes back, if it does.
     held_back: Option<Option<HeldBack>>,
+    /// What it needs to get further, where blocks do not help.
+    cut_off: Option<CutOff>,
 }
 
 /// What the node says soon.
@@ -97,7 +110,7 @@ async fn more(url: &str) -> More {
         let mut connection = Connection::open(&endpoint).await.ok()?;
         let peers = connection.decimal("/net_info", "/result/n_peers").await;
         let validators = connection.decimal("/validators?per_page=1", "/result/total").await;
-        Some(More { peers, validators, held_back: connection.held_back().await })
+        Some(More { peers, validators, held_back: connection.held_back().await, cut_off: connection.cut_off().await })
     };
     timeout(MORE_WAIT, ask).await.ok().flatten().unwrap_or_default()
 }
@@ -106,15 +119,20 @@ async fn more(url: &str) -> More {
 mod tests {
     use lockstep_types::Time;
 
-    use super::{age, in_step};
+    use super::{CutOff, age, in_step};
 
     #[test]
     fn nothing_is_claimed_that_a_node_cannot_know() {
-        let told = |catching_up, peers| in_step(catching_up, peers, false);
+        let told = |catching_up, peers| in_step(catching_up, None, peers, false);
         assert!(told(true, Some(3)).starts_with("no:") && told(true, Some(0)).starts_with("no:"));
         assert!(told(false, Some(0)).starts_with("not known"), "a chain that stands still looks like one that went on without us");
         assert!(told(false, Some(1)).starts_with("yes") && told(false, None).starts_with("yes"));
-        assert!(in_step(false, Some(0), true).starts_with("yes:"), "nobody else decides");
+        assert!(in_step(false, None, Some(0), true).starts_with("yes:"), "nobody else decides");
+        for why in CutOff::ALL {
+            let told = in_step(true, Some(why), Some(3), false);
+            assert_eq!(told.starts_with("NO: "), why.remedy().is_some(), "who has to do something is told loudly: {told}");
+            assert!(told.to_lowercase().starts_with("no: "), "{told}");
+        }
     }
 
     #[test]

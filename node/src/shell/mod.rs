@@ -122,6 +122,16 @@ pub enum ShellError {
     /// The peer-to-peer network.
     #[error("peer-to-peer network: {0}")]
     Network(#[from] lockstep_network::StartError),
+    /// What the operator trusts is not what is here.
+    #[error("the header of height {height} that is to be trusted is {trusted}, and the block that this home has of that height is {ours}")]
+    OtherHistory {
+        /// The height.
+        height: lockstep_types::Height,
+        /// The header's hash, as the operator named it.
+        trusted: lockstep_types::Hash,
+        /// That of the block here.
+        ours: lockstep_types::Hash,
+    },
     /// A socket for clients.
     #[error("cannot serve clients on {address}: {source}")]
     Rpc {
@@ -227,6 +237,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     }
     let (pruner, flushed) = (log.pruner(), Arc::new(AtomicU64::new(restored.flushed.get())));
     let reader = log.reader();
+    if let Some((height, trusted)) = options.state_sync.root
+        && let Some(ours) = reader.decided_hash(height.get()).map(lockstep_types::Hash)
+        && ours != trusted
+    {
+        return Err(ShellError::OtherHistory { height, trusted, ours });
+    }
     if log_recovery.truncated_bytes > 0 {
         tracing::warn!(
             bytes = log_recovery.truncated_bytes,

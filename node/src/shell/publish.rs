@@ -16,7 +16,7 @@ use super::progress::{Line, Progress};
 use super::readers::{Readers, Tip};
 use super::room::{LOOK, Lacking, Room};
 use super::state_sync;
-use crate::metrics::Metrics;
+use crate::metrics::{CutOff, Metrics};
 
 /// What to tell.
 pub(crate) enum News {
@@ -109,6 +109,9 @@ fn publish(
         Report::CatchingUp { behind, target } => {
             readers.set_behind(*behind, *target);
             metrics.catching_up(*behind);
+            if !behind {
+                metrics.cut_off(None);
+            }
         }
         Report::Stepped { height, round, step } => {
             metrics.stepped(height.get(), round.get());
@@ -127,7 +130,10 @@ fn publish(
             metrics.refused();
             tracing::warn!(%peer, points, %reason, "refused");
         }
-        Report::StateSync(told) => state_sync::tell(told),
+        Report::StateSync(told) => {
+            CutOff::of(told).into_iter().for_each(|why| metrics.cut_off(why));
+            state_sync::tell(told);
+        }
         Report::Note(note) => tracing::warn!("{note}"),
     }
     Ok(())

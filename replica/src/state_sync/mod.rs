@@ -7,7 +7,11 @@
 //!
 //! - the operator named a root of trust and the node has no block yet ([`Policy::root`]); block sync then waits for it to end;
 //! - peers that are ahead have pruned the block that comes next here, and nobody sends it: at once where all of them say so, and after
-//!   a while where some claim to have it, which costs a liar nothing. What this node certified itself is the root.
+//!   a while where some claim to have it, which costs a liar nothing. What this node certified itself is the root; where that is too
+//!   old to prove anything, the header that the operator named is, if it lies above what is here.
+//!
+//! A node of which most peers say that they are ahead and have pruned its next block is not in step, and says so ([`Report::CatchingUp`]), though no block above its own
+//! is proven to it.
 
 pub(crate) mod files;
 mod install;
@@ -35,7 +39,8 @@ use crate::seam::{Effect, JobId, Mono, Now, Peer, Report, Timer};
 use crate::wire::{Answer, Question, Status};
 
 /// How long every peer that is ahead must say that it pruned what we need, before a snapshot is sought. What one peer has just
-/// said of itself another may be about to correct.
+/// said of itself another may be about to correct. Where the operator named a header above our blocks nothing is waited for: peers may prune that
+/// one, too, and blocks that come after all end the search.
 const PRUNED_FOR: Duration = Duration::from_secs(5);
 
 /// How long the block that comes next may be claimed by some, said to be pruned by others, and sent by nobody, before a snapshot is
@@ -48,8 +53,9 @@ const CLOCK_DRIFT: Duration = Duration::from_secs(10);
 /// When, and from where, a node syncs state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// What the operator trusts: a node without blocks begins with a snapshot that this leads to. Blocks are fetched from the
-    /// first one on where there is none.
+    /// What the operator trusts: a node without blocks begins with a snapshot that this leads to, and fetches blocks from the
+    /// first one on where there is none. A node with blocks fetches those that follow, and goes from here only where nobody has the
+    /// next one any more and its own last header is too old to be trusted.
     pub root: Option<(Height, lockstep_types::Hash)>,
 }
 
@@ -73,6 +79,10 @@ pub(crate) struct Syncing {
     stage: Stage,
     /// It began before block sync, which waits for it to end.
     goes_first: bool,
+    /// What this node certified itself did not lead to a snapshot, being too old.
+    own_is_too_old: bool,
+    /// Nobody sent this block, which comes next here, for as long as it takes to seek a snapshot instead.
+    cut_off_from: Option<Height>,
     /// What connected peers say that they have.
     claims: BTreeMap<Peer, Status>,
     /// The block that comes next here, and since when somebody ahead says to have pruned it.
@@ -104,6 +114,7 @@ impl Replica {
         if let Some(root) = self.named_root() {
             self.syncing.goes_first = true;
             self.look_before_sync(root);
+            self.report_behind();
         }
     }
 
@@ -113,12 +124,37 @@ impl Replica {
         Some(Root::Named { height, hash })
     }
 
+    /// The header that the operator named, for a node whose own blocks end below it.
+    fn root_above(&self) -> Option<Root> {
+        let (height, hash) = self.syncing.policy.root.filter(|(height, _)| *height > self.chain.height)?;
+        Some(Root::Named { height, hash })
+    }
+
+    /// Where a node begins whose next block nobody has any more. What it verified itself says more than anybody's word, as long as
+    /// it proves something.
+    fn root_of_a_gap(&mut self, now: Now) -> Root {
+        let chain = &self.chain;
+        let is_old = self.syncing.own_is_too_old || chain.last_time.saturating_add(self.trusting_period()) <= now.wall;
+        self.syncing.own_is_too_old = is_old;
+        let own = || Trusted {
+            chain_id: chain.chain_id.clone(),
+            height: chain.height,
+            time: chain.last_time,
+            next_validators: (*chain.validators).clone(),
+        };
+        self.named_root().or_else(|| self.root_above().filter(|_| is_old)).unwrap_or_else(|| Root::Own(own()))
+    }
+
+    /// Below the evidence window, as light clients have it: who signs another history can still be held to account.
+    fn trusting_period(&self) -> Duration {
+        Duration::from_nanos(self.chain.params.evidence.max_age_duration_ns) / 3 * 2
+    }
+
     fn look_before_sync(&mut self, root: Root) {
         let period = Duration::from_nanos(self.chain.params.evidence.max_age_duration_ns);
         let options = StateOptions {
             root,
-            // Below the evidence window, as light clients have it: who signs another history can still be held to account.
-            light: Options { trusting_period: period / 3 * 2, clock_drift: CLOCK_DRIFT, trust_level: (1, 3) },
+            light: Options { trusting_period: self.trusting_period(), clock_drift: CLOCK_DRIFT, trust_level: (1, 3) },
             tip: self.chain.height,
             initial: self.chain.initial_height,
             backfill: Backfill { blocks: self.names, age: period },
@@ -138,12 +174,23 @@ impl Replica {
             self.notice_pruned(now);
         }
         self.on_status(now, peer, status);
+        self.report_behind();
     }
 
     pub(crate) fn state_peer_gone(&mut self, now: Now, peer: Peer) {
         self.syncing.claims.remove(&peer);
         self.sync_state(now, StateInput::PeerGone { peer: peer.0 });
         self.notice_pruned(now);
+        self.report_behind();
+    }
+
+    /// Whether what this node lacks does not come as blocks: it begins with a snapshot, or nobody sent its next block for a while,
+    /// and most of its peers say that they are ahead and have pruned it. What they say is no proof, so a few of them must not be able to make a
+    /// node look behind that is not.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let next = self.height();
+        let pruned = self.syncing.claims.values().filter(|claim| claim.tip > next && claim.base > next).count();
+        self.syncing.goes_first() || (self.syncing.cut_off_from == Some(next) && 2 * pruned > self.syncing.claims.len())
     }
 
     /// Seeks a snapshot when the block that comes next here has not come for too long though somebody is ahead, who says to have pruned
@@ -178,19 +225,14 @@ impl Replica {
             self.set_state_timer(now, due);
             return;
         }
-        let chain = &self.chain;
-        let trusted = Trusted {
-            chain_id: chain.chain_id.clone(),
-            height: chain.height,
-            time: chain.last_time,
-            next_validators: (*chain.validators).clone(),
-        };
+        self.syncing.cut_off_from = Some(next);
         let bases = self.syncing.claims.values().map(|claim| claim.base);
         let earliest = bases.filter(|base| *base > next).min().unwrap_or(next);
         self.fx.report(Report::Note(format!(
             "this node needs block {next}, and no peer sends it: pruned, earliest is {earliest}. A snapshot is sought instead"
         )));
-        self.look_before_sync(self.named_root().unwrap_or(Root::Own(trusted)));
+        let root = self.root_of_a_gap(now);
+        self.look_before_sync(root);
     }
 
     /// How long to wait for the block that comes next here, where somebody ahead says to have pruned it; nothing where nobody does.
@@ -200,7 +242,7 @@ impl Replica {
         let pruned = ahead().filter(|claim| claim.base > next).count();
         match pruned {
             0 => None,
-            all if all == ahead().count() => Some(PRUNED_FOR),
+            all if all == ahead().count() => Some(if self.root_above().is_some() { Duration::ZERO } else { PRUNED_FOR }),
             _ => Some(CLAIMED_FOR),
         }
     }
@@ -209,6 +251,7 @@ impl Replica {
         self.syncing.timer = None;
         self.notice_pruned(now);
         self.sync_state(now, StateInput::Tick);
+        self.report_behind();
     }
 
     fn set_state_timer(&mut self, now: Now, at: Mono) {
@@ -261,6 +304,11 @@ impl Replica {
 
     fn on_told(&mut self, now: Now, told: Told) {
         let stage = match &told {
+            // The operator's word is left.
+            Told::Fails { .. } if !self.syncing.own_is_too_old && self.named_root().is_none() && self.root_above().is_some() => {
+                self.syncing.own_is_too_old = true;
+                Stage::Idle
+            }
             Told::Fails { .. } => Stage::Over,
             // Somebody claims to have all blocks. If they do not come, it begins again.
             Told::FallsBack { .. } => Stage::Idle,
@@ -280,6 +328,7 @@ impl Replica {
             self.on_status(now, peer, status);
         }
         self.notice_pruned(now);
+        self.report_behind();
     }
 
     /// The staging folder answers.

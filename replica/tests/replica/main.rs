@@ -5,6 +5,7 @@ mod audit;
 mod bodies;
 mod catching_up;
 mod check;
+mod cut_off;
 mod desk;
 mod driven;
 mod evidence;

@@ -37,7 +37,7 @@ enum Change {
 impl World {
     fn is_faulty(&self, node: usize) -> bool {
         let machine = &self.machines[node];
-        !self.is_honest(node) || machine.ailing.is_for_good || (self.is_rotten(node) && !machine.rot.is_spare)
+        !self.is_honest(node) || machine.ailing.is_for_good || self.is_rotten(node)
     }
 
     /// A node's power in each set that decides heights from the next on.

@@ -182,7 +182,6 @@ impl World {
         let rot = &mut self.machines[node].rot;
         rot.times += 1;
         rot.is_fresh = true;
-        rot.is_spare = false;
         true
     }
 

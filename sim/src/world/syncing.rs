@@ -5,13 +5,13 @@
 //! sets that everybody was told of; nobody honest is refused (I13, as everywhere); and the node takes part again within the
 //! bound (I14).
 //!
-//! Somebody looks after the nodes, as after real ones: where what a node trusts is too old to prove anything, it is begun anew with
-//! a header that its operator names.
+//! Somebody looks after the nodes, as after real ones: where what a node trusts is too old to prove anything, it is started again with
+//! a header that its operator names, and with whatever it has.
 
 use lockstep_replica::Input;
 use lockstep_replica::seam::JobId;
 use lockstep_replica::state_sync::{Installed, Staging, Task};
-use lockstep_sync::state::Told as Sync;
+use lockstep_sync::state::{Needs, Told as Sync};
 use lockstep_types::{Hash, Height};
 
 use super::{Outcome, What, World, violation};
@@ -95,7 +95,7 @@ impl World {
         self.tell(Some(node), Told::Note, || format!("state sync: {told:?}"));
         match told {
             Sync::Chosen { .. } | Sync::Progress { .. } => self.machines[node].is_syncing = true,
-            Sync::Waits { reason } if reason.contains("the trusted header") => {
+            Sync::Waits { needs: Needs::Root, .. } => {
                 // Everybody has forgotten what its operator named.
                 let life = self.machines[node].life;
                 self.after(LOOKS_AFTER_NS, What::Help { node, life });
@@ -117,15 +117,15 @@ impl World {
         Some((Height::new(height)?, block_id.hash))
     }
 
-    /// Somebody looks after a node that said that it cannot go on by itself: it is begun anew. Nobody needs anything of what it has, since
-    /// they all forgot more than that.
+    /// Somebody looks after a node that said that it cannot go on by itself: it is started again with a header of today, and everything
+    /// that it has.
     pub(super) fn help(&mut self, node: usize, life: u64) -> Outcome {
         if self.alive(node, life).is_none() {
             return Ok(());
         }
-        let rot = &mut self.machines[node].rot;
-        (rot.times, rot.is_fresh, rot.is_spare) = (rot.times + 1, true, true);
-        self.begin_anew(node, MS, true)
+        self.tell(Some(node), Told::Note, || "is given a newer header to trust".to_owned());
+        self.machines[node].asks_operator = true;
+        self.process_ends(node, MS)
     }
 
     /// An empty machine in a node's place, with its key and its guard, and a header that it trusts, or none. Whether others can do without what

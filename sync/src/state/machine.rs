@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_types::light::LightBlock;
 use lockstep_types::{Header, Height};
 
-use super::{CHOOSE_MS, Check, ChunkWanted, Clock, OFFERS_MS, PATIENCE_MS, STALL_MS, StateEffect, StateInput, StateOptions, Told};
+use super::{Check, ChunkWanted, Clock, OFFERS_MS, PATIENCE_MS, STALL_MS, StateEffect, StateInput, StateOptions, Told};
 use crate::fetch::Fetch;
 use crate::light::Climb;
 
@@ -100,6 +100,8 @@ pub struct StateSync {
     offers_asked: BTreeMap<u64, u64>,
     /// How often a height was tried: of [`ATTEMPTED_MAX`].
     attempts: BTreeMap<Height, u32>,
+    /// How often nobody had the named header, whatever the height.
+    root_attempts: u32,
     /// Chosen before others where it is offered: some of it is on the disk.
     preferred: Option<Height>,
     /// The named header, once it came.
@@ -113,6 +115,8 @@ pub struct StateSync {
     waited: bool,
     /// The operator was told that nobody has the named header any more.
     root_was_pruned: bool,
+    /// The operator was told that nobody has it yet.
+    root_was_ahead: bool,
     bytes: u64,
     fx: Vec<StateEffect>,
 }
@@ -128,6 +132,7 @@ impl StateSync {
             offers: BTreeMap::new(),
             offers_asked: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            root_attempts: 0,
             preferred,
             root: None,
             phase: Phase::Seek(now.mono_ms),
@@ -137,6 +142,7 @@ impl StateSync {
             offered_at: now.mono_ms,
             waited: false,
             root_was_pruned: false,
+            root_was_ahead: false,
             bytes: 0,
             fx: Vec::new(),
         }
@@ -180,7 +186,7 @@ impl StateSync {
             return None;
         }
         let offers = self.offers_asked.values().map(|at| at.saturating_add(OFFERS_MS)).min();
-        let choose = if let Phase::Seek(since) = self.phase { Some(since.saturating_add(CHOOSE_MS)) } else { None };
+        let choose = if let Phase::Seek(since) = self.phase { Some(self.chooses_at(since)) } else { None };
         let stall = self.progressed_at.saturating_add(STALL_MS);
         let patience = self.offered_at.saturating_add(PATIENCE_MS);
         let later = |at: &u64| *at > self.now.mono_ms;
@@ -235,7 +241,9 @@ impl StateSync {
     /// This height does not work out: another is sought, or the same again when there is no other.
     fn give_up(&mut self, reason: String) {
         let Some(height) = self.goal() else { return };
-        *self.attempts.entry(height).or_default() += 1;
+        let attempts =
+            if matches!(self.phase, Phase::Root(_)) { &mut self.root_attempts } else { self.attempts.entry(height).or_default() };
+        *attempts = attempts.saturating_add(1);
         if self.attempts.len() > ATTEMPTED_MAX {
             self.attempts.pop_last();
         }

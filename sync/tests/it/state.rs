@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use lockstep_sync::light::{Climb, Step, is_below};
 use lockstep_sync::state::{
-    Backfill, CHOOSE_MS, Check, Checked, ChunkWanted, Clock, PATIENCE_MS, Question, Root, StateAnswer, StateEffect, StateInput,
-    StateOptions, StateSync, Told,
+    Backfill, CHOOSE_MS, Check, Checked, ChunkWanted, Clock, Needs, OFFERS_MS, PATIENCE_MS, Question, RETRY_MS_MAX, Root, StateAnswer,
+    StateEffect, StateInput, StateOptions, StateSync, Told,
 };
 use lockstep_types::block::{BlockId, Version, cut};
 use lockstep_types::commit::{Commit, CommitSig};
@@ -406,7 +406,7 @@ fn where_nobody_offers_anything_it_falls_back_or_says_what_it_waits_for() {
     // The blocks that come next are pruned there.
     let mut story = Story::new(genesis(), &[(1, 30, plain)]);
     story.pass(10 * PATIENCE_MS);
-    let [Told::Waits { reason }] = &story.told[..] else { panic!("{:?}", story.told) };
+    let [Told::Waits { needs: Needs::Peer, reason }] = &story.told[..] else { panic!("{:?}", story.told) };
     assert!(reason.contains("pruned, earliest is 30") && !story.sync.is_over(), "{reason}");
     // Somebody comes who has one.
     story.peers.insert(2, (1, honest));
@@ -430,7 +430,7 @@ fn trust_that_is_too_old_is_the_operators_matter() {
     let mut story = Story::new(old, &[(1, 1, honest)]);
     story.pass(60_000);
     assert!(story.blamed.is_empty() && story.installed.is_none());
-    let fails = |told: &Told| matches!(told, Told::Fails { reason } if reason.contains("--trust-height"));
+    let fails = |told: &Told| matches!(told, Told::Fails { reason } if reason.contains("--trust-height") && reason.contains("--bundle"));
     assert!(story.told.iter().any(fails) && story.sync.is_over(), "{:?}", story.told);
 }
 
@@ -460,13 +460,77 @@ fn forgetful(blocks: &[LightBlock], question: &Question) -> StateAnswer {
 fn who_named_a_header_that_all_have_forgotten_is_told() {
     let mut story = Story::new(named(2), &[(1, 15, forgetful), (2, 16, forgetful)]);
     story.pass(60_000);
-    let waits =
-        |told: &&Told| matches!(told, Told::Waits { reason } if reason.contains("pruned, earliest is 15") && reason.contains("newer"));
+    let waits = |told: &&Told| matches!(told, Told::Waits { needs: Needs::Root, reason } if reason.contains("pruned, earliest is 15") && reason.contains("newer"));
     assert_eq!(story.told.iter().filter(waits).count(), 1, "{:?}", story.told);
     assert!(story.installed.is_none() && story.blamed.is_empty() && !story.sync.is_over());
+    // One who is behind itself has no say in it.
+    let mut beside = Story::new(named(30), &[(1, 35, honest), (2, 1, plain)]);
+    beside.peers.insert(
+        1,
+        (35, |blocks, question| match question {
+            Question::Light { from, .. } if from.get() < 35 => StateAnswer::Nothing,
+            question => honest(blocks, question),
+        }),
+    );
+    beside.input(StateInput::PeerStatus { peer: 2, base: h(1), tip: h(9) });
+    beside.pass(60_000);
+    let waits = |told: &&Told| matches!(told, Told::Waits { needs: Needs::Root, reason } if reason.contains("pruned, earliest is 35"));
+    assert_eq!(beside.told.iter().filter(waits).count(), 1, "{:?}", beside.told);
     // Somebody comes who remembers it.
     story.peers.insert(3, (1, honest));
     story.input(StateInput::PeerStatus { peer: 3, base: h(1), tip: h(TIP) });
     story.pass(120_000);
     assert_eq!(story.installed, Some(h(20)), "{:?}", story.told);
+}
+
+/// Has one snapshot.
+fn newest_alone(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Offers => StateAnswer::Offers(vec![h(20)]),
+        question => honest(blocks, question),
+    }
+}
+
+/// Has the snapshot, and never a chunk of it.
+fn empty_handed(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Chunk { .. } => StateAnswer::Nothing,
+        question => newest_alone(blocks, question),
+    }
+}
+
+/// What comes to nothing again and again is tried less and less often, and never given up: whoever has the rest may connect.
+#[test]
+fn what_comes_to_nothing_is_tried_less_and_less_often() {
+    let mut story = Story::new(genesis(), &[(1, 1, empty_handed)]);
+    let (mut tried, mut at) = (Vec::new(), 0);
+    while tried.len() < 14 {
+        at += 100;
+        story.pass(at);
+        tried.extend(story.told.drain(..).filter(|told| matches!(told, Told::Chosen { .. })).map(|_| at));
+        assert!(at < 3_600_000, "it gives up: {tried:?}");
+    }
+    let waits: Vec<u64> = tried.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits[..2].iter().all(|wait| *wait <= 1_000), "at once at first, since a peer may have lost it by chance: {waits:?}");
+    assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]), "{waits:?}");
+    assert!(waits[waits.len() - 3..].iter().all(|wait| (RETRY_MS_MAX..RETRY_MS_MAX + OFFERS_MS).contains(wait)), "{waits:?}");
+    // Somebody comes who has it.
+    story.peers.insert(2, (1, newest_alone));
+    story.input(StateInput::PeerStatus { peer: 2, base: h(1), tip: h(TIP) });
+    story.pass(at + 2 * RETRY_MS_MAX);
+    assert_eq!(story.installed, Some(h(20)), "{:?}", story.told);
+}
+
+#[test]
+fn a_header_above_everything_that_peers_have_is_waited_for_and_said_once() {
+    let above = Root::Named { height: h(TIP + 3), hash: Hash::of(b"not there yet") };
+    let mut story = Story::new(above, &[(1, 1, honest)]);
+    story.pass(600_000);
+    let said = format!("of height {}, and the peers' chain ends at {TIP}", TIP + 3);
+    let [Told::Waits { needs: Needs::Height, reason }] = &story.told[..] else { panic!("{:?}", story.told) };
+    assert!(reason.contains(&said) && story.blamed.is_empty() && !story.sync.is_over(), "{reason}");
+    // A peer says that it has it: now it is asked for.
+    story.input(StateInput::PeerStatus { peer: 1, base: h(1), tip: h(TIP + 3) });
+    story.pass(610_000);
+    assert!(matches!(story.told[1], Told::Chosen { .. }), "{:?}", story.told);
 }

@@ -21,13 +21,15 @@ use lockstep_genesis::keys::parse_validator_key;
 use lockstep_rpc::Client;
 use lockstep_rpc::client::ClientError;
 use lockstep_types::{Hash, Height, Power, PrivateKey};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{client_error, home_of, say, shell_word};
 use crate::cli::{SeatArgs, ValidatorCommand};
 use crate::config::Config;
 use crate::error::{Exit, NodeError};
 use crate::home::{Home, read_key};
+use crate::http::{Connection, Endpoint};
+use crate::metrics::CutOff;
 pub(super) use checkpoint::create as create_checkpoint;
 use members::Members;
 
@@ -36,6 +38,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a transaction that a node took may stay without a block before the command says so. A chain that stands still has no
 /// bound; what was sent is not lost.
 const BLOCK_WAIT: Duration = Duration::from_secs(60);
+/// A node that just answered and takes longer to say what it lacks is waited for as one that says nothing.
+const CUT_OFF_WAIT: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(command: &ValidatorCommand) -> Result<(), NodeError> {
     match command {
@@ -117,16 +121,37 @@ impl Seat {
     }
 
     /// Waits until the node knows the chain as far as it can tell.
+    ///
+    /// # Errors
+    /// When it does not get there by itself: what the operator is to do.
     async fn catch_up(&self, told: &mut Told) -> Result<(), NodeError> {
         loop {
             let status = self.status().await?;
             let height = status.sync_info.latest_block_height;
-            if !status.sync_info.catching_up && height != Height::ZERO {
+            let is_behind = status.sync_info.catching_up;
+            if !is_behind && height != Height::ZERO {
                 return Ok(());
             }
-            told.progress(format!("the node catches up: block {height}"));
+            let cut_off = if is_behind { self.cut_off().await } else { None };
+            if let Some((why, remedy)) = cut_off.and_then(|why| Some((why, why.remedy()?))) {
+                let at = if height == Height::ZERO { "has no block yet".to_owned() } else { format!("stands at block {height}") };
+                return Err(NodeError::new(Exit::Failed, format!("the node {at} and does not catch up by itself: {}", why.meaning()))
+                    .means("what it signs has to name a block that the others made just now")
+                    .next(remedy));
+            }
+            told.progress(match cut_off {
+                Some(why) => format!("the node catches up: {}", why.meaning()),
+                None if is_behind => format!("the node catches up: block {height}"),
+                None => "the chain has no block yet, as far as the node and its peers know".to_owned(),
+            });
             sleep(LOOK).await;
         }
+    }
+
+    /// What the node needs where blocks do not bring it further.
+    async fn cut_off(&self) -> Option<CutOff> {
+        let endpoint = Endpoint::parse(self.client.endpoint()).ok()?;
+        timeout(CUT_OFF_WAIT, async { Connection::open(&endpoint).await.ok()?.cut_off().await }).await.ok().flatten()
     }
 
     /// The members, as the node of the home knows them; of this chain.

@@ -133,10 +133,9 @@ impl StateSync {
                 self.fx.push(StateEffect::Verify { ticket: self.tickets, checks });
             }
             Step::Refused { error: LightError::Expired, .. } => self.fail(
-                "what this node trusts is older than the trusting period, and keys of that time prove nothing any more. A home \
-                 without blocks is started with a recent height and hash from somebody you trust (--trust-height, --trust-hash, or a new \
-                 --bundle); one with blocks gives way to a new home that is started so, which as a validator takes over by lockstep \
-                 validator rotate --old-key"
+                "what this node trusts is older than the trusting period, and keys of that time prove nothing any more. To do: start it \
+                 with a recent height and hash from somebody you trust (--trust-height and --trust-hash, or a --bundle that lockstep snapshot \
+                 bundle writes beside such a node)"
                     .to_owned(),
             ),
             // Nobody's lie while our own clock may be behind; who says it is asked after the others.

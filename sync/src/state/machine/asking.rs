@@ -7,8 +7,8 @@ use lockstep_types::light::Trusted;
 use lockstep_types::{BlockId, Hash, Header, Height};
 
 use super::super::{
-    ATTEMPTS_MAX, CHOOSE_MS, CHUNKS_AT_ONCE_MAX, Check, HEADERS_MAX, OFFERS_MS, PATIENCE_MS, Question, Root, STALL_MS, StateEffect, Told,
-    WITNESSES_MAX,
+    ATTEMPTS_MAX, CHOOSE_MS, CHUNKS_AT_ONCE_MAX, Check, HEADERS_MAX, Needs, OFFERS_MS, PATIENCE_MS, Question, RETRY_MS_MAX, Root, STALL_MS,
+    StateEffect, Told, WITNESSES_MAX,
 };
 use super::{Body, Goal, Item, Judging, Phase, StateSync};
 use crate::light::Climb;
@@ -22,7 +22,7 @@ impl StateSync {
             self.give_up("nobody gave anything more of it for a while".to_owned());
         }
         match &self.phase {
-            Phase::Seek(since) if self.now.mono_ms >= since.saturating_add(CHOOSE_MS) => self.choose(),
+            Phase::Seek(since) if self.now.mono_ms >= self.chooses_at(*since) => self.choose(),
             Phase::Root(_) => {
                 let Root::Named { height, .. } = self.options.root else { return };
                 let question = Question::Light { from: height, count: 1 };
@@ -64,14 +64,43 @@ impl StateSync {
 
     /// The operator named a header that everybody has forgotten since: nothing leads from there, and only a newer one helps.
     fn tell_root_pruned(&mut self, height: Height) {
-        let Some(earliest) = self.claims.values().map(|(base, _)| *base).min().filter(|earliest| *earliest > height) else { return };
+        // Whose chain does not reach that height says nothing about it.
+        let reach = self.claims.values().filter(|(_, tip)| *tip >= height);
+        let Some(earliest) = reach.map(|(base, _)| *base).min().filter(|earliest| *earliest > height) else { return };
         if !std::mem::replace(&mut self.root_was_pruned, true) {
             let reason = format!(
                 "no peer has the trusted header of height {height} any more: pruned, earliest is {earliest}. It goes on asking; to do: start it \
                  with a newer height and hash (--trust-height, --trust-hash, or a new --bundle)"
             );
-            self.fx.push(StateEffect::Tell(Told::Waits { reason }));
+            self.fx.push(StateEffect::Tell(Told::Waits { needs: Needs::Root, reason }));
         }
+    }
+
+    /// Whether the header that the operator named lies above everything that peers have: nothing leads anywhere before one has it.
+    fn root_is_ahead(&mut self) -> bool {
+        let Root::Named { height, .. } = self.options.root else { return false };
+        let Some(highest) = self.claims.values().map(|(_, tip)| *tip).max() else { return false };
+        if self.root.is_some() || height <= highest {
+            self.root_was_ahead = false;
+            return false;
+        }
+        if !std::mem::replace(&mut self.root_was_ahead, true) {
+            let reason = format!(
+                "the header that is trusted is that of height {height}, and the peers' chain ends at {highest}. It goes on when a peer has it; to \
+                 do: if that height is not one of this chain, start it with one that is (--trust-height, --trust-hash, or a new --bundle)"
+            );
+            self.fx.push(StateEffect::Tell(Told::Waits { needs: Needs::Height, reason }));
+        }
+        true
+    }
+
+    /// When one is chosen, where this is sought since then: soon, and later and later where all that is offered, or the way to it, came
+    /// to nothing again and again.
+    pub(super) fn chooses_at(&self, since: u64) -> u64 {
+        let tried = self.offers.values().flatten().map(|height| self.attempts.get(height).copied().unwrap_or(0)).min().unwrap_or(0);
+        let tried = if self.root.is_some() { tried } else { tried.max(self.root_attempts) };
+        let doublings = tried.saturating_sub(ATTEMPTS_MAX - 1).min(RETRY_MS_MAX.ilog2());
+        since.saturating_add((CHOOSE_MS << doublings).min(RETRY_MS_MAX))
     }
 
     fn offering(&self, height: Height) -> BTreeSet<u64> {
@@ -127,6 +156,9 @@ impl StateSync {
         };
         let best = heights.iter().min_by_key(|(height, (debt, _))| worth(height, *debt)).map(|(height, (_, count))| (*height, *count));
         if let Some((height, offered_by)) = best {
+            if self.root_is_ahead() {
+                return;
+            }
             self.offered_at = self.now.mono_ms;
             self.waited = false;
             self.fx.push(StateEffect::Tell(Told::Chosen { height, offered_by }));
@@ -150,14 +182,15 @@ impl StateSync {
             return;
         }
         self.waited = true;
+        let needs = Needs::Peer;
         let reason = match self.claims.values().map(|(base, _)| *base).min() {
             Some(earliest) => format!(
                 "no peer offers a snapshot, and none has the blocks from {next} on: pruned, earliest is {earliest}. It goes on asking; to do: \
-                 connect a peer that keeps snapshots (snapshots.keep) or all blocks"
+                 connect a peer that keeps snapshots (storage.keep_snapshots) or all blocks"
             ),
             None => "no peer is connected; it goes on when one is".to_owned(),
         };
-        self.fx.push(StateEffect::Tell(Told::Waits { reason }));
+        self.fx.push(StateEffect::Tell(Told::Waits { needs, reason }));
     }
 
     /// From what is trusted towards the goal: up by signatures, or down by hashes.

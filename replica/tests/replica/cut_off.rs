@@ -1,0 +1,113 @@
+//! A node whose next block nobody has any more: it says that it is not in step, and what it begins from.
+
+use std::time::Duration;
+
+use lockstep_replica::Effect;
+use lockstep_replica::Input;
+use lockstep_replica::seam::Report;
+use lockstep_replica::state_sync::{Found, Policy, Task};
+use lockstep_replica::wire::{Answer, Message, Question, Status};
+use lockstep_types::{ConsensusParams, Hash};
+
+use crate::desk::{Desk, Made};
+use crate::support::*;
+
+/// What the others have: nothing below.
+const PRUNED: Status = Status { base: height_of(50), tip: height_of(100) };
+/// Where their snapshot is, and the header that an operator names.
+const SNAPSHOT: u64 = 80;
+const NAMED: u64 = 90;
+
+const fn height_of(height: u64) -> lockstep_types::Height {
+    lockstep_types::Height::new(height).unwrap()
+}
+
+/// A node with three blocks, of a chain whose evidence expires after so many seconds. By its clock they are a day old.
+fn desk(window_s: u64) -> Desk {
+    let mut params = ConsensusParams::default();
+    params.evidence.max_age_duration_ns = window_s * 1_000_000_000;
+    let mut made = Made::new(params);
+    (0..3u8).for_each(|n| made.grow(&[format!("k{n}=v").as_bytes()]));
+    Desk::with_evidence(&made, Vec::new())
+}
+
+/// Another while passes, in which these peers say again what they have.
+fn wait(desk: &mut Desk, peers: &[(u64, Status)]) {
+    for _ in 0..8 {
+        for (peer, status) in peers {
+            desk.receive(*peer, &Message::Status(*status));
+        }
+        desk.pass(Duration::from_secs(1));
+    }
+}
+
+/// What it said last of being behind.
+fn is_behind(desk: &Desk) -> bool {
+    let said = desk.out.iter().rev().find_map(|effect| match effect {
+        Effect::Report { report: Report::CatchingUp { behind, .. }, .. } => Some(*behind),
+        _ => None,
+    });
+    said.unwrap_or(false)
+}
+
+#[test]
+fn who_needs_a_block_that_most_peers_have_pruned_is_not_in_step() {
+    let has_nothing_more = Status { base: height_of(1), tip: height_of(3) };
+    for (says, expected) in [
+        ([PRUNED, PRUNED, PRUNED], true),
+        ([PRUNED, PRUNED, has_nothing_more], true),
+        // A few who claim anything do not make a node look behind.
+        ([PRUNED, has_nothing_more, has_nothing_more], false),
+        ([has_nothing_more; 3], false),
+    ] {
+        let mut desk = desk(1_000_000);
+        let peers: Vec<(u64, Status)> = (1..).zip(says).collect();
+        peers.iter().for_each(|(peer, _)| desk.connect(*peer, None));
+        assert!(!is_behind(&desk), "what peers say may be corrected at once");
+        wait(&mut desk, &peers);
+        assert_eq!(is_behind(&desk), expected, "{says:?}");
+        // They leave, and nobody is left who says so.
+        peers.iter().for_each(|(peer, _)| desk.step(Input::PeerDown { peer: lockstep_replica::seam::Peer(*peer) }));
+        assert!(!is_behind(&desk), "{says:?}");
+    }
+}
+
+/// The first header that is asked for when the peer offers a snapshot.
+fn first_header(desk: &mut Desk) -> u64 {
+    let peers = [(1, PRUNED)];
+    desk.connect(1, None);
+    wait(desk, &peers);
+    for _ in 0..1_000 {
+        let look = desk.out.iter().position(|effect| matches!(effect, Effect::Stage { task: Task::Look, .. }));
+        if let Some(Effect::Stage { job, .. }) = look.and_then(|place| desk.out.remove(place)) {
+            desk.step(Input::Staged { job, found: Found::Looked(None) });
+        }
+        match desk.question() {
+            Some((_, _, Question::Light { from, .. })) => return from.get(),
+            Some((job, _, Question::Snapshots)) => desk.reply(job, Some(&Answer::Snapshots(vec![height(SNAPSHOT)]))),
+            Some((job, ..)) => desk.reply(job, Some(&Answer::Unavailable(PRUNED))),
+            None => desk.pass(Duration::from_millis(100)),
+        }
+    }
+    panic!("it asks for no header");
+}
+
+#[test]
+fn the_operators_word_counts_where_a_nodes_own_last_header_proves_nothing_any_more() {
+    let policy = |height| Policy { root: Some((height_of(height), Hash([7; 32]))) };
+    const HOUR: u64 = 3_600;
+    for (window, named, expected) in [
+        // Its own last header is trusted: what was named is of no importance.
+        (40 * HOUR, Some(NAMED), SNAPSHOT + 1),
+        (40 * HOUR, None, SNAPSHOT + 1),
+        // Too old: two thirds of the window have passed.
+        (30 * HOUR, Some(NAMED), NAMED),
+        (30 * HOUR, None, SNAPSHOT + 1),
+        // A header that it passed long ago leads nowhere.
+        (30 * HOUR, Some(2), SNAPSHOT + 1),
+    ] {
+        let mut desk = desk(window);
+        desk.replica.set_state_sync(named.map(policy).unwrap_or_default());
+        assert_eq!(first_header(&mut desk), expected, "a window of {window} s, and {named:?} is named");
+    }
+}

@@ -422,9 +422,9 @@ impl World {
         let machine = &mut self.machines[node];
         let pages = machine.disk.salvage();
         self.tell(Some(node), Told::Note, || format!("{pages} pages could not be saved"));
-        // What it holds is what it held: the next start deals with what is lost.
-        let rot = &mut self.machines[node].rot;
-        rot.is_fresh |= rot.times > 0;
+        // A page that was lost long ago, and that no start had need of, is one with which the next start deals. Where nothing was lost
+        // the start failed of something that passes, and a node that came back long since is no less sound for it.
+        self.machines[node].rot.is_fresh |= pages > 0;
         self.process_ends(node, STARTED_AGAIN_NS)
     }
 

@@ -243,6 +243,7 @@ impl Plan {
             .map_or((0, 0), |mut dice| (log_between(&mut dice, 20_000, 2_000_000), log_between(&mut dice, 8 << 10, 1 << 20)));
         let late =
             class("late frames").map_or((0, 0), |mut dice| (log_between(&mut dice, 10, 3_000), log_between(&mut dice, 1_000, 30_000) * MS));
+        let nodes = powers.len() + followers;
         let plan = Self {
             followers,
             byzantine,
@@ -282,7 +283,7 @@ impl Plan {
             losses: happens("losses happen"),
             divergences: Stream::new(seed, "divergences happen").chance(250),
             crash_interval_ms: *dice.pick(&[400, 800, 2_500, 2_500]),
-            clock_offset: class("clock offsets").map_or(0, |mut dice| log_between(&mut dice, 1, 3_600_000) * MS),
+            clock_offset: class("clock offsets").map_or(0, |mut dice| (log_between(&mut dice, 1, 3_600_000) * MS).min(furthest_offset(nodes))),
             drift_ppm: class("clock drift").map_or(0, |mut dice| log_between(&mut dice, 10, 50_000)),
             clock_steps: happens("clock steps happen"),
             disk_delay: class("slow disks").map_or(MS, |mut dice| dice.between(1, 80) * MS),
@@ -506,6 +507,18 @@ const SYNC_ALLOWANCE: u64 = 12_000 * MS;
 const STATE_SYNC_ALLOWANCE: u64 = 40_000 * MS;
 /// Time that each liar may cost who catches up: two deadlines, after which it owes more than the honest.
 const LIAR_ALLOWANCE: u64 = 4_000 * MS;
+
+/// How far clocks may be off where so many nodes hear each other: a block of the furthest clock keeps the others in rounds of
+/// PRECISION, in which each says twice to each that it is too early, until their clocks are there, and that should take less than half
+/// of [`Plan::events_max`].
+fn furthest_offset(nodes: usize) -> u64 {
+    /// Seven for a pair of nodes: two votes, and what comes of them.
+    const EVENTS_OF_A_PAIR: u64 = 7;
+    const EVENTS: u64 = 2_000_000;
+    let rounds = EVENTS / (EVENTS_OF_A_PAIR * (nodes as u64).pow(2));
+    // Two clocks may be off in two directions.
+    rounds * ConsensusParams::default().synchrony.precision.0 * MS / 2
+}
 
 /// A number from `low` to `high`, each order of magnitude as likely as another.
 fn log_between(dice: &mut Stream, low: u64, high: u64) -> u64 {

@@ -73,6 +73,8 @@ pub(crate) struct Machine {
     pub(crate) effects: u64,
     /// Until when nothing that comes to it is looked at.
     pub(crate) frozen_until: u64,
+    /// When the last of what came to it while it was frozen is looked at, though it thawed earlier because the faults ended.
+    pub(crate) owes_until: u64,
     /// Whether results are kept beside the log. Nothing in a run reads them, so only runs in which files rot have them.
     pub(crate) keeps_results: bool,
     /// What rot did to it.
@@ -224,6 +226,7 @@ impl Machine {
             retired: false,
             effects: 0,
             frozen_until: 0,
+            owes_until: 0,
             keeps_results,
             rot: Rot::default(),
             ailing: Ailing::default(),

@@ -493,7 +493,8 @@ impl World {
             self.checks.submitted(&tx);
             self.history.called(Hash::of(&tx));
             // Who is behind may be about to be connected, and blocks may come every few milliseconds.
-            let is_in_step = self.checks.told(node) + 2 >= self.checks.height();
+            let is_awake = self.machines[node].owes_until <= self.now;
+            let is_in_step = is_awake && self.checks.told(node) + 2 >= self.checks.height();
             if self.healed && self.core.contains(&node) && is_in_step && !self.subject.holds_back {
                 self.history.held(node, Hash::of(&tx));
             }

@@ -643,7 +643,7 @@ impl World {
         self.tell(None, Told::Heal, || format!("the faults stop for {core:?}"));
         // What came to a frozen machine comes when it would have thawed.
         let thawed = self.machines.iter().map(|machine| machine.frozen_until).max().unwrap_or(0).max(self.now);
-        self.machines.iter_mut().for_each(|machine| machine.frozen_until = 0);
+        self.machines.iter_mut().for_each(|machine| machine.owes_until = std::mem::take(&mut machine.frozen_until));
         self.deadline = thawed + self.plan.liveness_bound(highest_round, lag) + ahead;
         Ok(())
     }

@@ -43,7 +43,7 @@ struct Heard {
 #[derive(Debug)]
 struct Said {
     ours: Statement,
-    /// By validator, at most [`STATEMENTS_MAX`] of each.
+    /// By validator: at most [`STATEMENTS_MAX`] of each that were read, and one that was not.
     heard: BTreeMap<Address, Vec<Heard>>,
 }
 
@@ -129,7 +129,9 @@ impl Replica {
         let Some(said) = self.exchange.said.get_mut(&height).filter(|_| is_speaker && !is_ours) else { return };
         let is_disputed = said.is_disputed();
         let heard = said.heard.entry(signed.validator).or_default();
-        if heard.len() >= STATEMENTS_MAX || heard.iter().any(|heard| heard.signed.statement == signed.statement) {
+        // Where it matters who said what, one that nobody read says nothing of its validator.
+        let is_known = heard.iter().any(|heard| heard.signed.statement == signed.statement && (heard.is_verified || !is_disputed));
+        if is_known || heard.iter().filter(|heard| heard.is_verified).count() >= STATEMENTS_MAX {
             return;
         }
         if signed.statement == said.ours && !is_disputed {
@@ -161,7 +163,9 @@ impl Replica {
         let heard = said.heard.entry(signed.validator).or_default();
         // What was kept unread may have had any signature.
         heard.retain(|heard| heard.is_verified || heard.signed.statement != signed.statement);
-        if heard.len() >= STATEMENTS_MAX || heard.iter().any(|heard| heard.signed.statement == signed.statement) {
+        if heard.iter().any(|heard| heard.signed.statement == signed.statement)
+            || heard.iter().filter(|heard| heard.is_verified).count() >= STATEMENTS_MAX
+        {
             return;
         }
         heard.push(Heard { signed: signed.into_inner(), from: peer, is_verified: true });

@@ -155,6 +155,21 @@ fn a_forged_agreement_hides_nothing() {
     assert!(finding(&desk).is_some(), "{:?}", halt(&desk));
 }
 
+/// Nor in the way of its word that it does agree, which who asks whether any state can have two thirds waits for.
+#[test]
+fn a_forged_agreement_hides_no_true_one() {
+    let made = Made::of(2);
+    let mut desk = at_tip(&made);
+    let forged = SignedStatement { signature: Signature([7; 64]), ..signed(&made, 3, statement(&made, None)) };
+    desk.receive(4, &Message::Statement(forged));
+    says(&mut desk, &made, 2, Some("one"));
+    assert_eq!(desk.refused(4).len(), 1, "what is read now was forged");
+    says(&mut desk, &made, 3, None);
+    says(&mut desk, &made, 4, Some("two"));
+    let reason = halt(&desk).expect("two agree, and the others say two things");
+    assert!(reason.starts_with("FAIL: ") && reason.contains("power 0 has not said"), "{reason}");
+}
+
 #[test]
 fn where_no_state_can_have_two_thirds_it_says_fail() {
     let made = Made::of(2);

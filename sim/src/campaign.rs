@@ -297,8 +297,8 @@ impl Options {
 /// The command that repeats a run.
 fn replay(run: &Run, narrow: &Narrow, options: &Options) -> String {
     let mut kind = options.byzantine.map_or_else(String::new, |budget| format!(" --byzantine {budget}"));
-    if options.subject.name() == "token" {
-        kind.push_str(" --app token");
+    if let Some(app) = options.subject.app {
+        kind.push_str(&format!(" --app {app}"));
     }
     if options.members && options.life.is_none() {
         kind.push_str(" --members");

@@ -53,6 +53,7 @@ pub fn subject() -> Subject {
         .transactions(generate)
         .app_state(&app_state)
         .holds_back()
+        .called_by("token")
         .fragile(ACCOUNT_PREFIX)
         .invariant(|height, entries| {
             let accounts = entries.iter().filter(|(key, _)| key.starts_with(ACCOUNT_PREFIX));

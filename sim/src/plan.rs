@@ -283,7 +283,8 @@ impl Plan {
             losses: happens("losses happen"),
             divergences: Stream::new(seed, "divergences happen").chance(250),
             crash_interval_ms: *dice.pick(&[400, 800, 2_500, 2_500]),
-            clock_offset: class("clock offsets").map_or(0, |mut dice| (log_between(&mut dice, 1, 3_600_000) * MS).min(furthest_offset(nodes))),
+            clock_offset: class("clock offsets")
+                .map_or(0, |mut dice| (log_between(&mut dice, 1, 3_600_000) * MS).min(furthest_offset(nodes))),
             drift_ppm: class("clock drift").map_or(0, |mut dice| log_between(&mut dice, 10, 50_000)),
             clock_steps: happens("clock steps happen"),
             disk_delay: class("slow disks").map_or(MS, |mut dice| dice.between(1, 80) * MS),

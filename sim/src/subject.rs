@@ -121,6 +121,8 @@ pub struct Subject {
     pub(crate) fragile: Option<Vec<u8>>,
     /// Whether it is the bundled one, of which there is a model.
     pub(crate) is_kv: bool,
+    /// What `lockstep sim --app` is told to run it, where it must be told.
+    pub(crate) app: Option<&'static str>,
 }
 
 impl fmt::Debug for Subject {
@@ -158,7 +160,15 @@ impl Subject {
             holds_back: false,
             fragile: None,
             is_kv: false,
+            app: None,
         }
+    }
+
+    /// It is one of the bundled, and `lockstep sim --app` is to be told so.
+    #[must_use]
+    pub(crate) fn called_by(mut self, app: &'static str) -> Self {
+        self.app = Some(app);
+        self
     }
 
     /// What clients send: one transaction at a time, from choices that the seed makes. `check_tx` may refuse some.

@@ -10,6 +10,7 @@ mod disks;
 mod effects;
 mod events;
 mod faults;
+mod healing;
 mod judged;
 mod keeping;
 mod members;

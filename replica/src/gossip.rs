@@ -77,6 +77,7 @@ impl Replica {
     }
 
     pub(crate) fn on_gossip_timer(&mut self, now: Now) {
+        self.judge_hope(now);
         if now.mono.since(self.gossip.moved_at) >= self.gossip.interval {
             self.gossip.moved_at = now.mono;
             self.gossip.interval = (self.gossip.interval * 2).min(STUCK_MAX);

@@ -9,6 +9,7 @@
 //! by votes has heard from more than two thirds what they have after H.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lockstep_types::audit::{SignedStatement, Statement};
 use lockstep_types::quorum::Quorum;
@@ -19,13 +20,17 @@ use super::ASK_TO_QUIT;
 use super::finding::{Finding, Proof};
 use crate::planted::Bug;
 use crate::replica::{Job, POINTS_LIE, Replica};
-use crate::seam::{Effect, JobId, Lane, Peer};
+use crate::seam::{Effect, JobId, Lane, Mono, Now, Peer};
 use crate::wire::Message;
 
 /// Different statements of one validator for one height that are kept: what it said first, and what it said once it had healed.
 const STATEMENTS_MAX: usize = 2;
 /// Heights of which statements are kept: the newest, and the one before, whose statements may still be on their way.
 const HEIGHTS_MAX: usize = 2;
+/// How long no state can be that of more than two thirds before this node gives up: who healed opens its home, executes, and says what it has
+/// then, and who failed after it at the same height may be all that is wrong. A block that is decided
+/// meanwhile ends it.
+pub(crate) const HOPELESS_FOR: Duration = Duration::from_secs(30);
 /// Validators that a reason names.
 const NAMED_MAX: usize = 16;
 
@@ -60,6 +65,8 @@ pub(crate) struct Exchange {
     said: BTreeMap<Height, Said>,
     /// Our newest statement, signed.
     own: Option<SignedStatement>,
+    /// Since when no state after this height, which is the newest, can be that of more than two thirds.
+    hopeless_since: Option<(Height, Mono)>,
 }
 
 impl Replica {
@@ -180,12 +187,10 @@ impl Replica {
         self.judge_statements(height);
     }
 
-    /// Whether more than two thirds say what we do not have; and whether more than two thirds can still say the same at all.
-    fn judge_statements(&mut self, height: Height) {
-        let (Some(set), Some(said)) = (self.speakers(height), self.exchange.said.get(&height)) else { return };
-        let total = set.total_power();
-        // Who said two things counts for either, and for neither where it is asked what can still be. What was not read counts for nothing.
-        let (mut by_statement, mut settled) = (BTreeMap::<&Statement, Tally>::new(), 0u64);
+    /// What was read of a height, counted. Who said two things counts for either, and is `alone` with neither: what can still be said is
+    /// asked of those who stand by one. What was not read counts for nothing.
+    fn tally<'a>(&self, set: &ValidatorSet, said: &'a Said) -> BTreeMap<&'a Statement, Tally> {
+        let mut by_statement = BTreeMap::<&Statement, Tally>::new();
         let mut count = |statement, address: Address, is_alone: bool| {
             let Some(validator) = set.index_of(&address).and_then(|index| set.get(index)) else { return };
             let power = validator.power.get();
@@ -194,7 +199,6 @@ impl Replica {
             tally.who.push(address);
             if is_alone {
                 tally.alone = tally.alone.saturating_add(power);
-                settled = settled.saturating_add(power);
             }
         };
         for (address, heard) in &said.heard {
@@ -204,32 +208,65 @@ impl Replica {
         if let Some(me) = self.signing.me() {
             count(&said.ours, me.address, true);
         }
+        by_statement
+    }
+
+    /// Whether more than two thirds say what we do not have.
+    fn judge_statements(&mut self, height: Height) {
+        let (Some(set), Some(said)) = (self.speakers(height), self.exchange.said.get(&height)) else { return };
+        let total = set.total_power();
         let believes = |power: u64| {
             let power = Power::new(power).unwrap_or(total).min(total);
             Quorum::Byzantine.is_quorum(power, total) || self.planted.has(Bug::OneStatementBelieved)
         };
-        if let Some((theirs, _)) = by_statement.iter().find(|(statement, tally)| ***statement != said.ours && believes(tally.power)) {
+        let tally = self.tally(set, said);
+        if let Some((theirs, _)) = tally.iter().find(|(statement, tally)| ***statement != said.ours && believes(tally.power)) {
             let of_theirs = said.heard.values().flatten().filter(|heard| heard.is_verified && heard.signed.statement == **theirs);
             let proof = Proof::Statements(of_theirs.map(|heard| heard.signed.clone()).collect());
             let finding = Finding { ours: said.ours.clone(), proof };
             self.diverges(finding);
-            return;
         }
+    }
+
+    /// From time to time: whether what we have after the newest height can still be that of more than two thirds, or anything else can. Where
+    /// nothing can for [`HOPELESS_FOR`], there is no right state to go on from.
+    pub(crate) fn judge_hope(&mut self, now: Now) {
+        let height = self.chain.height;
+        let Some(reason) = self.hopeless(height) else {
+            self.exchange.hopeless_since = None;
+            return;
+        };
+        match self.exchange.hopeless_since.filter(|(since_height, _)| *since_height == height) {
+            None => self.exchange.hopeless_since = Some((height, now.mono)),
+            Some((_, since)) if now.mono.since(since) >= HOPELESS_FOR => {
+                self.doubts_state = true;
+                self.halt(reason);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Why no statement of a height can come to more than two thirds, even if all who did not say one thing said the same.
+    fn hopeless(&self, height: Height) -> Option<String> {
+        let said = self.exchange.said.get(&height).filter(|said| said.is_disputed())?;
+        let set = self.speakers(height)?;
+        let total = set.total_power();
+        let tally = self.tally(set, said);
+        let settled = tally.values().fold(0u64, |sum, tally| sum.saturating_add(tally.alone));
         let missing = total.get().saturating_sub(settled);
-        let best = by_statement.values().map(|tally| tally.alone).max().unwrap_or(0);
+        let best = tally.values().map(|tally| tally.alone).max().unwrap_or(0);
         let can_be = Power::new(best.saturating_add(missing)).unwrap_or(total).min(total);
         if Quorum::Byzantine.is_quorum(can_be, total) {
-            return;
+            return None;
         }
-        let said: Vec<String> = by_statement.iter().map(|(statement, tally)| tally.in_words(statement)).collect();
-        self.doubts_state = true;
-        self.halt(format!(
+        let said: Vec<String> = tally.iter().map(|(statement, tally)| tally.in_words(statement)).collect();
+        Some(format!(
             "FAIL: no state after height {height} can be that of more than two thirds of the power, which is {total}: {}; power {missing} has \
              not said or has said two things. The application or the machines compute different results from the same blocks, and nobody \
              can tell which are right. Nothing more is signed or answered from this state. Compare the nodes' programs and their data folders; \
              when the cause is found, start them again: each executes its log anew. {ASK_TO_QUIT}",
             said.join("; ")
-        ));
+        ))
     }
 }
 

@@ -7,7 +7,7 @@
 //!   statements of > 2/3 of     ┘                                               └─ not: set the state aside, begin from an own
 //!   H + 1's set, all another                                                        snapshot or genesis, compare again
 //!                                                                                   ├─ the same: report, go on, vote again
-//!   no statement can reach 2/3 ──> FAIL: halt, with who said what                   └─ not: halt, and ask to QUIT
+//!   for 30 s none can reach 2/3 ─> FAIL: halt, with who said what                   └─ not: halt, and ask to QUIT
 //! ```
 //!
 //! | module | holds |

@@ -14,6 +14,9 @@ use lockstep_types::{Hash, Signature, TxResult};
 use crate::desk::{Desk, Made};
 use crate::support::*;
 
+/// How long a node waits before it gives up, and a little more.
+const HOPELESS: Duration = Duration::from_secs(31);
+
 /// The peer of the validator with this key.
 fn peer_of(n: u8) -> u64 {
     u64::from(n)
@@ -166,6 +169,7 @@ fn a_forged_agreement_hides_no_true_one() {
     assert_eq!(desk.refused(4).len(), 1, "what is read now was forged");
     says(&mut desk, &made, 3, None);
     says(&mut desk, &made, 4, Some("two"));
+    desk.pass(HOPELESS);
     let reason = halt(&desk).expect("two agree, and the others say two things");
     assert!(reason.starts_with("FAIL: ") && reason.contains("power 0 has not said"), "{reason}");
 }
@@ -177,10 +181,27 @@ fn where_no_state_can_have_two_thirds_it_says_fail() {
     says(&mut desk, &made, 2, Some("one"));
     assert!(is_at_peace(&desk));
     says(&mut desk, &made, 3, Some("two"));
+    desk.pass(HOPELESS / 2);
+    assert!(is_at_peace(&desk), "who of them healed meanwhile may say another thing yet");
+    desk.pass(HOPELESS);
     let reason = halt(&desk).expect("three say three things: the fourth cannot make two thirds with any");
     assert!(reason.starts_with("FAIL: ") && reason.contains(&key(2).public_key().address().to_string()), "{reason}");
     assert!(reason.contains("lockstep validator quit") && reason.contains("power 10 has not said"), "{reason}");
     assert!(desk.replica.doubts_state() && desk.replica.silent().is_some());
+}
+
+/// Two faults at one height, of which the first is healed by then: there is a state that more than two thirds have, and whoever gave up before
+/// that is known would take the chain down with it.
+#[test]
+fn who_heals_in_time_ends_the_doubt() {
+    let made = Made::of(2);
+    let mut desk = at_tip(&made);
+    says(&mut desk, &made, 2, Some("one"));
+    says(&mut desk, &made, 3, Some("two"));
+    desk.pass(HOPELESS / 2);
+    says(&mut desk, &made, 2, None);
+    desk.pass(HOPELESS * 2);
+    assert!(is_at_peace(&desk), "{:?}", halt(&desk));
 }
 
 /// One that healed says another thing than before. Until it is known which of both it stands by, it may be either.
@@ -191,6 +212,7 @@ fn who_said_two_things_may_still_be_either() {
     says(&mut desk, &made, 2, Some("wrong"));
     says(&mut desk, &made, 2, None);
     says(&mut desk, &made, 3, Some("another"));
+    desk.pass(HOPELESS);
     assert!(is_at_peace(&desk), "ours with 2 and 4 can have two thirds: {:?}", halt(&desk));
 }
 

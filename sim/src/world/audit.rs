@@ -54,6 +54,8 @@ pub(crate) struct Audit {
     right: BTreeMap<u64, Hash>,
     /// What validators signed of each.
     statements: BTreeMap<u64, Vec<u8>>,
+    /// The newest height of which a validator that was astray signed a statement. It is heard until it says another thing of it.
+    misled: BTreeMap<usize, u64>,
     /// Validators that healed: when, and at which height they began again.
     healed_at: BTreeMap<usize, (u64, u64)>,
     /// Heights at which nodes had diverged, and that they reported healed.
@@ -127,6 +129,12 @@ impl World {
         self.machines[node].astray.as_ref().is_some_and(|astray| height > astray.since)
     }
 
+    /// Whether what it said while it was astray may still be counted of a height of which `other` tells next. Who healed is sound, and yet
+    /// with others who go astray at the same height it may take two thirds from what is right.
+    pub(super) fn still_misleads(&self, node: usize, other: usize) -> bool {
+        self.audit.misled.get(&node).is_some_and(|height| *height > self.checks.told(other))
+    }
+
     /// Whether it has not come back to the chain's state.
     pub(super) fn is_astray(&self, node: usize) -> bool {
         self.machines[node].astray.is_some()
@@ -140,7 +148,12 @@ impl World {
         let Some(height) = height.filter(|_| bytes.get(1) == Some(&(Tag::Audit as u8))) else {
             return violation("I17", format!("node {node} signs bytes that are no statement: {bytes:02x?}"));
         };
-        if !self.is_honest(node) || self.is_over() || self.is_astray(node) {
+        if !self.is_honest(node) || self.is_over() {
+            return Ok(());
+        }
+        if self.is_astray(node) {
+            let newest = self.audit.misled.entry(node).or_default();
+            *newest = height.max(*newest);
             return Ok(());
         }
         match self.audit.statements.entry(height).or_insert_with(|| bytes.to_vec()) {

@@ -51,7 +51,7 @@ impl World {
     fn is_within_budget(&self, change: Option<Change>) -> bool {
         let (mut faulty, mut sound) = (0, 0);
         for node in 0..self.machines.len() {
-            let falls = matches!(change, Some(Change::Falls(other)) if other == node);
+            let falls = matches!(change, Some(Change::Falls(other)) if other == node || self.still_misleads(node, other));
             if falls || self.is_faulty(node) {
                 let comes = match change {
                     Some(Change::Comes(other, power)) if other == node => power,

@@ -194,7 +194,7 @@ impl World {
         if self.plan.members.is_some() {
             return self.may_fall(node) && self.is_held_without(node);
         }
-        let is_faulty = |other: usize| other == node || !self.is_honest(other) || self.is_rotten(other);
+        let is_faulty = |other: usize| other == node || !self.is_honest(other) || self.is_rotten(other) || self.still_misleads(other, node);
         let faulty: u64 = (0..self.plan.powers.len()).filter(|other| is_faulty(*other)).map(|other| self.plan.powers[other]).sum();
         node >= self.plan.powers.len() || 3 * faulty < self.plan.powers.iter().sum::<u64>()
     }

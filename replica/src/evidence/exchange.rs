@@ -1,7 +1,7 @@
 //! What a node tells its peers of evidence, and what it makes of what they and its clients tell.
 //!
-//! Every piece that waits is told to every peer, at once and again every few seconds while it waits: a peer that was behind
-//! could make nothing of it the first time. What a peer tells is judged before it is believed, a few pieces at a time of each
+//! Every piece that waits is told to every peer, at once, with the block after, and again every few seconds while it waits: a peer that
+//! was behind could make nothing of it the first time. What a peer tells is judged before it is believed, a few pieces at a time of each
 //! peer: more than one signature check for each is asked for nothing else, and what is dropped comes again.
 
 use std::sync::Arc;

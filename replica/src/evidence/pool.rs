@@ -27,6 +27,8 @@ pub struct EvidencePool {
     kept: VecDeque<Kept>,
     /// What each peer was told, or told us.
     told: BTreeMap<Peer, BTreeSet<Hash>>,
+    /// What became evidence with the last block: who heard of it before it had that block could make nothing of it.
+    fresh: Vec<Hash>,
 }
 
 impl EvidencePool {
@@ -59,8 +61,10 @@ impl EvidencePool {
     }
 
     /// A block was committed, `chain` is the chain after it. What was seen at its height becomes evidence, and what no later
-    /// block can carry goes. Gives the new pieces.
+    /// block can carry goes. What was new with the block before is to be told once more. Gives the new pieces.
     pub fn committed(&mut self, chain: &ChainState) -> Vec<Evidence> {
+        let again = std::mem::take(&mut self.fresh);
+        self.told.values_mut().for_each(|told| told.retain(|hash| !again.contains(hash)));
         self.prune(chain);
         let mut made = Vec::new();
         for (first, second) in std::mem::take(&mut self.seen).into_values() {
@@ -70,6 +74,7 @@ impl EvidencePool {
             let Some(votes) = DuplicateVote::from_votes(first, second, &chain.last_validators, chain.last_time) else { continue };
             let evidence = Evidence::DuplicateVote(Box::new(votes));
             if self.add(evidence.clone(), chain) {
+                self.fresh.push(evidence.hash());
                 made.push(evidence);
             }
         }

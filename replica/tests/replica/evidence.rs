@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lockstep_replica::check::{CheckFailure, CheckJob, check};
 use lockstep_replica::evidence::pool::EvidencePool;
 use lockstep_replica::evidence::rules::Refused;
-use lockstep_replica::seam::{Reply, Report, RequestId, Target};
+use lockstep_replica::seam::{Peer, Reply, Report, RequestId, Target};
 use lockstep_replica::wire::Message;
 use lockstep_replica::{ChainState, Effect, Input};
 use lockstep_types::block::{self, BlockId, PartSetHeader};
@@ -310,6 +310,29 @@ fn the_pool_holds_one_piece_for_each_validator() {
     seen(&mut pool, &made.chain, 0, 0);
     made.grow(&[]);
     assert_eq!(pool.committed(&made.chain), []);
+}
+
+/// Who hears of a piece before it has the block of its height cannot judge it, and the pieces of a height are told the moment that the first
+/// decides it.
+#[test]
+fn what_is_new_is_told_once_more_with_the_next_block() {
+    let mut made = Made::of(4);
+    let mut pool = EvidencePool::default();
+    let (first, second) = votes(&made.chain.last_validators, 1, made.chain.height.get(), 0);
+    pool.saw(first, second);
+    let told = |pool: &mut EvidencePool, peer| {
+        let untold = pool.untold(Peer(peer), 8);
+        untold.iter().for_each(|(hash, _)| pool.note_told(Peer(peer), *hash));
+        untold.len()
+    };
+    pool.committed(&made.chain);
+    assert_eq!((told(&mut pool, 1), told(&mut pool, 1), told(&mut pool, 2)), (1, 0, 1));
+    made.grow(&[]);
+    pool.committed(&made.chain);
+    assert_eq!((told(&mut pool, 1), told(&mut pool, 1), told(&mut pool, 2)), (1, 0, 1), "with the next block");
+    made.grow(&[]);
+    pool.committed(&made.chain);
+    assert_eq!((told(&mut pool, 1), told(&mut pool, 2)), (0, 0), "and no more: from then on it is a matter of time");
 }
 
 fn twice_in(made: &Made, place: u32, r: u32) -> Evidence {

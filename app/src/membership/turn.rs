@@ -228,6 +228,7 @@ impl<'a> Turn<'a> {
             let takes = !next.is_empty() && next.len() <= VALIDATORS_MAX && power(total(&next)).is_some();
             if takes && update.public_key.check().is_ok() && next != *set {
                 *set = next;
+                self.ends_rotation(&address, update.power);
             } else if next != *set || update.power == Power::ZERO {
                 self.events.push(told(
                     "refused",
@@ -235,6 +236,18 @@ impl<'a> Turn<'a> {
                     &format!("the application asks for power {}, which no set takes", update.power),
                 ));
             }
+        }
+    }
+
+    /// A key that waits to take another's place has a place of its own now. What was admitted was the other's power at its place, and no power
+    /// beside it: that JOIN asks for nothing any more.
+    fn ends_rotation(&mut self, address: &Address, given: Power) {
+        let record = self.desk.registry.get(address).filter(|member| given != Power::ZERO && member.replaces.is_some());
+        if let Some(mut member) = record.filter(|_| !planted::has(Bug::ReplacedKeepsPower)) {
+            member.replaces = None;
+            self.desk.registry.put(member);
+            self.desk.forget_waiting(address);
+            self.events.push(told("deferred", address, "the application gave it power of its own: it replaces nobody"));
         }
     }
 
@@ -294,15 +307,17 @@ impl<'a> Turn<'a> {
                 return Step::Dropped;
             }
         } else {
-            let Some(mut member) = self.desk.registry.get(&address).filter(|member| member.status != Status::Barred) else {
+            let Some(member) = self.desk.registry.get(&address).filter(|member| member.status != Status::Barred) else {
                 return Step::Dropped;
             };
             if !self.desk.is_fresh(member.proven) {
-                if member.status != Status::Suspended {
-                    member.status = Status::Observer;
-                }
                 self.events.push(told("deferred", &address, &format!("its JOIN named block {}, too long ago: join again", member.proven)));
-                self.desk.registry.put(member);
+                // One that was to take a place keeps no claim to it: another key may ask for the place.
+                match (member.replaces, member.status) {
+                    (Some(_), _) => self.desk.registry.remove(&address),
+                    (None, Status::Suspended) => self.desk.registry.put(member),
+                    (None, _) => self.desk.registry.put(Member { status: Status::Observer, ..member }),
+                }
                 return Step::Dropped;
             }
             // Who is to take a place that is gone asked for nothing else, and nobody who approved it knew: like a JOIN that is taken

@@ -471,6 +471,34 @@ fn a_rotation_whose_old_key_has_another_power_by_then_moves_nothing() {
     assert_eq!((town.has(1), town.has(6), town.status(6)), (Some(11), None, None));
 }
 
+/// The power of a rotation is the old key's. Where the application gave the new key power of its own meanwhile, granting it beside the old
+/// key's would make power that nobody approved.
+#[test]
+fn a_rotation_to_a_key_that_the_application_gave_power_moves_nothing() {
+    let mut town = Town::new(r#"{"admission":"open","power_window":10}"#, &four());
+    town.blocks(1);
+    let update = |seed: u8, power: u64| Tx(format!("val=ed25519!{}!{power}", base64(&key(seed).public_key())).into_bytes());
+    town.block(&[town.join(5, 10), town.rotate(1, 6, 10)], &[]);
+    assert_eq!((town.has(5), town.has(6)), (Some(10), None), "it waits");
+    town.block(&[update(6, 7)], &[]);
+    town.blocks(30);
+    assert_eq!((town.has(1), town.has(6)), (Some(10), Some(7)));
+}
+
+/// A rotation that waited until its proof was too old lets go of the place that it asked for.
+#[test]
+fn a_rotation_that_waited_too_long_leaves_its_place_to_another() {
+    let mut town = Town::new(r#"{"admission":"open","live_window":5,"power_window":40}"#, &four());
+    town.blocks(1);
+    town.block(&[town.join(5, 10), town.rotate(1, 6, 10)], &[]);
+    assert_eq!((town.has(5), town.has(6)), (Some(10), None), "it waits");
+    town.refused(town.rotate(1, 7, 10), NODE_TX_REFUSED, "");
+    town.blocks(60);
+    assert_eq!((town.has(1), town.has(6), town.status(6)), (Some(10), None, None), "nothing is left of it");
+    town.ok(town.rotate(1, 7, 10));
+    assert_eq!((town.has(1), town.has(7)), (None, Some(10)));
+}
+
 #[test]
 fn a_checkpoint_writes_the_record_of_exactly_that_height() {
     let mut town = Town::new(r#"{"admission":"vote","checkpoint_interval":50,"checkpoint_spacing":10}"#, &four());

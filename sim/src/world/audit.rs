@@ -13,6 +13,7 @@ use lockstep_app::{Changes, State};
 use lockstep_replica::ChainState;
 use lockstep_replica::audit::{self, Finding};
 use lockstep_replica::seam::Outcome as Executed;
+use lockstep_types::audit::Statement;
 use lockstep_types::domain::Tag;
 use lockstep_types::{AppHash, Block, Hash, Height};
 
@@ -52,6 +53,10 @@ pub(crate) struct Astray {
 pub(crate) struct Audit {
     /// The chain after each height, as nodes have it with whom nothing is wrong.
     right: BTreeMap<u64, Hash>,
+    /// What they would sign of it: less than all, and what a node has, too, that began with the snapshot of this very height.
+    stated: BTreeMap<u64, Statement>,
+    /// The height of the snapshot with which a node began.
+    began_with: BTreeMap<usize, Height>,
     /// What validators signed of each.
     statements: BTreeMap<u64, Vec<u8>>,
     /// The newest height of which a validator that was astray signed a statement. It is heard until it says another thing of it.
@@ -86,6 +91,10 @@ impl World {
         let Some(running) = self.machines[node].running.as_mut() else { return false };
         let mut dice = Stream::new(seed, "divergence");
         let state = running.executor.state().clone();
+        // One that lost its log executes heights again at which it diverged before. A second time at one of them it rightly gives up.
+        if self.audit.settled.iter().any(|(other, height)| *other == node && *height > state.height()) {
+            return false;
+        }
         let is_hidden = damage == Damage::Standing;
         let mut astray = Astray { since: state.height().get(), is_hidden, ..Astray::default() };
         let mut changes = Changes::new();
@@ -188,6 +197,7 @@ impl World {
             }
             return self.judge_astray(node);
         }
+        self.audit.stated.entry(height).or_insert_with(|| chain.statement());
         match *self.audit.right.entry(height).or_insert(digest) {
             right if right == digest => {}
             _ => return violation("I17", format!("node {node} has another chain after height {height} than others, and nothing failed")),
@@ -267,6 +277,11 @@ impl World {
         Ok(())
     }
 
+    /// A node begins with the snapshot of this height.
+    pub(super) fn begins_with(&mut self, node: usize, height: Height) {
+        self.audit.began_with.insert(node, height);
+    }
+
     /// I17, in the end: whoever settled has the chain's own state, bit for bit.
     pub(super) fn nobody_is_astray(&self) -> Result<(), Violation> {
         for node in self.core.iter().filter(|node| !self.is_over() && self.is_honest(**node)) {
@@ -282,7 +297,12 @@ impl World {
             {
                 return violation("I17", format!("node {node} healed at height {height}, and has not voted since"));
             }
-            if !self.is_astray(*node) && self.audit.right.get(&chain.height.get()).is_some_and(|right| *right != Hash::of(chain.encode())) {
+            // A snapshot says nothing of what was before it and signs nothing any more, as the priorities of the last set.
+            let is_right = match self.audit.began_with.get(node) == Some(&chain.height) {
+                true => self.audit.stated.get(&chain.height.get()).is_none_or(|stated| *stated == chain.statement()),
+                false => self.audit.right.get(&chain.height.get()).is_none_or(|right| *right == Hash::of(chain.encode())),
+            };
+            if !self.is_astray(*node) && !is_right {
                 return violation("I17", format!("node {node} is at height {} with another state than the chain's", chain.height));
             }
             self.snapshots_hold(*node)?;

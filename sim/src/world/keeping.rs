@@ -53,7 +53,12 @@ impl World {
         }
         let Some(base) = after.filter(|_| after != before) else { return Ok(()) };
         self.cover(Kind::Pruned, node);
-        self.may_go(node, before.unwrap_or(1), base)?;
+        let judged = self.may_go(node, before.unwrap_or(1), base);
+        if self.machines[node].disk.is_stopped() {
+            // It stopped while it was read for this: what is there is seen when it starts.
+            return self.stopped(node);
+        }
+        judged?;
         let base = Height::new(base).expect("a height of a log");
         self.input(node, life, Input::Pruned { base })
     }

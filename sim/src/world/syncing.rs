@@ -87,6 +87,7 @@ impl World {
             }
         }
         self.checks.installed(node, height.get());
+        self.begins_with(node, height);
         Ok(())
     }
 

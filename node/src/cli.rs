@@ -183,7 +183,7 @@ pub(crate) struct RulesArgs {
     /// How many of these keys have to agree  [default: more than half of them]
     #[arg(long, value_name = "M", requires = "authority", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) authority_threshold: Option<u32>,
-    /// Heights in which a validator must have signed to count as live, and for which a request to join is good, 1 to 1000
+    /// Heights for which a request to join is good, 1 to 1000; a validator counts as live that signed one of the last 20, or of so many if they are fewer
     /// [default: 1000, which at the least block interval of 20 ms is 20 s]
     #[arg(long, value_name = "HEIGHTS")]
     pub(crate) live_window: Option<u64>,

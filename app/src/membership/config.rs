@@ -19,6 +19,10 @@ const GROUP: &str = "membership";
 pub(super) const AUTHORITY_KEYS_MAX: usize = 64;
 /// Longest window, in heights: what is remembered for it stays small.
 const WINDOW_MAX: u64 = 10_000_000;
+/// A validator is counted on that signed one of so many of the last commits, where [`Config::live_window`] does not say fewer. Until they have passed, one
+/// that died is counted on, and the QUIT of another may leave a set that decides nothing; much fewer, and one whose vote just missed a few commits
+/// keeps others from leaving.
+pub const COUNTED_ON_WINDOW: u64 = 20;
 /// Longest window in which moved power is remembered, an entry for each height that moved some.
 const POWER_WINDOW_MAX: u64 = 10_000;
 
@@ -33,7 +37,7 @@ pub struct Config {
     pub admission: Admission,
     /// Keys that stand above the validators; none for a chain without.
     pub authority: Authority,
-    /// W_live, heights: a validator is live with a signature in one of the last so many commits. 1 to 1,000.
+    /// W_live, heights: a request names a block that is no older, and is good for as long. 1 to 1,000.
     pub live_window: u64,
     /// W_power, heights: over so many, at most a third of the power moves. 1 to 10,000.
     pub power_window: u64,
@@ -161,6 +165,13 @@ impl Group {
             checkpoint_interval: self.checkpoint_interval,
             checkpoint_spacing: self.checkpoint_spacing,
         })
+    }
+}
+
+impl Config {
+    /// Heights: a validator is live with a signature in one of the last so many commits.
+    pub fn counted_on_window(&self) -> u64 {
+        self.live_window.min(COUNTED_ON_WINDOW)
     }
 }
 

@@ -39,7 +39,8 @@
 //!    together stay below the third that consensus bears.) *Moved* at a height is the larger of what was added and what was
 //!    taken away: a rotation is counted once.
 //! 2. **A live quorum remains.** Whatever is granted leaves more than two thirds of the power with members that are live: that
-//!    signed one of the last [`live_window`](Config::live_window) commits, or proved in a JOIN of that window that they follow.
+//!    signed one of the last [`COUNTED_ON_WINDOW`] commits, or came to have power in them, having proved in a JOIN of the last
+//!    [`live_window`](Config::live_window) blocks that they follow.
 //!    A QUIT that would break this is refused at once; one that comes to break it while it waits is passed over.
 //!
 //! Evidence is exempt from the first rule, since the power of a proven liar is better gone, and from the second, since a liar
@@ -69,12 +70,13 @@ mod registry;
 mod requests;
 mod signatures;
 mod standing;
+mod text;
 mod turn;
 mod tx;
 
 use crate::tree::Tree;
 pub(crate) use config::split;
-pub use config::{Admission, Authority, Config};
+pub use config::{Admission, Authority, COUNTED_ON_WINDOW, Config};
 pub use query::MEMBERSHIP_PATH;
 pub(crate) use query::answer;
 pub use registry::{Member, Status};
@@ -89,6 +91,7 @@ pub fn names_kept(tree: &Tree) -> u64 {
     Registry::config(tree).map_or(0, |config| config.live_window)
 }
 
+pub use text::{address_breaks, moniker_breaks};
 pub use turn::ChainFacts;
 pub(crate) use turn::{Ended, Turn};
 pub use tx::{

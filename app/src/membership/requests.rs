@@ -132,7 +132,7 @@ impl<'a> Desk<'a> {
             .attendance
             .iter()
             .find(|attendance| attendance.address == *address)
-            .is_none_or(|attendance| attendance.last_signed.get().saturating_add(self.config.live_window) >= self.height.get())
+            .is_none_or(|attendance| attendance.last_signed.get().saturating_add(self.config.counted_on_window()) >= self.height.get())
     }
 
     /// Rule 2: a set that is not empty, and whose live members are a quorum.
@@ -393,7 +393,7 @@ impl<'a> Desk<'a> {
                 "without {address} there would be power {} of which {live} signed one of the last {} commits; more than two thirds must, \
                  or the chain stops",
                 total(&remaining),
-                self.config.live_window
+                self.config.counted_on_window()
             );
             return refuse(NODE_TX_REFUSED, log);
         }

@@ -12,6 +12,7 @@ use lockstep_types::domain::{self, Tag};
 use lockstep_types::planted::{self, Bug};
 use lockstep_types::{ChainId, Hash, Height, Power, PrivateKey, PublicKey, Signature};
 
+use super::text::{address_breaks, moniker_breaks};
 use crate::node_tx::{NODE_TX_PREFIX, NodeTxTag};
 
 /// Longest name that a member gives itself, bytes of UTF-8.
@@ -43,9 +44,9 @@ pub struct Join {
     pub public_key: PublicKey,
     /// The power it asks for.
     pub power: Power,
-    /// A name for people, at most 70 bytes, without control characters.
+    /// A name for people, at most 70 bytes that can be seen ([`moniker_breaks`]).
     pub moniker: String,
-    /// Where its node is found, as in `persistent_peers`; at most 8.
+    /// Where its node is found, as in `persistent_peers` or without the node's id ([`address_breaks`]); at most 8.
     pub addresses: Vec<String>,
     /// The key whose place it takes; none for a newcomer.
     pub replaces: Option<PublicKey>,
@@ -245,12 +246,12 @@ impl NodeTx {
                     key("public_key", &join.public_key)?;
                 }
                 power(&join.power)?;
-                if join.moniker.chars().any(char::is_control) {
-                    return Err(field("moniker", &join.moniker.escape_debug(), "no control characters"));
+                if let Some(rule) = moniker_breaks(&join.moniker) {
+                    return Err(field("moniker", &join.moniker.escape_debug(), rule));
                 }
                 for address in &join.addresses {
-                    if address.is_empty() || !address.bytes().all(|byte| byte.is_ascii_graphic()) {
-                        return Err(field("addresses", &address.escape_debug(), "visible ASCII characters"));
+                    if let Some(rule) = address_breaks(address) {
+                        return Err(field("addresses", &address.escape_debug(), rule));
                     }
                 }
                 if join.replaces == Some(join.public_key) {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lockstep_rpc::Client;
-use lockstep_types::{Height, Power, Time};
+use lockstep_rpc::json::SyncInfo;
+use lockstep_types::{Address, Height, Power, Time};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -50,6 +51,9 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     say(format!("peers       {}", peers.map_or_else(|| "not known".to_owned(), |peers| peers.to_string())));
     let is_alone = validator.voting_power != Power::ZERO && validators == Some(1);
     say(format!("in step     {}", in_step(sync.catching_up, cut_off, peers, is_alone)));
+    if let Some(line) = standstill(&client, sync, now()?).await {
+        say(format!("waits       {line}"));
+    }
     if let Some(remedy) = cut_off.and_then(CutOff::remedy) {
         say(format!("to do       {remedy}"));
     }
@@ -78,6 +82,44 @@ fn in_step(catching_up: bool, cut_off: Option<CutOff>, peers: Option<u64>, is_al
         (false, ..) => "yes, as far as its peers tell",
     }
     .to_owned()
+}
+
+/// A chain of which no block came for longer may stand still: three times the interval of empty blocks, as genesis has it if nobody says otherwise.
+const QUIET_S: u64 = 30;
+/// Pages of validators that are read.
+const PAGES_MAX: usize = 10;
+
+/// Where no block came for a while: since when, and whose signature the last block lacks of those who decide the next.
+async fn standstill(client: &Client, sync: &SyncInfo, now: Time) -> Option<String> {
+    let seconds = u64::try_from(now.unix_nanos() - sync.latest_block_time.unix_nanos()).ok()? / 1_000_000_000;
+    if sync.catching_up || sync.latest_block_height == Height::ZERO || seconds < QUIET_S {
+        return None;
+    }
+    let ask = async {
+        let commit = client.commit(Some(sync.latest_block_height)).await.ok()??.signed_header.commit;
+        let mut set = Vec::new();
+        for page in 1..=PAGES_MAX {
+            let answer = client.validators(None, page).await.ok()?;
+            set.extend(answer.validators.iter().map(|one| (one.address, one.voting_power.get())));
+            if answer.validators.is_empty() || set.len() >= answer.total.0 {
+                break;
+            }
+        }
+        let signed = |address: &Address| commit.signatures.iter().any(|slot| slot.validator_address.0 == address.0);
+        Some(waits(seconds, &set, signed))
+    };
+    timeout(MORE_WAIT, ask).await.ok().flatten()
+}
+
+fn waits(seconds: u64, set: &[(Address, u64)], signed: impl Fn(&Address) -> bool) -> String {
+    let power = |members: &mut dyn Iterator<Item = &(Address, u64)>| members.map(|(_, power)| *power).fold(0, u64::saturating_add);
+    let (total, there) = (power(&mut set.iter()), power(&mut set.iter().filter(|(address, _)| signed(address))));
+    let missing: Vec<String> =
+        set.iter().filter(|(address, _)| !signed(address)).map(|(address, power)| format!("{address} ({power})")).collect();
+    let who = if missing.is_empty() { String::new() } else { format!("; without {}", missing.join(", ")) };
+    let enough = u128::from(there) * 3 > u128::from(total) * 2;
+    let verdict = if enough { "" } else { ". More than two thirds are needed: the chain stands still until they are there" };
+    format!("no block came for {seconds} s. Of power {total}, which decides the next one, {there} signed the last{who}{verdict}")
 }
 
 /// How long ago a block was made, by the clock of this machine.
@@ -119,7 +161,20 @@ async fn more(url: &str) -> More {
 mod tests {
     use lockstep_types::Time;
 
-    use super::{CutOff, age, in_step};
+    use lockstep_types::Address;
+
+    use super::{CutOff, age, in_step, waits};
+
+    #[test]
+    fn a_chain_that_waits_says_for_whom() {
+        let set: Vec<(Address, u64)> = (1..=3).map(|n| (Address([n; 20]), 10)).collect();
+        let all = waits(40, &set, |_| true);
+        assert_eq!(all, "no block came for 40 s. Of power 30, which decides the next one, 30 signed the last");
+        let told = waits(95, &set, |address| address.0[0] != 2);
+        assert!(told.contains("20 signed the last; without 0202020202020202020202020202020202020202 (10). More than two thirds"), "{told}");
+        let four: Vec<(Address, u64)> = (1..=4).map(|n| (Address([n; 20]), 10)).collect();
+        assert!(!waits(95, &four, |address| address.0[0] != 2).contains("More than"), "three of four go on");
+    }
 
     #[test]
     fn nothing_is_claimed_that_a_node_cannot_know() {

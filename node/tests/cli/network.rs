@@ -34,7 +34,7 @@ fn a_node_runs_until_it_is_asked_to_stop_and_has_its_home_for_itself() {
             assert!(status.contains(line), "{line:?} is missing in\n{status}");
         }
         let json: serde_json::Value = serde_json::from_str(&run(&["status", "--json", "--node", &url]).done()).expect("JSON");
-        assert_eq!(json["lockstep"], serde_json::json!({ "peers": 0, "signs": true, "held_back": null }));
+        assert_eq!(json["lockstep"], serde_json::json!({ "peers": 0, "signs": true, "held_back": null, "cut_off": null }));
         assert!(json["sync_info"].is_object(), "and what the node answered");
         node.signal(Signal::TERM);
         let ended = node.wait();
@@ -350,6 +350,12 @@ fn a_chain_of_the_token_starts_with_the_validators_accounts() {
     let url = format!("http://127.0.0.1:{port}");
     wait_until("it serves", || (run(&["status", "--node", &url]).code == Some(0)).then_some(()));
     run(&["tx", "no=transfer", "--node", &url]).refused(8, &["code 1"]);
+    // What a validator cannot change is not passed over in silence, nor what is no name and no address.
+    let join = |more: &[&str]| run(&[&["validator", "join", "--home", text(&home), "--node", &url][..], more].concat());
+    join(&["--address", "garbage"]).refused(2, &["--address is \"garbage\"", "HOST:PORT"]);
+    join(&["--moniker", "a\u{1b}[2J"]).refused(2, &["--moniker", "no control characters"]);
+    join(&["--power", "7", "--moniker", "other"]).refused(2, &["validates already", "--power and --moniker"]);
+    assert!(join(&[]).done().contains("validates already"));
     let file = fs::read(home.join("config/priv_validator_key.json")).expect("a key");
     let key: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
     // `token/` and the address.

@@ -1,6 +1,8 @@
 //! `lockstep validator join` and `rotate`.
 
-use lockstep_app::membership::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, Join, MONIKER_BYTES_MAX, NodeTx, RecentBlock};
+use lockstep_app::membership::{
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Join, MONIKER_BYTES_MAX, NodeTx, RecentBlock, address_breaks, moniker_breaks,
+};
 use lockstep_genesis::keys::parse_validator_key;
 use lockstep_types::{NodeId, Power, PrivateKey, Signature};
 use tokio::time::sleep;
@@ -23,13 +25,21 @@ struct Request {
 
 pub(super) async fn join(args: &JoinArgs) -> Result<(), NodeError> {
     let seat = Seat::open(&args.seat)?;
+    if let Some(moniker) = &args.moniker {
+        let rule = moniker_breaks(moniker).map(str::to_owned);
+        let rule = rule.or_else(|| (moniker.len() > MONIKER_BYTES_MAX).then(|| format!("at most {MONIKER_BYTES_MAX} bytes")));
+        if let Some(rule) = rule {
+            return Err(NodeError::new(Exit::Usage, format!("--moniker is {:?}: must be {rule}", moniker)));
+        }
+    }
+    check_addresses(&args.address)?;
     let mut told = Told::default();
     seat.catch_up(&mut told).await?;
     let members = seat.members().await?;
     let own = members.get(&seat.key.public_key().address());
     if let Some(validator) = own.filter(|own| own.power > 0 && own.status != "suspended") {
-        say(format!("{} validates already, with power {}", validator.address, validator.power));
-        return Ok(());
+        let leaves = members.waiting.iter().any(|waiting| waiting.power == 0 && waiting.address == validator.address);
+        return stays_as_it_is(args, validator, leaves);
     }
     let power = match (args.power, own) {
         (Some(power), _) => power,
@@ -65,13 +75,44 @@ pub(super) async fn rotate(args: &RotateArgs) -> Result<(), NodeError> {
     ask(&seat, &request, &mut told).await
 }
 
+/// A validator asks for nothing: what it asked for stands, and nothing of it can be changed while it has power.
+fn stays_as_it_is(args: &JoinArgs, own: &Member, leaves: bool) -> Result<(), NodeError> {
+    let validates = format!("{} validates already, with power {}", own.address, own.power);
+    let given = [
+        ("--power", args.power.is_some_and(|power| power != own.power)),
+        ("--moniker", args.moniker.is_some()),
+        ("--address", !args.address.is_empty()),
+    ];
+    let given: Vec<&str> = given.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag)).collect();
+    if leaves {
+        return Err(NodeError::new(Exit::Refused, format!("{validates}, and is leaving: its QUIT waits until power may move"))
+            .means("a QUIT that was granted cannot be taken back")
+            .next("wait until it has left (lockstep validator list), and call the same command again"));
+    }
+    if given.is_empty() {
+        say(validates);
+        return Ok(());
+    }
+    Err(NodeError::new(Exit::Usage, format!("{validates}: nothing of that is changed by {}", given.join(" and ")))
+        .means("power, name and addresses are those of the request that was admitted")
+        .next("leave with lockstep validator quit, and ask anew; or leave the option out"))
+}
+
+fn check_addresses(given: &[String]) -> Result<(), NodeError> {
+    if given.len() > ADDRESSES_MAX {
+        return Err(NodeError::new(Exit::Usage, format!("--address is given {} times: must be at most {ADDRESSES_MAX}", given.len())));
+    }
+    let too_long = |address: &String| (address.len() > ADDRESS_BYTES_MAX).then(|| format!("at most {ADDRESS_BYTES_MAX} bytes"));
+    let breaks = |address: &String| too_long(address).or_else(|| address_breaks(address).map(str::to_owned));
+    match given.iter().find_map(|address| Some((address, breaks(address)?))) {
+        Some((address, rule)) => Err(NodeError::new(Exit::Usage, format!("--address is {address:?}: must be {rule}"))),
+        None => Ok(()),
+    }
+}
+
 /// Where the node is found, as it says of itself: what only this machine reaches is not told.
 fn addresses(seat: &Seat, given: &[String]) -> Result<Vec<String>, NodeError> {
     if !given.is_empty() {
-        if given.len() > ADDRESSES_MAX || given.iter().any(|address| address.len() > ADDRESS_BYTES_MAX) {
-            let rule = format!("must be at most {ADDRESSES_MAX} addresses of {ADDRESS_BYTES_MAX} bytes");
-            return Err(NodeError::new(Exit::Usage, format!("--address has {}: {rule}", given.len())));
-        }
         return Ok(given.to_vec());
     }
     let p2p = &seat.config.p2p;
@@ -80,7 +121,11 @@ fn addresses(seat: &Seat, given: &[String]) -> Result<Vec<String>, NodeError> {
         None => (!p2p.laddr.ip().is_unspecified() && !p2p.laddr.ip().is_loopback()).then(|| p2p.laddr.to_string()),
     };
     let id = NodeId::of_key_bytes(&seat.home.read_node_key()?.public_key().0);
-    Ok(reached.map(|address| format!("{id}@{address}")).into_iter().filter(|address| address.len() <= ADDRESS_BYTES_MAX).collect())
+    Ok(reached
+        .map(|address| format!("{id}@{address}"))
+        .into_iter()
+        .filter(|address| address.len() <= ADDRESS_BYTES_MAX && address_breaks(address).is_none())
+        .collect())
 }
 
 /// As much of the beginning as has at most so many bytes.
@@ -91,12 +136,12 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 
 impl Request {
     fn over(&self, seat: &Seat, recent: RecentBlock) -> NodeTx {
-        let moniker: String = self.moniker.chars().filter(|letter| !letter.is_control()).collect();
+        // That of the configuration may be longer than what is kept here.
         let nothing = Signature([0; 64]);
         let tx = NodeTx::Join(Box::new(Join {
             public_key: seat.key.public_key(),
             power: self.power,
-            moniker: cut(&moniker, MONIKER_BYTES_MAX).to_owned(),
+            moniker: cut(&self.moniker, MONIKER_BYTES_MAX).to_owned(),
             addresses: self.addresses.clone(),
             replaces: self.replaced.as_ref().map(PrivateKey::public_key),
             recent,

@@ -183,7 +183,11 @@ impl Seat {
             }
             Ok(answer) => Ok(Submitted::Done { height: answer.height, log: answer.tx_result.log }),
             // It may be decided all the same: its block says so.
-            Err(ClientError::Answered { .. }) => self.find(&Hash::of(&bytes), refused).await,
+            Err(ClientError::Answered { .. }) => {
+                let height = self.status().await?.sync_info.latest_block_height;
+                say(format!("no block took it in yet, the last is that of height {height}; waiting for {} s more", BLOCK_WAIT.as_secs()));
+                self.find(&Hash::of(&bytes), refused).await
+            }
             Err(error) => Err(self.unanswered(&error)),
         }
     }

@@ -1,7 +1,7 @@
 //! `lockstep snapshot list`, `export` and `restore`: snapshots as files that a person carries.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -226,6 +226,8 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
             perform(Check::Chunk { index, bytes: file.take(PACKED_BYTES_MAX)?.to_vec().into(), is_whole: true })?;
         }
     }
+    // What nothing here reads, nothing here has verified.
+    file.ends()?;
     perform(Check::Complete)?;
     say(format!(
         "the state after height {height} is verified and lies in this home, with {} entries; the node begins with it:\n  lockstep start --home {}",
@@ -275,6 +277,17 @@ impl Sections<BufReader<File>> {
                 .next("one is made by lockstep snapshot export"));
         }
         Ok(sections)
+    }
+
+    /// Nothing comes any more.
+    fn ends(&mut self) -> Result<(), NodeError> {
+        let rest = self.file.fill_buf().map_err(|error| io_error("read", &self.path, &error))?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        Err(NodeError::new(Exit::Refused, format!("{} goes on behind its last chunk", self.path.display()))
+            .means("what is there was not written by lockstep snapshot export, and nothing proves it")
+            .next("export it again, or fetch it again from where it came"))
     }
 
     /// The next section, if it has at most so many bytes.

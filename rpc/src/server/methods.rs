@@ -122,7 +122,17 @@ fn block_height(context: &Context, args: &Args) -> Result<(Heights, Option<Heigh
 
 /// What was read at a height within bounds. It may have been pruned meanwhile.
 fn kept<T>(context: &Context, height: Height, answer: Option<T>) -> Result<T, Refusal> {
-    answer.ok_or_else(|| unavailable(height, context.backend.heights().base))
+    answer.ok_or_else(|| {
+        let base = context.backend.heights().base;
+        if height < base {
+            return unavailable(height, base);
+        }
+        // Where nothing rotted, it is the block of a snapshot that a node began with: nobody executed it here.
+        Refusal::Failed(format!(
+            "what this asks of height {height} is not kept here: this node began with the state after height {base}, and of the heights beside \
+             that one it has their blocks and nothing that executing them gives"
+        ))
+    })
 }
 
 fn block(context: &Context, args: &Args) -> Outcome {

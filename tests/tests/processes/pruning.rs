@@ -102,6 +102,9 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     fs::write(&cut, &bytes[..bytes.len() - 100]).expect("a file");
     let refused = restore(&cut, &hash);
     assert_eq!((refused.code, refused.err.contains("ends early")), (Some(3), true), "{}", refused.err);
+    fs::write(&cut, [&bytes[..], b"more"].concat()).expect("a file");
+    let refused = restore(&cut, &hash);
+    assert_eq!((refused.code, refused.err.contains("goes on behind its last chunk")), (Some(3), true), "{}", refused.err);
     let refused = restore(&file, &"AB".repeat(32));
     assert_eq!((refused.code, refused.err.contains("not the one that you trust")), (Some(6), true), "{}", refused.err);
     let out = restore(&file, &hash).done();
@@ -116,6 +119,13 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     let mut follows = Client::new(at(1));
     wait_until("it has caught up", || follows.height().ok().filter(|height| *height >= tip));
     assert_eq!(earliest(&mut follows), snapshot, "{}", follower.log());
+    // What executing the snapshot's block gave, nobody told this node: it does not say that its lowest height is lower than it is.
+    for (method, height) in
+        [("block_results", snapshot), ("validators", snapshot), ("validators", snapshot + 1), ("consensus_params", snapshot)]
+    {
+        let refused = follows.call(method, json!({ "height": height.to_string() })).expect_err(method).to_string();
+        assert!(refused.contains(&format!("began with the state after height {snapshot}")), "{method} of {height}: {refused}");
+    }
     wait_until("the first serves", || client.height().ok());
     assert_eq!(follows.hashes(tip).expect("its own"), client.hashes(tip).expect("the chain's"));
     let refused = ended(command(["snapshot", "restore", text(&file), "--home", text(&home), "--trust-hash", &hash]));

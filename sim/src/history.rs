@@ -41,8 +41,8 @@ pub(crate) struct History {
     called: BTreeMap<Hash, u64>,
     /// By node: the least height that its next answer may name.
     least: BTreeMap<usize, u64>,
-    /// Transactions that a whole node of a whole network took in: the node, and the height of the chain by then.
-    held: BTreeMap<Hash, (usize, u64)>,
+    /// Transactions that a whole node of a whole network took in: the node, the height of the chain by then, and when.
+    held: BTreeMap<Hash, (usize, u64, u64)>,
     /// Blocks so far.
     height: u64,
     reads: u64,
@@ -70,13 +70,13 @@ impl History {
 
     /// A node of a network in which nothing goes wrong any more takes a transaction in, perhaps while it catches up: blocks
     /// that the chain has already are not what the transaction waits for.
-    pub(crate) fn held(&mut self, node: usize, tx: Hash) {
-        self.held.entry(tx).or_insert((node, self.height));
+    pub(crate) fn held(&mut self, node: usize, tx: Hash, now: u64) {
+        self.held.entry(tx).or_insert((node, self.height, now));
     }
 
     /// A node stops, and its pool with it: what it had taken in may have been with nobody else yet.
     pub(crate) fn stopped(&mut self, node: usize) {
-        self.held.retain(|_, (holder, _)| *holder != node);
+        self.held.retain(|_, (holder, ..)| *holder != node);
     }
 
     /// It is in a block, or was refused to the client's face.
@@ -84,11 +84,11 @@ impl History {
         self.held.remove(tx);
     }
 
-    /// I8: what a whole network took in long before its last block is in a block.
-    pub(crate) fn nobody_starves(&self, last: u64) -> Outcome {
-        match self.held.iter().find(|(_, (_, at))| *at + WAITS_MAX <= last) {
+    /// I8: what a whole network took in long before its last block, and before a time by which everybody has heard of it, is in a block.
+    pub(crate) fn nobody_starves(&self, last: u64, heard_by: u64) -> Outcome {
+        match self.held.iter().find(|(_, (_, at, when))| *at + WAITS_MAX <= last && *when < heard_by) {
             None => Ok(()),
-            Some((tx, (_, at))) => {
+            Some((tx, (_, at, _))) => {
                 let what = format!("{tx:?}, taken in at height {at} when nothing went wrong any more, is in no block up to {last}");
                 Err(Violation { invariant: "I8", what })
             }
@@ -186,15 +186,16 @@ mod tests {
         let (first, second) = (Hash::of("first"), Hash::of("second"));
         history.block(3);
         for (node, tx) in [(0, first), (0, second), (1, Hash::of("lost with its node"))] {
-            history.held(node, tx);
+            history.held(node, tx, 70);
         }
         history.stopped(1);
-        history.nobody_starves(8).expect("there is time");
+        history.nobody_starves(8, 100).expect("there is time");
         history.let_go(&first);
-        let violation = history.nobody_starves(9).expect_err("one still waits");
+        history.nobody_starves(9, 70).expect("nobody had time to hear of it");
+        let violation = history.nobody_starves(9, 71).expect_err("one still waits");
         assert!(violation.invariant == "I8" && violation.what.contains(&format!("{second:?}")), "{violation:?}");
         history.let_go(&second);
-        history.nobody_starves(90).expect("nobody waits");
+        history.nobody_starves(90, 100).expect("nobody waits");
     }
 
     #[test]

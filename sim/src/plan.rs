@@ -334,9 +334,12 @@ impl Plan {
         let Some(windows) = self.members.filter(|_| dice.chance(500)) else { return self };
         // Trust reaches back two thirds of the evidence window: who was away for longer needs a word of its operator.
         let evidence_ms = if dice.chance(600) { dice.between(3_000, 5_000) } else { dice.between(9_000, 14_000) };
+        let (live, checkpoint) = (*dice.pick(&[4, 8, 20]), dice.between(2, 8));
+        // A snapshot stays for so many blocks, or it is gone before who gathers it has asked twice.
+        let snapshots = dice.between(1, 3).max(SNAPSHOT_STAYS.div_ceil(checkpoint));
         Self {
-            members: Some(Windows { live: *dice.pick(&[4, 8, 20]), checkpoint: dice.between(2, 8), ..windows }),
-            keep: Keep { snapshots: usize::try_from(dice.between(1, 3)).expect("few"), blocks: *dice.pick(&[0, 1, 1, 4, 16]) },
+            members: Some(Windows { live, checkpoint, ..windows }),
+            keep: Keep { snapshots: usize::try_from(snapshots).expect("few"), blocks: *dice.pick(&[0, 1, 1, 4, 16]) },
             evidence_ms,
             replacements: dice.chance(700),
             // Small, since segments go whole.
@@ -491,6 +494,9 @@ impl Plan {
         2 * ns(rounds) + lag_blocks * 20 * MS + (self.settle_blocks + 2) * block + SYNC_ALLOWANCE + misled + snapshots
     }
 }
+
+/// Blocks for which a snapshot is kept, at least: blocks come every few dozen milliseconds, and each question may take as long.
+const SNAPSHOT_STAYS: u64 = 6;
 
 /// Without a word about it.
 const KEEP: Keep = Keep { snapshots: 2, blocks: 8 };

@@ -497,7 +497,7 @@ impl World {
             let is_awake = self.machines[node].owes_until <= self.now;
             let is_in_step = is_awake && self.checks.told(node) + 2 >= self.checks.height();
             if self.healed && self.core.contains(&node) && is_in_step && !self.subject.holds_back {
-                self.history.held(node, Hash::of(&tx));
+                self.history.held(node, Hash::of(&tx), self.now);
             }
             let life = self.machines[node].life;
             let request = RequestId(self.requests);

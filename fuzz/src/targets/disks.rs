@@ -327,6 +327,7 @@ pub(super) fn disk_results(bytes: &[u8], _: Meter) {
     let mut model: BTreeMap<u64, BlockResults> = BTreeMap::new();
     let mut promised = 0;
     let mut segment = 0;
+    let mut tried: BTreeMap<u64, Vec<BlockResults>> = BTreeMap::new();
     let mut open: Option<Results> = None;
     for _ in 0..OPERATIONS_MAX {
         if choices.0.is_empty() {
@@ -335,7 +336,7 @@ pub(super) fn disk_results(bytes: &[u8], _: Meter) {
         let Some(results) = &mut open else {
             match Results::open(disk.disk(), "log", &SEGMENTS, Some(u64::MAX)) {
                 Ok(results) => {
-                    check_results(&results, &mut model, promised);
+                    check_results(&results, &mut model, &tried, promised);
                     segment =
                         results.reader().open_segment().map_or(0, |open| SEGMENTS.iter().position(|first| *first == open).unwrap_or(0));
                     open = Some(results);
@@ -351,6 +352,7 @@ pub(super) fn disk_results(bytes: &[u8], _: Meter) {
                 let size = choices.below(255);
                 let txs = (0..size % 5).map(|n| TxResult { hash: tx_hash(height, n), result: vec![n; usize::from(size)] }).collect();
                 let block = BlockResults { height, block: vec![size; 30], txs };
+                tried.entry(height).or_default().push(block.clone());
                 results.append(SEGMENTS[segment], &block).map(|()| {
                     model.insert(height, block);
                 })
@@ -383,7 +385,7 @@ pub(super) fn disk_results(bytes: &[u8], _: Meter) {
     drop(open);
     disk = cut(&disk, &mut choices);
     let results = Results::open(disk.disk(), "log", &SEGMENTS, Some(u64::MAX)).expect("results open after a power cut");
-    check_results(&results, &mut model, promised);
+    check_results(&results, &mut model, &tried, promised);
 }
 
 fn tx_hash(height: u64, index: u8) -> [u8; 32] {
@@ -392,11 +394,20 @@ fn tx_hash(height: u64, index: u8) -> [u8; 32] {
     hash
 }
 
-fn check_results(results: &Results, model: &mut BTreeMap<u64, BlockResults>, promised: u64) {
+/// What was not synced may be an earlier attempt of the same height, of which a full disk took a part and a power cut made the rest zeros,
+/// as they were. Of one chain both are the same.
+fn check_results(results: &Results, model: &mut BTreeMap<u64, BlockResults>, tried: &BTreeMap<u64, Vec<BlockResults>>, promised: u64) {
     let reader = results.reader();
     let last = reader.last_height().unwrap_or(0);
     assert!(last >= promised, "results of height {promised} were durable, {last} is the last");
     model.retain(|height, _| *height <= last);
+    for (height, block) in model.iter_mut().filter(|(height, _)| **height > promised) {
+        if let Ok(Some(found)) = reader.results(*height)
+            && tried.get(height).is_some_and(|tried| tried.contains(&found))
+        {
+            *block = found;
+        }
+    }
     for (height, block) in model.iter() {
         // What was not synced may be torn, and is told as damage then; a start makes it again.
         match reader.results(*height) {

@@ -65,7 +65,8 @@ pub(super) fn question(bytes: &[u8], meter: Meter) {
 
 /// What they answer; bodies in it are decoded too.
 pub(super) fn answer(bytes: &[u8], meter: Meter) {
-    match canonical(bytes, OVERHEAD, meter, Answer::decode, |value| value.encode().to_vec()) {
+    // The first places of a list of headers, each with its commit and two sets.
+    match canonical(bytes, 2 * OVERHEAD, meter, Answer::decode, |value| value.encode().to_vec()) {
         Some(Answer::Body(inner)) => body(&inner, meter),
         Some(Answer::Blocks(blocks)) => blocks.into_iter().take(2).for_each(|(inner, commit)| {
             body(&inner, meter);
@@ -177,7 +178,8 @@ pub(super) fn signed(bytes: &[u8], meter: Meter) {
         2 => bare(bytes, OVERHEAD, meter).into_iter().for_each(claim_polka),
         3 => bare(bytes, OVERHEAD, meter).into_iter().for_each(claim_commit),
         4 => {
-            if let Some(part) = bare::<Part>(bytes, OVERHEAD, meter) {
+            // No body has an empty part.
+            if let Some(part) = bare::<Part>(bytes, OVERHEAD, meter).filter(|part| !part.bytes.is_empty()) {
                 let header = cut(&part.bytes).0;
                 let _ = part.verify(&header);
             }

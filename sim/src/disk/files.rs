@@ -213,9 +213,10 @@ impl DiskFile for SimFile {
                 Err(broken())
             }
             Course::Short(mut dice) => {
-                // What lies inside the file has its room, and some of what would grow it may have found the last of it.
+                // What lies inside the file has its room, and some of what would grow it may have found the last of it; not all, or there
+                // would have been room.
                 let inside = len.saturating_sub(offset).min(data.len() as u64);
-                let last_room = dice.below(data.len() as u64 - inside + 1);
+                let last_room = dice.below((data.len() as u64 - inside).max(1));
                 state.put(offset, &data[..index(inside + last_room)]);
                 Err(ErrorKind::StorageFull.into())
             }

@@ -22,6 +22,8 @@ use crate::trace::{Line, State, Told};
 
 /// One seed in so many has every signature of its chain judged by another crate; the others ask the verdict of the run.
 const CURVE_EVERY: u64 = 4;
+/// Until everybody has heard of a transaction and has it in its next block, beside what the links take.
+const HEARS_NS: u64 = 50 * MS;
 /// Blocks after the faults ended in which rounds may still fail for what was before.
 const SETTLED_BLOCKS: u64 = 2;
 /// Keys that clients read, of those that they write.
@@ -91,7 +93,9 @@ impl World {
             }
         }
         let seen_by_all = self.core.iter().map(|node| self.checks.told(*node)).min().unwrap_or(0);
-        self.history.nobody_starves(seen_by_all)
+        // Blocks may come faster than anybody hears of anything.
+        let hears = 4 * (self.plan.latency.1 + self.plan.job_delay) + self.plan.reorder + HEARS_NS;
+        self.history.nobody_starves(seen_by_all, self.now.saturating_sub(hears))
     }
 
     /// I1, I2, I3, I6: the chain in the files of each honest node, judged from genesis by the naive verifier.

@@ -76,7 +76,7 @@ impl Index {
             Kind::Decision => {
                 // One more on top leaves the base where it is.
                 let last = self.decisions.last_key_value().map(|(last, _)| *last);
-                if last.is_none_or(|last| entry.height != last + 1) || !self.bodies.contains_key(&entry.block_hash) {
+                if last.is_none_or(|last| last.checked_add(1) != Some(entry.height)) || !self.bodies.contains_key(&entry.block_hash) {
                     self.base = OnceLock::new();
                 }
                 self.decisions.entry(entry.height).or_insert(entry);
@@ -130,7 +130,7 @@ impl Index {
     fn find_base(&self) -> Option<u64> {
         let mut base = None;
         for entry in self.decisions.values().rev() {
-            let follows = base.is_none_or(|above| entry.height + 1 == above);
+            let follows = base.is_none_or(|above| entry.height.checked_add(1) == Some(above));
             if !follows || !self.bodies.contains_key(&entry.block_hash) {
                 break;
             }

@@ -326,8 +326,11 @@ impl Staging {
         if self.folder.names()?.iter().any(|name| name == INSTALLED) { self.empty() } else { Ok(()) }
     }
 
+    /// The goal goes after what it leads to: a start that finds it after a clearing without a mark was stopped goes on from there.
     fn empty(&self) -> Result<(), DiskError> {
-        self.folder.sweep(|name| name == INSTALLED)?;
+        self.folder.sweep(|name| name == INSTALLED || name == GOAL)?;
+        self.folder.sync_names()?;
+        self.folder.remove(GOAL)?;
         self.folder.sync_names()?;
         self.folder.remove(INSTALLED)?;
         self.folder.sync_names()

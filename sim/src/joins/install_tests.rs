@@ -192,8 +192,20 @@ fn what_was_gathered_goes_once_blocks_have_passed_it() {
     drop(started);
     assert!(machine.disk.paths().iter().any(|path| path.starts_with(STAGING_PATH)), "it may be of use still");
     write_blocks(&chain, &machine, HEIGHT..=HEIGHT);
+    let before = machine.with_disk(machine.disk.fork());
+    let first = before.disk.operations();
     let started = start(&chain, &machine, "there").expect("nothing stops it");
     is_at(&chain, &started, HEIGHT, "there");
     drop(started);
     nothing_is_gathered(&machine.disk, "there");
+    // And wherever that is stopped.
+    for operation in first..machine.disk.operations() {
+        let what = format!("killed at operation {operation}");
+        let killed = before.with_disk(before.disk.fork());
+        killed.disk.fault_at(operation, Fault::Stop(When::Before), operation);
+        drop(start(&chain, &killed, &what));
+        killed.disk.kill();
+        drop(start(&chain, &killed, &what).expect("nothing stops it any more"));
+        nothing_is_gathered(&killed.disk, &what);
+    }
 }

@@ -243,7 +243,7 @@ impl<'a> Turn<'a> {
     /// beside it: that JOIN asks for nothing any more.
     fn ends_rotation(&mut self, address: &Address, given: Power) {
         let record = self.desk.registry.get(address).filter(|member| given != Power::ZERO && member.replaces.is_some());
-        if let Some(mut member) = record.filter(|_| !planted::has(Bug::ReplacedKeepsPower)) {
+        if let Some(mut member) = record {
             member.replaces = None;
             self.desk.registry.put(member);
             self.desk.forget_waiting(address);

@@ -19,7 +19,7 @@ const SNAPSHOT: u64 = 80;
 const NAMED: u64 = 90;
 
 const fn height_of(height: u64) -> lockstep_types::Height {
-    lockstep_types::Height::new(height).unwrap()
+    lockstep_types::Height::new(height).expect("a height")
 }
 
 /// A node with three blocks, of a chain whose evidence expires after so many seconds. By its clock they are a day old.

@@ -12,8 +12,9 @@ use lockstep_types::codec;
 use lockstep_types::{Polka, Proposal, Vote, VoteType};
 
 use crate::bodies::Body;
+use crate::jobs::Job;
 use crate::planted::Bug;
-use crate::replica::{Job, Replica};
+use crate::replica::Replica;
 use crate::seam::{Effect, JobId, Lane, LogRecord, Now, Report, Ticket, Write};
 use crate::signing::{OwnMessage, Remembered, UNSIGNED, guard_owner, guard_record};
 use crate::wire::{Message, WIRE_VERSION};

@@ -10,8 +10,9 @@ use lockstep_sync::{Answer as SyncAnswer, BlockSync, Effect as SyncEffect, Fetch
 use lockstep_types::block::part_set_header;
 use lockstep_types::{BlockId, Commit, Height, Round};
 
+use crate::jobs::Job;
 use crate::planted::Bug;
-use crate::replica::{Job, POINTS_LIE, Replica};
+use crate::replica::{POINTS_LIE, Replica};
 use crate::seam::{Effect, JobId, Mono, Now, Peer, Report, Timer};
 use crate::wire::{Answer, Question, Status};
 

@@ -8,8 +8,9 @@ use lockstep_types::block::{Part, part_set_header};
 use lockstep_types::{BlockId, Height};
 
 use crate::bodies::PartFate;
+use crate::jobs::Job;
 use crate::planted::Bug;
-use crate::replica::{Job, POINTS_LIE, Replica};
+use crate::replica::{POINTS_LIE, Replica};
 use crate::seam::{Effect, Now, Peer};
 use crate::wire::{Question, WHOLE_PARTS_MAX};
 

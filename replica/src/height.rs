@@ -14,10 +14,11 @@ use lockstep_types::{Block, BlockId, Commit, Height, Polka, Power, Round, Valida
 
 use crate::bodies::{Bodies, Body};
 use crate::execution::ExecuteJob;
+use crate::jobs::Job;
 use crate::pace::{Facts, Pace, pace};
 use crate::planted::Bug;
 use crate::proposals::body_record;
-use crate::replica::{Deciding, Job, Last, Replica};
+use crate::replica::{Deciding, Last, Replica};
 use crate::seam::{Effect, JobId, LogRecord, Mono, Now, Outcome, Report, Ticket, Timer, Write};
 use crate::signing::OwnMessage;
 use crate::wire::WIRE_VERSION;

@@ -11,6 +11,7 @@
 //! | [`replica`] | the replica: composition and dispatch |
 //! | `height` | one height, from its beginning over its decision to its execution |
 //! | `proposals`, `votes` | what consensus is told in between: made, or taken in and verified |
+//! | `jobs` | questions that are out to the shell |
 //! | `casting`, `own_messages` | what it casts: recorded, signed, sent; and what this node may have forgotten |
 //! | [`signing`] | what is signed, what the guard records, when silence is due |
 //! | [`bodies`] | block bodies on their way |
@@ -47,6 +48,7 @@ pub mod fence;
 mod fetching;
 pub mod gossip;
 mod height;
+mod jobs;
 mod own_messages;
 pub mod pace;
 pub mod peers;

@@ -3,7 +3,8 @@
 use lockstep_types::quorum::Quorum;
 use lockstep_types::{Proposal, PublicKey, Vote};
 
-use crate::replica::{Job, OwnWait, Replica};
+use crate::jobs::Job;
+use crate::replica::{OwnWait, Replica};
 use crate::seam::{Effect, Now, Peer, Report, Timer};
 use crate::signing::{OwnMessage, UNSIGNED};
 use crate::wire::Question;

@@ -12,8 +12,9 @@ use lockstep_types::{Block, BlockId, Height, Proposal, Round, Time};
 
 use crate::bodies::PartFate;
 use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob};
+use crate::jobs::Job;
 use crate::planted::Bug;
-use crate::replica::{HeldProposal, Job, POINTS_LIE, Replica};
+use crate::replica::{HeldProposal, POINTS_LIE, Replica};
 use crate::seam::{Effect, JobId, LogRecord, Now, Peer, Ticket, Timer, Write};
 
 /// Proposals kept for one round: a correct proposer makes one, and the second is the proof that it is not.

@@ -15,7 +15,8 @@ use lockstep_types::{Address, BlockId, Height, Proposal, Vote};
 
 use crate::bodies::Body;
 use crate::catch_up::millis;
-use crate::replica::{Job, POINTS_GARBAGE, Replica};
+use crate::jobs::Job;
+use crate::replica::{POINTS_GARBAGE, Replica};
 use crate::seam::{AskId, Effect, JobId, Mono, Now, Peer, ReadAnswer, ReadQuestion, Report, Timer};
 use crate::wire::{Answer, LIGHT_MAX, Question, VOTES_MAX, WHOLE_PARTS_MAX};
 

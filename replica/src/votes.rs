@@ -6,9 +6,10 @@ use lockstep_consensus as consensus;
 use lockstep_types::vote::Verified;
 use lockstep_types::{Commit, Polka, Vote, VoteType};
 
+use crate::jobs::Job;
 use crate::planted::Bug;
 use crate::proposals::ROUNDS_AHEAD;
-use crate::replica::{Job, POINTS_LIE, Replica};
+use crate::replica::{POINTS_LIE, Replica};
 use crate::seam::{Now, Peer};
 
 impl Replica {

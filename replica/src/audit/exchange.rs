@@ -18,8 +18,9 @@ use lockstep_types::{Address, Height, Power, ValidatorSet};
 
 use super::ASK_TO_QUIT;
 use super::finding::{Finding, Proof};
+use crate::jobs::Job;
 use crate::planted::Bug;
-use crate::replica::{Job, POINTS_LIE, Replica};
+use crate::replica::{POINTS_LIE, Replica};
 use crate::seam::{Effect, JobId, Lane, Mono, Now, Peer};
 use crate::wire::Message;
 

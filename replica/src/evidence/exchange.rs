@@ -11,8 +11,9 @@ use lockstep_types::{Evidence, Hash, Vote};
 
 use super::kept::Kept;
 use super::rules::Refused;
+use crate::jobs::Job;
 use crate::planted::Bug;
-use crate::replica::{Job, POINTS_LIE, Replica};
+use crate::replica::{POINTS_LIE, Replica};
 use crate::seam::{Effect, JobId, Lane, Now, Peer, Reply, Report, RequestId, Target, Write};
 use crate::wire::{FRAME_BYTES_MAX, Message, Question};
 

@@ -15,7 +15,8 @@ use lockstep_types::{BlockId, Commit, Height, Polka, Round, ValidatorSet, Vote};
 
 use super::exchange::Source;
 use super::kept::Kept;
-use crate::replica::{Job, POINTS_LIE, Replica};
+use crate::jobs::Job;
+use crate::replica::{POINTS_LIE, Replica};
 use crate::seam::{Effect, Peer, Report};
 use crate::wire::{POLKAS_MAX, Question};
 

@@ -34,7 +34,8 @@ pub use self::light_store::{LIGHT_PATH, LightStore};
 pub use self::staging::{Found, STAGING_PATH, Staging, Task};
 
 use crate::catch_up::millis;
-use crate::replica::{Job, POINTS_LIE, Replica};
+use crate::jobs::Job;
+use crate::replica::{POINTS_LIE, Replica};
 use crate::seam::{Effect, JobId, Mono, Now, Peer, Report, Timer};
 use crate::wire::{Answer, Question, Status};
 

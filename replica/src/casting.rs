@@ -107,11 +107,16 @@ impl Replica {
         self.fx.push(Effect::Sign { job, after, bytes: sign_bytes });
     }
 
-    /// The write of the polka of our last lock, where this message is cast under another one. The guard forgets the last one
-    /// then, and until the log has its polka nothing else shows why we precommitted there.
-    fn superseded_lock(&self, cast: &Cast) -> Option<Ticket> {
-        let (round, ticket) = self.kept_lock?;
-        cast.lock.as_ref().is_none_or(|lock| lock.round != round).then_some(ticket)
+    /// The write of the polka of our last lock that a message was cast without. The guard forgets that lock then, and until the log has its
+    /// polka nothing else shows why we precommitted there. Every later message waits for it, too: records reach the guard in the order in
+    /// which they were cast, and one that overtook another would have that refused.
+    fn superseded_lock(&mut self, cast: &Cast) -> Option<Ticket> {
+        if let Some((round, ticket)) = self.kept_lock
+            && cast.lock.as_ref().is_none_or(|lock| lock.round != round)
+        {
+            self.superseded_lock = Some(ticket);
+        }
+        self.superseded_lock
     }
 
     /// The polka that justifies a precommit, and the one that justifies a prevote with a valid round, go to the log too: they

@@ -187,6 +187,8 @@ pub struct Replica {
     pub(crate) held_casts: Vec<crate::casting::Cast>,
     /// The round of our lock, and the write of its polka to the log.
     pub(crate) kept_lock: Option<(Round, Ticket)>,
+    /// That write for the last lock that another one, or none, came after.
+    pub(crate) superseded_lock: Option<Ticket>,
     pub(crate) gossip: crate::gossip::GossipState,
     pub(crate) evidence: EvidencePool,
     /// Heights at which certificates conflict.
@@ -266,6 +268,7 @@ impl Replica {
             own_wait: OwnWait::Over,
             held_casts: Vec::new(),
             kept_lock: None,
+            superseded_lock: None,
             gossip: crate::gossip::GossipState::default(),
             evidence: EvidencePool::new(restored.evidence),
             forks: crate::evidence::Forks::default(),

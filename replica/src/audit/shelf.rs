@@ -89,13 +89,15 @@ impl Shelf {
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self, DiskError> {
         let folder = Folder::new(disk, AUDIT_PATH);
         let names = folder.names()?;
-        let heights: Vec<Height> = names.iter().filter_map(|name| height_in(name, ".found")).collect();
+        let mut heights: Vec<Height> = names.iter().filter_map(|name| height_in(name, ".found")).collect();
         let mut open = BTreeMap::new();
         for height in heights.iter().filter(|height| !names.contains(&report_name(**height))) {
             let bytes = folder.read(&found_name(*height), BYTES_MAX)?;
             let found = bytes.as_deref().and_then(unsealed).and_then(|bytes| codec::decode::<Found>(VERSION, bytes, BYTES_MAX).ok());
             open.extend(found.filter(|found| found.finding.height() == *height).map(|found| (*height, found)));
         }
+        // What was never read was never healed: found again, it is found for the first time.
+        heights.retain(|height| open.contains_key(height) || names.contains(&report_name(*height)));
         Ok(Self { folder, heights, open, differences: BTreeMap::new() })
     }
 

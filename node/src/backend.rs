@@ -67,6 +67,14 @@ impl NodeBackend {
         }
     }
 
+    /// The commit of a height whose block was let go. What came with a snapshot may be another certificate than the next block carries.
+    fn commit_apart(&self, height: Height) -> Result<Option<CommitAnswer>, ReadError> {
+        let Some(light) = self.readers.header_apart(height).map_err(failed)? else { return Ok(None) };
+        let above = self.header(height.next())?;
+        let canonical = above.is_some_and(|above| above.last_commit_hash == light.commit.hash());
+        Ok(Some(CommitAnswer { header: light.header, commit: light.commit, canonical }))
+    }
+
     fn end(&self, height: Height) -> Result<Option<ChainEnd>, ReadError> {
         let Some((block_id, block, _, _)) = self.readers.block(height).map_err(failed)? else { return Ok(None) };
         let Header { app_hash, time, .. } = block.header;
@@ -89,7 +97,7 @@ impl Backend for NodeBackend {
         let tip = self.readers.tip();
         let initial = tip.chain.initial_height;
         let height = if tip.chain.height < initial { Height::ZERO } else { tip.chain.height };
-        Heights { base: self.readers.base(), tip: height, next: tip.chain.next_height() }
+        Heights { base: self.readers.base(), headers: self.readers.headers_base(), tip: height, next: tip.chain.next_height() }
     }
 
     fn status(&self) -> Result<Status, ReadError> {
@@ -134,12 +142,19 @@ impl Backend for NodeBackend {
         }))
     }
 
+    fn header(&self, height: Height) -> Result<Option<Header>, ReadError> {
+        if let Some((_, block, _, _)) = self.readers.block(height).map_err(failed)? {
+            return Ok(Some(block.header));
+        }
+        Ok(self.readers.header_apart(height).map_err(failed)?.map(|light| light.header))
+    }
+
     fn height_of(&self, block_hash: &Hash) -> Result<Option<Height>, ReadError> {
         self.readers.height_of(block_hash).map_err(failed)
     }
 
     fn commit(&self, height: Height) -> Result<Option<CommitAnswer>, ReadError> {
-        let Some((_, block, _, own)) = self.readers.block(height).map_err(failed)? else { return Ok(None) };
+        let Some((_, block, _, own)) = self.readers.block(height).map_err(failed)? else { return self.commit_apart(height) };
         let header = block.header;
         let next = self.readers.block(height.next()).map_err(failed)?;
         let carried: Option<Commit> = next.and_then(|(_, next, _, _)| next.last_commit);
@@ -169,8 +184,14 @@ impl Backend for NodeBackend {
         if height == genesis.next_height() {
             return Ok(Some((*genesis.validators).clone()));
         }
-        let before = self.readers.results(height.previous()).map_err(ReadError::Failed)?;
-        Ok(before.map(|(kept, _)| kept.validators))
+        if let Some((kept, _)) = self.readers.results(height.previous()).map_err(ReadError::Failed)? {
+            return Ok(Some(kept.validators));
+        }
+        if let Some(light) = self.readers.header_apart(height).map_err(failed)? {
+            return Ok(Some(light.validators));
+        }
+        // The first block that is kept: the one below names its validators.
+        Ok(self.readers.header_apart(height.previous()).map_err(failed)?.map(|light| light.next_validators))
     }
 
     fn params(&self, height: Height) -> Result<Option<ConsensusParams>, ReadError> {

@@ -19,8 +19,8 @@ use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob, Verdicts, build
 use crate::evidence::history::BlockHistory;
 use crate::evidence::rules::{self, Refused};
 use crate::evidence::{misbehaviour, remembered};
+use crate::light_store::LightStore;
 use crate::seam::Outcome;
-use crate::state_sync::LightStore;
 
 /// A decided block to execute.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@
 //! | `height` | one height, from its beginning over its decision to its execution |
 //! | `proposals`, `votes` | what consensus is told in between: made, or taken in and verified |
 //! | `jobs` | questions that are out to the shell |
+//! | [`light_store`] | headers that outlive their bodies |
 //! | `casting`, `own_messages` | what it casts: recorded, signed, sent; and what this node may have forgotten |
 //! | [`signing`] | what is signed, what the guard records, when silence is due |
 //! | [`bodies`] | block bodies on their way |
@@ -49,6 +50,7 @@ mod fetching;
 pub mod gossip;
 mod height;
 mod jobs;
+pub mod light_store;
 mod own_messages;
 pub mod pace;
 pub mod peers;

@@ -142,6 +142,22 @@ pub enum RecoveryError {
     Genesis(String),
 }
 
+impl RecoveryError {
+    /// Whether there was no room, and the same call works once there is. A sync that fails for want of space is not meant: it has failed.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Log(LogError::NoSpace(_)) => true,
+            Self::Disk(error) => error.is_no_space() && error.action != "sync",
+            _ => false,
+        }
+    }
+
+    /// Whether the disk failed so that nobody knows what is on it: a running node stops.
+    pub fn is_of_disk(&self) -> bool {
+        !self.is_no_space() && matches!(self, Self::Log(LogError::Disk(_) | LogError::Failed) | Self::Disk(_))
+    }
+}
+
 /// What was found, and the executor that goes on from it.
 pub struct Recovered {
     /// For the replica.

@@ -515,6 +515,8 @@ pub enum ReadQuestion {
         count: u32,
         /// Bound on their bytes.
         bytes_max: u64,
+        /// The last block, whose commit no block carries yet: of that one this node's own certificate will do. Zero for none.
+        tip: Height,
     },
     /// The manifest of a snapshot.
     Manifest {

@@ -153,8 +153,8 @@ impl Replica {
             }
             Question::Snapshots => self.read(peer, ask, ReadQuestion::Snapshots, 0),
             Question::Light { from, count } => {
-                // The newest header's commit is proven by the one above it, which is not there yet.
-                if from >= self.chain.height || from == Height::ZERO || count == 0 {
+                // The last block's header, too: a chain that waits for a validator who is to begin from it has none above.
+                if from > self.chain.height || from == Height::ZERO || count == 0 {
                     self.respond(peer, ask, &Answer::Unavailable(self.status()), 0);
                     return;
                 }
@@ -162,7 +162,7 @@ impl Replica {
                 self.read(
                     peer,
                     ask,
-                    ReadQuestion::Light { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX },
+                    ReadQuestion::Light { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX, tip: self.chain.height },
                     LIGHT_COST * u64::from(count),
                 );
             }

@@ -6,6 +6,9 @@
 //!
 //! Anything that goes wrong costs this snapshot and nothing else. The next checkpoint makes another.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use lockstep_app::State;
 use lockstep_app::snapshot::{ChunkInfo, Manifest, ManifestError, pack, plan};
 use lockstep_storage::DiskError;
@@ -91,23 +94,103 @@ fn try_make(store: &Store, genesis_hash: Hash, state: &State, rest: &mut impl Fn
     Ok(progress)
 }
 
-/// The snapshots of a node, as peers are served from them. A chunk that is found damaged takes its snapshots with it.
-pub struct Stored(pub Store);
+/// How long a snapshot stays that was offered to a peer, in milliseconds: it finds out first what leads there.
+const OFFERED_MS: u64 = 10_000;
+/// How long one stays that a peer asked for something of, in milliseconds.
+const ASKED_MS: u64 = 30_000;
+/// How long one stays in all because peers gather it, in milliseconds: ten minutes are a gigabyte at 14 Mbit/s.
+const LEASE_MS_MAX: u64 = 600_000;
+/// How many stay for that, beside those that the operator keeps.
+pub const LEASED_MAX: usize = 2;
 
-impl Snapshots for Stored {
+/// Snapshots that peers are gathering. One that is passed by newer ones is not taken away from under them, within bounds: a chain whose
+/// checkpoints follow each other faster than a snapshot is fetched would never let anybody in.
+#[derive(Debug, Default)]
+pub struct Leases(Mutex<BTreeMap<u64, Lease>>);
+
+#[derive(Debug)]
+struct Lease {
+    since_ms: u64,
+    until_ms: u64,
+}
+
+impl Leases {
+    fn extend(&self, height: u64, now_ms: u64, by_ms: u64) {
+        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lease = leases.entry(height).or_insert(Lease { since_ms: now_ms, until_ms: now_ms });
+        lease.until_ms = lease.until_ms.max(now_ms.saturating_add(by_ms)).min(lease.since_ms.saturating_add(LEASE_MS_MAX));
+    }
+
+    fn holds(&self, height: u64, now_ms: u64) -> bool {
+        let leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.get(&height).is_some_and(|lease| lease.until_ms > now_ms)
+    }
+
+    fn forget_but(&self, heights: &[u64]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|height, _| heights.contains(height));
+    }
+}
+
+/// Lets older snapshots go, so that the newest `keep` are left, and up to [`LEASED_MAX`] that peers gather: the heights that are gone.
+///
+/// Counted are those below the tip, whose root a decided header confirms. What is newer may have been made of a state that is not the
+/// chain's, which the next block shows: a node that relied on it would have nothing to heal from.
+///
+/// # Errors
+/// When the disk fails.
+pub fn keep_newest(store: &Store, keep: usize, tip: Height, leases: &Leases, now_ms: u64) -> Result<Vec<u64>, SnapshotError> {
+    let mut heights = store.heights();
+    leases.forget_but(&heights);
+    heights.retain(|height| *height < tip.get());
+    heights.truncate(heights.len().saturating_sub(keep));
+    let is_leased = |height: &&u64| leases.holds(**height, now_ms);
+    let leased: Vec<u64> = heights.iter().rev().filter(is_leased).take(LEASED_MAX).copied().collect();
+    heights.retain(|height| !leased.contains(height));
+    heights.iter().try_for_each(|height| store.give_up(*height))?;
+    Ok(heights)
+}
+
+/// The snapshots of a node, as peers are served from them. A chunk that is found damaged takes its snapshots with it.
+pub struct Stored<C> {
+    store: Store,
+    leases: Arc<Leases>,
+    clock_ms: C,
+}
+
+impl<C: Fn() -> u64> Stored<C> {
+    /// Of a store, by a clock that counts milliseconds from any beginning.
+    pub const fn new(store: Store, leases: Arc<Leases>, clock_ms: C) -> Self {
+        Self { store, leases, clock_ms }
+    }
+}
+
+impl<C: Fn() -> u64 + Send> Snapshots for Stored<C> {
     fn heights(&self) -> Result<Vec<Height>, DiskError> {
-        Ok(self.0.heights().into_iter().filter_map(Height::new).collect())
+        let heights = self.store.heights();
+        if let Some(newest) = heights.last() {
+            self.leases.extend(*newest, (self.clock_ms)(), OFFERED_MS);
+        }
+        Ok(heights.into_iter().filter_map(Height::new).collect())
     }
 
     fn manifest(&self, height: Height) -> Result<Option<Vec<u8>>, DiskError> {
-        Ok(self.0.manifest(height.get()).map(|manifest| manifest.to_vec()))
+        let manifest = self.store.manifest(height.get()).map(|manifest| manifest.to_vec());
+        if manifest.is_some() {
+            self.leases.extend(height.get(), (self.clock_ms)(), ASKED_MS);
+        }
+        Ok(manifest)
     }
 
-    fn chunk(&self, _: Height, root: &Hash) -> Result<Option<Vec<u8>>, DiskError> {
-        match self.0.chunk(&root.0) {
-            Ok(chunk) => Ok(chunk),
+    fn chunk(&self, height: Height, root: &Hash) -> Result<Option<Vec<u8>>, DiskError> {
+        match self.store.chunk(&root.0) {
+            Ok(chunk) => {
+                if chunk.is_some() {
+                    self.leases.extend(height.get(), (self.clock_ms)(), ASKED_MS);
+                }
+                Ok(chunk)
+            }
             Err(SnapshotError::Disk(error)) => Err(error),
-            Err(_) => match self.0.give_up_with(&root.0) {
+            Err(_) => match self.store.give_up_with(&root.0) {
                 Err(SnapshotError::Disk(error)) => Err(error),
                 _ => Ok(None),
             },

@@ -8,12 +8,12 @@ use lockstep_storage::results::ResultsReader;
 use lockstep_types::block::{self, PART_BYTES, PARTS_MAX, Part, part_set_header};
 use lockstep_types::codec;
 use lockstep_types::light::LightBlock;
-use lockstep_types::{Block, BlockId, Commit, Hash, Height, Polka, ValidatorSet};
+use lockstep_types::{Block, BlockId, Commit, Hash, Header, Height, Polka, ValidatorSet};
 
+use crate::light_store::LightStore;
 use crate::recovery::RecoveryError;
 use crate::results::kept_block;
 use crate::seam::{ReadAnswer, ReadQuestion};
-use crate::state_sync::LightStore;
 use crate::wire::{POLKAS_MAX, SNAPSHOTS_MAX, WHOLE_PARTS_MAX, WIRE_VERSION};
 
 /// Bound on a decision that is read back.
@@ -55,7 +55,8 @@ impl BlockSource {
         Self { log, cut: None, results: None, light: None, snapshots: None, manifest: None }
     }
 
-    /// Answers questions for headers too: the sets are kept with results, and what lies below the log in a store of its own.
+    /// Answers questions for headers too: the sets are kept with results, and what lies below the log in a store of its own, as do the polkas of
+    /// that time.
     #[must_use]
     pub fn with_light(mut self, results: Option<ResultsReader>, light: LightStore) -> Self {
         (self.results, self.light) = (results, Some(light));
@@ -76,7 +77,10 @@ impl BlockSource {
     pub fn read(&mut self, what: &ReadQuestion) -> Result<ReadAnswer, RecoveryError> {
         match *what {
             ReadQuestion::Snapshots => self.offers(),
-            ReadQuestion::Light { from, count, bytes_max } => self.light(from, count, bytes_max),
+            ReadQuestion::Light { from, count, bytes_max, tip } => {
+                let blocks = self.headers(from, count, bytes_max, tip)?;
+                Ok(if blocks.is_empty() { ReadAnswer::Absent } else { ReadAnswer::Light(blocks) })
+            }
             ReadQuestion::Manifest { height } => self.manifest(height),
             ReadQuestion::Chunk { height, ref root, ref outline } => self.chunk(height, root, outline.as_ref()),
             ReadQuestion::Blocks { from, count, bytes_max } => self.blocks(from, count, bytes_max),
@@ -118,20 +122,21 @@ impl BlockSource {
         Ok(ReadAnswer::Chunk(Bytes::from(packed)))
     }
 
-    /// Headers downwards. The commit of each is the one that the block above carries: the header above proves it.
-    fn light(&mut self, from: Height, count: u32, bytes_max: u64) -> Result<ReadAnswer, RecoveryError> {
+    /// Headers downwards, without a hole. The commit of each is the one that the block above carries: the header above proves it. That of
+    /// `tip` is this node's own.
+    pub(crate) fn headers(&mut self, from: Height, count: u32, bytes_max: u64, tip: Height) -> Result<Vec<LightBlock>, RecoveryError> {
         let mut blocks: Vec<LightBlock> = Vec::new();
         let mut bytes = 0_u64;
         let mut above: Option<Block> = None;
         let mut next_validators: Option<ValidatorSet> = None;
         let mut height = from;
         while blocks.len() < count as usize && height > Height::ZERO {
-            let found = match self.logged(height, above.take(), next_validators.take())? {
+            let found = match self.logged(height, tip, above.take(), next_validators.take())? {
                 Some((light, block)) => {
                     above = Some(block);
                     Some(light)
                 }
-                None => self.light.as_mut().map(|light| light.get(height)).transpose()?.flatten(),
+                None => self.apart(height, blocks.last().map(|above| &above.header))?,
             };
             let Some(light) = found else { break };
             bytes = bytes.saturating_add(light_bytes(&light));
@@ -142,13 +147,34 @@ impl BlockSource {
             blocks.push(light);
             height = height.previous();
         }
-        Ok(if blocks.is_empty() { ReadAnswer::Absent } else { ReadAnswer::Light(blocks) })
+        Ok(blocks)
+    }
+
+    /// A header that is kept apart from its body. One that came with a snapshot, and is topmost there, has some certificate: it is given only
+    /// where that is what the block above carries, or nothing is known of that block.
+    fn apart(&mut self, height: Height, above: Option<&Header>) -> Result<Option<LightBlock>, RecoveryError> {
+        let Some(light) = self.light.as_mut().map(|light| light.get(height)).transpose()?.flatten() else { return Ok(None) };
+        let carried = match above {
+            Some(above) => Some(above.last_commit_hash),
+            None => match self.block(height.next())? {
+                Some(above) => Some(above.header.last_commit_hash),
+                None => self
+                    .light
+                    .as_ref()
+                    .map(|light| light.find(height.next()))
+                    .transpose()?
+                    .flatten()
+                    .map(|above| above.header.last_commit_hash),
+            },
+        };
+        Ok(carried.is_none_or(|carried| carried == light.commit.hash()).then_some(light))
     }
 
     /// A header from the log, with the block it is of. What is known from the one above it is not read again.
     fn logged(
-        &self,
+        &mut self,
         height: Height,
+        tip: Height,
         above: Option<Block>,
         next_validators: Option<ValidatorSet>,
     ) -> Result<Option<(LightBlock, Block)>, RecoveryError> {
@@ -160,11 +186,25 @@ impl BlockSource {
             Some(above) => Some(above),
             None => self.block(height.next())?,
         };
-        let Some(commit) = above.and_then(|above| above.last_commit) else { return Ok(None) };
+        // Nothing carries the commit of the last block yet: who trusts its hash begins with what this node decided it by. The log may be
+        // behind what its node has told others of, so that is not the last block of the log.
+        let carried = match above {
+            Some(above) => above.last_commit,
+            None if height == tip => self.decision(height)?,
+            None => None,
+        };
+        let Some(commit) = carried else { return Ok(None) };
         let next = next_validators.or(self.set_after(height)?).filter(|set| set.hash() == block.header.next_validators_hash);
+        let is_it = |set: &ValidatorSet| set.hash() == block.header.validators_hash;
+        let mut set = self.set_after(height.previous())?.filter(is_it);
+        // The first block of the log may be one whose predecessor was let go with its results.
+        if set.is_none()
+            && let Some(light) = &mut self.light
+        {
+            set = light.get(height.previous())?.map(|below| below.next_validators).filter(is_it);
+        }
         // No block changes the set of the second height: that of the first is the same.
-        let before = self.set_after(height.previous())?.filter(|set| set.hash() == block.header.validators_hash);
-        let set = before.or_else(|| next.clone().filter(|set| set.hash() == block.header.validators_hash));
+        let set = set.or_else(|| next.clone().filter(is_it));
         let (Some(validators), Some(next_validators)) = (set, next) else { return Ok(None) };
         Ok(Some((LightBlock { header: block.header.clone(), commit, validators, next_validators }, block)))
     }
@@ -214,15 +254,31 @@ impl BlockSource {
         commit.map(Some).map_err(|error| RecoveryError::Record { what: "the decision", height: height.get(), error })
     }
 
-    /// What the log keeps to account for the own votes of a height.
     fn polkas(&self, height: Height) -> Result<ReadAnswer, RecoveryError> {
-        let entries = self.log.entries(height.get());
-        let newest = entries.iter().rev().filter(|entry| entry.kind == Kind::Polka).take(POLKAS_MAX);
+        let mut newest = self.kept_polkas(height, POLKAS_MAX)?;
+        newest.reverse();
+        Ok(ReadAnswer::Polkas(newest))
+    }
+
+    /// What is kept to account for the own votes of a height, in the order in which it was written, at most the newest `max`: in the log, or
+    /// where its blocks were let go, beside their headers.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged.
+    pub fn kept_polkas(&self, height: Height, max: usize) -> Result<Vec<Polka>, RecoveryError> {
+        // Where the height's block was let go, a part of its records may lie in the next segment still.
+        if self.log.base().is_none_or(|base| height.get() < base)
+            && let Some(mut apart) = self.light.as_ref().map(|light| light.polkas(height)).transpose()?.filter(|apart| !apart.is_empty())
+        {
+            return Ok(apart.split_off(apart.len().saturating_sub(max)));
+        }
+        let mut entries = self.log.entries(height.get());
+        entries.retain(|entry| entry.kind == Kind::Polka);
         let read = |entry: &Entry| -> Result<Polka, RecoveryError> {
             let polka = codec::decode(WIRE_VERSION, &self.log.read(entry)?.payload, DECISION_BYTES_MAX);
             polka.map_err(|error| RecoveryError::Record { what: "a polka", height: height.get(), error })
         };
-        Ok(ReadAnswer::Polkas(newest.map(read).collect::<Result<_, _>>()?))
+        entries[entries.len().saturating_sub(max)..].iter().map(read).collect()
     }
 
     /// The record of a body that may be this one: nothing is read for a name whose parts are more or fewer than the body's, so

@@ -46,11 +46,17 @@ pub trait Backend: Send + Sync + 'static {
     /// When it cannot be read.
     fn block(&self, height: Height) -> Result<Option<BlockAnswer>, ReadError>;
 
-    /// A header and what is listed beside it. Kept longer than blocks.
+    /// A header and what is listed beside it.
     ///
     /// # Errors
     /// When it cannot be read.
     fn meta(&self, height: Height) -> Result<Option<BlockMeta>, ReadError>;
+
+    /// A header. Kept longer than blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn header(&self, height: Height) -> Result<Option<Header>, ReadError>;
 
     /// The height of the block with this hash.
     ///
@@ -58,7 +64,7 @@ pub trait Backend: Send + Sync + 'static {
     /// When it cannot be read.
     fn height_of(&self, block_hash: &Hash) -> Result<Option<Height>, ReadError>;
 
-    /// The commit for a block: of the tip the node's own, below it the one that the next block carries.
+    /// The commit for a block: of the tip the node's own, below it the one that the next block carries. Kept as long as the header.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -70,7 +76,7 @@ pub trait Backend: Send + Sync + 'static {
     /// When it cannot be read.
     fn results(&self, height: Height) -> Result<Option<BlockResults>, ReadError>;
 
-    /// The validators of a height, up to [`Heights::next`], with the priorities of round 0.
+    /// The validators of a height, up to [`Heights::next`], with the priorities of round 0. Kept as long as the header.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -132,6 +138,8 @@ pub enum ReadError {
 pub struct Heights {
     /// The lowest kept block; zero before the first block.
     pub base: Height,
+    /// The lowest height of which header, commit and validators are kept, at most `base`: they outlive blocks.
+    pub headers: Height,
     /// The last block; zero before the first block.
     pub tip: Height,
     /// The height that is being decided: the one after the tip, or the chain's first.

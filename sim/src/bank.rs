@@ -283,8 +283,10 @@ fn membership() -> Vec<Entry> {
 fn snapshots() -> Vec<Entry> {
     const CLASS: &str = "pruning and state sync";
     vec![
-        churned(CLASS, Beneath::PrunesEvidenceWindow, "blocks pruned within the evidence window", 0),
-        churned(CLASS, Beneath::PrunesNames, "blocks pruned whose names a restored node needs", 0),
+        churned(CLASS, Beneath::PrunesEvidenceWindow, "headers removed within the evidence window", 0),
+        churned(CLASS, Beneath::PrunesUnlit, "blocks pruned within the evidence window, and their headers with them", 0),
+        churned(CLASS, Beneath::PolkasPruned, "polkas pruned within the evidence window", 0),
+        churned(CLASS, Beneath::PrunesNames, "headers removed whose names a restored node needs", 0),
         churned(CLASS, Beneath::PrunesUnflushed, "blocks pruned above the state on the disk", 0),
         churned(CLASS, Beneath::PrunedUntold, "what was pruned not told to who asks", 0),
         churned(CLASS, Beneath::FutureIsALie, "a header ahead of the own clock taken for a lie", 0),

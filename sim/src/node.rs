@@ -12,24 +12,26 @@ use lockstep_consensus::Step;
 use lockstep_genesis::Genesis;
 use lockstep_replica::audit::Settled;
 use lockstep_replica::execution::Executor;
+use lockstep_replica::light_store::LightStore;
 use lockstep_replica::planted::Planted;
-use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, Told, decided};
-use lockstep_replica::retention::{Needs, Retention};
+use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, RecoveryError, Told, decided};
+use lockstep_replica::retention::{Needs, Pruning, Retention};
 use lockstep_replica::seam::{AskId, JobId, LogRecord, Outcome, Peer, ReadAnswer, ReadQuestion, Ticket, Write};
 use lockstep_replica::signing::{Me, guard_owner};
-use lockstep_replica::snapshots::{Stored, make};
+use lockstep_replica::snapshots::{Leases, Stored, keep_newest, make};
 use lockstep_replica::source::BlockSource;
-use lockstep_replica::state_sync::{Installed, LightStore, Policy, Staging};
+use lockstep_replica::state_sync::{Installed, Policy, Staging};
 use lockstep_replica::{ChainState, Config, Fence, Input, Replica};
 use lockstep_storage::guard::{Guard, GuardRecord};
-use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, LogReader};
+use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader};
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::Results;
 use lockstep_storage::snapshots::Snapshots;
 use lockstep_storage::spread::InTurn;
 use lockstep_storage::state::{Change, StateDb};
+use lockstep_types::light::LightBlock;
 use lockstep_types::state_tree::Path;
-use lockstep_types::{Block, BlockId, Commit, Hash, Height, PrivateKey, VoteType};
+use lockstep_types::{Block, BlockId, Commit, Hash, Height, Polka, PrivateKey, VoteType};
 
 use crate::disk::SimDisk;
 use crate::random::Stream;
@@ -114,6 +116,9 @@ pub(crate) struct Running {
     pub(crate) guard: Option<Guard>,
     pub(crate) db: StateDb,
     pub(crate) results: Option<Results>,
+    pub(crate) light: LightStore,
+    /// Snapshots that peers gather.
+    pub(crate) leases: Arc<Leases>,
     pub(crate) executor: Executor,
     /// Of a chain that makes checkpoints.
     pub(crate) snapshots: Option<Snapshots>,
@@ -290,15 +295,14 @@ impl Machine {
                 outcomes.insert(outcome.height, outcome.clone());
             }
         });
-        let Opened { log, db, results, recovered: Recovered { restored, executor }, healed, installed, settled, .. } =
+        let Opened { log, db, results, light, recovered: Recovered { restored, executor }, healed, installed, settled, .. } =
             opened.map_err(|error| error.to_string())?;
         let (reader, preallocator) = (log.reader(), log.preallocator());
         // A chain without checkpoints never touches the folder.
         let snapshots = match makes_checkpoints(genesis) {
             true => {
                 let (store, _) = Snapshots::open(self.disk.disk(), SNAPSHOTS).map_err(|error| error.to_string())?;
-                let light = LightStore::open(self.disk.disk()).map_err(|error| error.to_string())?;
-                let mut source = BlockSource::new(reader.clone()).with_light(results.as_ref().map(Results::reader), light);
+                let mut source = BlockSource::new(reader.clone()).with_light(results.as_ref().map(Results::reader), light.clone());
                 recovery::give_up_contradicted(&store, &mut source, &restored).map_err(|error| error.to_string())?;
                 Some(store)
             }
@@ -325,6 +329,8 @@ impl Machine {
             guard,
             db,
             results,
+            light,
+            leases: Arc::default(),
             executor,
             snapshots,
             staging: None,
@@ -432,15 +438,29 @@ impl Running {
         }
     }
 
+    fn source(&self) -> BlockSource {
+        BlockSource::new(self.reader.clone()).with_light(self.results.as_ref().map(Results::reader), self.light.clone())
+    }
+
+    /// What is kept of a height to account for own votes. None where the disk fails.
+    pub(crate) fn polkas(&self, height: Height) -> Option<Vec<Polka>> {
+        self.source().kept_polkas(height, usize::MAX).ok()
+    }
+
+    /// What it answers for of a header. None where the disk fails.
+    pub(crate) fn header(&self, height: Height) -> Option<Option<LightBlock>> {
+        match self.source().read(&ReadQuestion::Light { from: height, count: 1, bytes_max: 0, tip: Height::ZERO }).ok()? {
+            ReadAnswer::Light(found) => Some(found.into_iter().next()),
+            _ => Some(None),
+        }
+    }
+
     /// What a peer asked for. Of blocks, those before the first that cannot be read back: others have that one. What is
     /// damaged has the next start look at everything, as in the shell.
-    pub(crate) fn read(&self, disk: &SimDisk, mut what: ReadQuestion) -> ReadAnswer {
-        let mut source = BlockSource::new(self.reader.clone());
-        if let (ReadQuestion::Light { .. }, Ok(light)) = (&what, LightStore::open(disk.disk())) {
-            source = source.with_light(self.results.as_ref().map(Results::reader), light);
-        }
+    pub(crate) fn read(&self, disk: &SimDisk, now_ms: u64, mut what: ReadQuestion) -> ReadAnswer {
+        let mut source = self.source();
         if let Some(snapshots) = &self.snapshots {
-            source = source.with_snapshots(Box::new(Stored(snapshots.clone())));
+            source = source.with_snapshots(Box::new(Stored::new(snapshots.clone(), self.leases.clone(), move || now_ms)));
         }
         loop {
             match (source.read(&what), &mut what) {
@@ -497,11 +517,11 @@ fn makes_checkpoints(genesis: &Genesis) -> bool {
 impl Running {
     /// Makes the snapshot of a state, that of a checkpoint, and lets older ones go: whether it is there now. One that cannot be made
     /// is none.
-    pub(crate) fn make_snapshot(&self, genesis_hash: Hash, state: &State, keep: usize) -> bool {
+    pub(crate) fn make_snapshot(&self, genesis_hash: Hash, state: &State, keep: usize, now_ms: u64) -> bool {
         let Some(store) = &self.snapshots else { return false };
         let is_made = make(store, genesis_hash, state, |_| true).is_ok();
         if is_made {
-            let _ = store.keep_newest(keep);
+            let _ = keep_newest(store, keep, self.told.height, &self.leases, now_ms);
         }
         is_made
     }
@@ -524,17 +544,26 @@ impl Running {
             names: chain.standing.recent.len() as u64,
             evidence: chain.params.evidence.clone(),
         };
-        let (retention, pruner) = (Retention { keep_blocks }, self.log.pruner());
+        let retention = Retention { keep_blocks };
+        let results = self.results.as_ref().map(Results::reader);
+        let mut pruning = Pruning::new(self.log.pruner(), self.reader.clone(), results, self.light.clone());
+        let failed = |error: RecoveryError| if error.is_of_disk() { Err(error.to_string()) } else { Ok(()) };
         loop {
-            match retention.prune_one(&pruner, &self.reader, &needs) {
+            match retention.prune_one(&mut pruning, &needs) {
                 Ok(Some(oldest)) => {
                     if let Some(results) = &mut self.results {
                         let _ = results.remove(&[oldest.first_sequence]);
                     }
                 }
+                Ok(None) => break,
+                Err(error) => return failed(error),
+            }
+        }
+        loop {
+            match retention.expire_one(&pruning, &needs) {
+                Ok(Some(_)) => {}
                 Ok(None) => return Ok(()),
-                Err(recovery::RecoveryError::Log(error @ (LogError::Disk(_) | LogError::Failed))) => return Err(error.to_string()),
-                Err(_) => return Ok(()),
+                Err(error) => return failed(error),
             }
         }
     }

@@ -106,9 +106,13 @@ pub enum Bug {
     /// A header that is ahead of our own clock is a lie of who gave it.
     FutureIsALie,
     // --- pruning ---
-    /// Blocks go while evidence of their heights may still come.
+    /// Headers go while evidence of their heights may still come.
     PrunesEvidenceWindow,
-    /// Blocks go whose names whoever restores a snapshot needs.
+    /// Bodies go before their evidence has expired, and their headers with them.
+    PrunesUnlit,
+    /// Polkas are not put aside with the headers of blocks that go.
+    PolkasPruned,
+    /// Headers go whose names whoever restores a snapshot needs.
     PrunesNames,
     /// Blocks go that the next start begins with.
     PrunesUnflushed,

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use lockstep_genesis::Genesis;
 use lockstep_replica::evidence::forensics::{self, Crime};
 use lockstep_replica::evidence::kept::Kept;
+use lockstep_replica::light_store::LightStore;
 use lockstep_replica::recovery::decided;
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
 use lockstep_replica::source::BlockSource;
-use lockstep_replica::state_sync::LightStore;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader, SEGMENT_BYTES_DEFAULT};
 use lockstep_storage::results::Results;
 use lockstep_types::crypto::verify_batch;
-use lockstep_types::{BlockId, Commit, Height, Polka, ValidatorIndex, ValidatorSet, ValidatorUpdate, Vote, codec};
+use lockstep_types::{BlockId, Commit, Header, Height, Polka, ValidatorIndex, ValidatorSet, ValidatorUpdate, Vote, codec};
 use serde_json::json;
 
 use super::say;
@@ -36,6 +36,7 @@ struct Side {
     genesis: Genesis,
     log: LogReader,
     source: BlockSource,
+    light: LightStore,
     _held: Held,
 }
 
@@ -51,25 +52,36 @@ impl Side {
         let log = log.reader();
         let results = Results::open(disk.clone(), LOG_PATH, &log.segments(), log.tip()).map_err(failed)?;
         let light = LightStore::open(disk).map_err(failed)?;
-        let source = BlockSource::new(log.clone()).with_light(Some(results.reader()), light);
-        Ok(Self { genesis, log, source, _held: held })
+        let source = BlockSource::new(log.clone()).with_light(Some(results.reader()), light.clone());
+        Ok(Self { genesis, log, source, light, _held: held })
     }
 
-    fn block(&self, height: Height) -> Result<BlockId, NodeError> {
-        Ok(decided(&self.log, height).map_err(failed)?.0)
+    /// The decided block of a height, and its header. Headers outlive bodies.
+    fn block(&self, height: Height) -> Result<(BlockId, Header), NodeError> {
+        if self.log.base().is_some_and(|base| height.get() >= base) {
+            let (block_id, block, ..) = decided(&self.log, height).map_err(failed)?;
+            return Ok((block_id, block.header));
+        }
+        let light = self.light.find(height).map_err(failed)?;
+        let light = light.ok_or_else(|| failed(format!("neither block nor header of height {height} can be read back here")))?;
+        Ok((light.commit.block_id, light.header))
+    }
+
+    /// The lowest height of which the header is here.
+    fn base(&self) -> Height {
+        self.log.base().and_then(Height::new).map_or(Height::FIRST, |base| self.light.base_below(base))
     }
 
     /// Certificates and polkas of a height: the node's own, and the certificate that its next block carries.
     fn kept(&self, height: Height) -> Result<(Vec<Commit>, Vec<Polka>), NodeError> {
-        let (mut commits, mut polkas) = (Vec::new(), Vec::new());
+        let (mut commits, mut polkas) = (Vec::new(), self.source.kept_polkas(height, usize::MAX).map_err(failed)?);
         for entry in self.log.entries(height.get()) {
             let kind = entry.kind;
-            if !matches!(kind, Kind::Polka | Kind::Decision | Kind::Evidence) {
+            if !matches!(kind, Kind::Decision | Kind::Evidence) {
                 continue;
             }
             let stored = self.log.read(&entry).map_err(failed)?;
             match kind {
-                Kind::Polka => polkas.push(codec::decode(RECORD_VERSION, &stored.payload, RECORD_BYTES_MAX).map_err(failed)?),
                 // What the node met and was given when two certificates conflicted.
                 Kind::Evidence => match Kept::from_payload(&stored.payload).map_err(failed)? {
                     Kept::Certificate(commit) => commits.push(*commit),
@@ -79,7 +91,9 @@ impl Side {
                 _ => commits.push(codec::decode(RECORD_VERSION, &stored.payload, RECORD_BYTES_MAX).map_err(failed)?),
             }
         }
-        if self.log.tip() > Some(height.get()) {
+        if self.log.base().is_some_and(|base| height.get() < base) {
+            commits.extend(self.light.find(height).map_err(failed)?.map(|light| light.commit));
+        } else if self.log.tip() > Some(height.get()) {
             commits.extend(decided(&self.log, height.next()).map_err(failed)?.1.last_commit);
         }
         Ok((commits, polkas))
@@ -87,7 +101,7 @@ impl Side {
 
     /// The validators of a height, where this home has them.
     fn validators(&mut self, height: Height) -> Option<ValidatorSet> {
-        match self.source.read(&ReadQuestion::Light { from: height, count: 1, bytes_max: 0 }) {
+        match self.source.read(&ReadQuestion::Light { from: height, count: 1, bytes_max: 0, tip: Height::ZERO }) {
             Ok(ReadAnswer::Light(blocks)) => blocks.into_iter().find(|block| block.header.height == height).map(|block| block.validators),
             _ => None,
         }
@@ -100,7 +114,7 @@ impl Side {
             let stored = self.log.read(&entry).map_err(failed)?;
             if let Kept::Certificate(commit) = Kept::from_payload(&stored.payload).map_err(failed)?
                 && found.is_none_or(|(height, _)| commit.height < height)
-                && self.block(commit.height).is_ok_and(|ours| ours != commit.block_id)
+                && self.block(commit.height).is_ok_and(|(ours, _)| ours != commit.block_id)
             {
                 found = Some((commit.height, commit.block_id));
             }
@@ -119,7 +133,7 @@ impl Side {
 /// The set that the header of a height names. It follows from the blocks below, which are the same on both sides; one that changes
 /// nothing stands at the heights beside it, too.
 fn validators_of(sides: &mut [Side], height: Height) -> Result<ValidatorSet, NodeError> {
-    let wanted = decided(&sides[0].log, height).map_err(failed)?.1.header.validators_hash;
+    let wanted = sides[0].block(height)?.1.validators_hash;
     let of_side = |side: &mut Side| {
         [side.validators(height), side.first_validators(), side.validators(height.next()), side.validators(height.previous())]
     };
@@ -133,18 +147,19 @@ fn validators_of(sides: &mut [Side], height: Height) -> Result<ValidatorSet, Nod
 /// The first height at which two chains differ, of those that both keep. Behind a fork every block differs, since each names its
 /// parent, so it is found by halving.
 fn first_difference(a: &Side, b: &Side) -> Result<Result<Height, Height>, NodeError> {
-    let base = a.log.base().max(b.log.base()).and_then(Height::new).unwrap_or(Height::FIRST);
+    let base = a.base().max(b.base());
     let tip = a.log.tip().min(b.log.tip()).and_then(Height::new).unwrap_or(Height::ZERO);
     if tip < base {
         return Err(NodeError::new(Exit::Refused, "the two homes keep no height in common"));
     }
-    let differs = |height: Height| Ok::<bool, NodeError>(a.block(height)? != b.block(height)?);
+    let differs = |height: Height| Ok::<bool, NodeError>(a.block(height)?.0 != b.block(height)?.0);
     if !differs(tip)? {
         return Ok(Err(tip));
     }
     if differs(base)? {
         if base > a.genesis.initial_height() {
-            let what = format!("the two differ at height {base} already, the first that both keep: where they parted is pruned");
+            let what =
+                format!("the two differ at height {base} already, the first of which both keep the header: where they parted is pruned");
             return Err(NodeError::new(Exit::Refused, what));
         }
         return Ok(Ok(base));
@@ -162,14 +177,14 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), NodeError> {
     let mut sides = args.fork.iter().map(|home| Side::open(home)).collect::<Result<Vec<_>, _>>()?;
     let parted = match &sides[..] {
         [one] => match one.met_fork()? {
-            Some((height, theirs)) => Ok((height, [one.block(height)?, theirs])),
+            Some((height, theirs)) => Ok((height, [one.block(height)?.0, theirs])),
             None => Err(one.log.tip().and_then(Height::new).unwrap_or(Height::ZERO)),
         },
         [a, b] if a.genesis.hash() != b.genesis.hash() => {
             return Err(NodeError::new(Exit::Refused, "the two homes have different genesis files: they are of two chains"));
         }
         [a, b] => match first_difference(a, b)? {
-            Ok(height) => Ok((height, [a.block(height)?, b.block(height)?])),
+            Ok(height) => Ok((height, [a.block(height)?.0, b.block(height)?.0])),
             Err(tip) => Err(tip),
         },
         _ => return Err(NodeError::new(Exit::Refused, "--fork takes one home or two")),

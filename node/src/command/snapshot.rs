@@ -9,11 +9,12 @@ use bytes::Bytes;
 use lockstep_app::Tree;
 use lockstep_app::membership::RECENT_MAX;
 use lockstep_app::snapshot::{MANIFEST_BYTES_MAX, Manifest, PACKED_BYTES_MAX};
+use lockstep_replica::light_store::LightStore;
 use lockstep_replica::recovery::decided;
 use lockstep_replica::results::kept_block;
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
 use lockstep_replica::source::BlockSource;
-use lockstep_replica::state_sync::{Found, LightStore, Staging, Task};
+use lockstep_replica::state_sync::{Found, Staging, Task};
 use lockstep_storage::disk::Disk;
 use lockstep_storage::log::{BlockLog, LogOptions, SEGMENT_BYTES_DEFAULT};
 use lockstep_storage::results::Results;
@@ -105,11 +106,12 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
     let results = Results::open(disk.clone(), LOG_PATH, &reader.segments(), reader.tip()).map_err(failed)?;
     let light = LightStore::open(disk.clone()).map_err(failed)?;
     let mut source = BlockSource::new(reader.clone()).with_light(Some(results.reader()), light);
-    let mut headers = |from: Height| match source.read(&ReadQuestion::Light { from, count: HEADERS_MAX, bytes_max: RUN_READ_BYTES }) {
-        Ok(ReadAnswer::Light(blocks)) => Ok(blocks),
-        Ok(_) => Ok(Vec::new()),
-        Err(error) => Err(failed(error)),
-    };
+    let mut headers =
+        |from: Height| match source.read(&ReadQuestion::Light { from, count: HEADERS_MAX, bytes_max: RUN_READ_BYTES, tip: Height::ZERO }) {
+            Ok(ReadAnswer::Light(blocks)) => Ok(blocks),
+            Ok(_) => Ok(Vec::new()),
+            Err(error) => Err(failed(error)),
+        };
     let not_proven = || {
         NodeError::new(Exit::Refused, format!("the blocks after height {height}, which prove the snapshot, are not here"))
             .next("start the node until two more blocks are decided, then export again")

@@ -5,10 +5,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::time::Duration;
 
 use lockstep_replica::Input;
+use lockstep_replica::light_store::LightStore;
 use lockstep_replica::seam::{JobId, LogRecord, ReadAnswer, ReadQuestion, Ticket, Write};
-use lockstep_replica::snapshots::Stored;
+use lockstep_replica::snapshots::{Leases, Stored};
 use lockstep_replica::source::BlockSource;
-use lockstep_replica::state_sync::LightStore;
 use lockstep_storage::guard::Guard;
 use lockstep_storage::log::{BlockLog, LogError, Preallocator, Record};
 use lockstep_storage::snapshots::Snapshots;
@@ -17,6 +17,7 @@ use super::Threads;
 use super::inbox::Inbox;
 use super::readers::Readers;
 use super::room::{LOOK, LOOK_MAX, Lacking, Room};
+use super::snapshots::clock_ms;
 
 /// Records and tickets for the log.
 pub(crate) type LogJob = (Ticket, Vec<LogRecord>);
@@ -183,13 +184,14 @@ pub(crate) fn read_thread(
     threads: &mut Threads,
     light: LightStore,
     snapshots: Snapshots,
+    leases: Arc<Leases>,
     readers: Arc<Readers>,
     inbox: Inbox,
 ) -> Sender<ReadJob> {
     let (sender, receiver) = channel::<ReadJob>();
     threads.spawn("read", move || {
-        let mut source =
-            BlockSource::new(readers.log()).with_light(Some(readers.results_reader()), light).with_snapshots(Box::new(Stored(snapshots)));
+        let stored = Stored::new(snapshots, leases, clock_ms);
+        let mut source = BlockSource::new(readers.log()).with_light(Some(readers.results_reader()), light).with_snapshots(Box::new(stored));
         while let Ok((job, what)) = receiver.recv() {
             let answer = read(&mut source, what, &readers);
             inbox.answer(Input::ReadDone { job, answer });

@@ -44,9 +44,11 @@ use lockstep_app::{Application, Host};
 use lockstep_genesis::Genesis;
 use lockstep_replica::Replica;
 use lockstep_replica::recovery::{self, Opened, Recovered, RecoveryError, Told};
+use lockstep_replica::retention::Pruning;
 use lockstep_replica::signing::{Me, guard_owner};
+use lockstep_replica::snapshots::Leases;
 use lockstep_replica::source::BlockSource;
-use lockstep_replica::state_sync::{Installed, LightStore};
+use lockstep_replica::state_sync::Installed;
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::guard::{Guard, GuardError};
 use lockstep_storage::log::LogOptions;
@@ -212,7 +214,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             }
         }
     })?;
-    let Opened { log, log_recovery, db, results: kept, recovered: Recovered { restored, executor }, installed, settled, .. } = opened;
+    let Opened { log, log_recovery, db, results: kept, light, recovered: Recovered { restored, executor }, installed, settled, .. } =
+        opened;
     for one in &settled {
         tracing::warn!(
             height = one.height.get(),
@@ -230,13 +233,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let kept = kept.expect("results are kept");
     let (store, swept) = Snapshots::open(disk.clone(), SNAPSHOTS_PATH)?;
     snapshots::tell_swept(&swept);
-    let mut source =
-        BlockSource::new(log.reader()).with_light(Some(kept.reader()), LightStore::open(disk.clone()).map_err(RecoveryError::from)?);
+    let mut source = BlockSource::new(log.reader()).with_light(Some(kept.reader()), light.clone());
     for height in recovery::give_up_contradicted(&store, &mut source, &restored)? {
         tracing::warn!(height = height.get(), "the snapshot is removed: its root is not the one that the chain has after this height");
     }
-    let (pruner, flushed) = (log.pruner(), Arc::new(AtomicU64::new(restored.flushed.get())));
+    let flushed = Arc::new(AtomicU64::new(restored.flushed.get()));
     let reader = log.reader();
+    let pruning = Pruning::new(log.pruner(), reader.clone(), Some(kept.reader()), light.clone());
     if let Some((height, trusted)) = options.state_sync.root
         && let Some(ours) = reader.decided_hash(height.get()).map(lockstep_types::Hash)
         && ours != trusted
@@ -273,8 +276,17 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     metrics.healed(heals);
     metrics.diverged(restored.diverged.len());
     let damage = readers::Damage::new(Quarantine::new(disk.clone(), DAMAGED_PATH), metrics.clone());
-    let readers =
-        Readers::new(&options.genesis, genesis_chain, reader, kept.reader(), host.clone(), &restored, executor.state().clone(), damage);
+    let readers = Readers::new(
+        &options.genesis,
+        genesis_chain,
+        reader,
+        kept.reader(),
+        light.clone(),
+        host.clone(),
+        &restored,
+        executor.state().clone(),
+        damage,
+    );
     let readers = Arc::new(readers);
     let me = options.validator_key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
     let mut replica = Replica::new(
@@ -329,12 +341,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let log_thread = disk::log_thread(&mut threads, log, inbox.clone(), room.clone());
     let guard_thread = guard.map(|guard| disk::guard_thread(&mut threads, guard, inbox.clone()));
     let kept = Arc::new(std::sync::Mutex::new(kept));
+    let leases = Arc::<Leases>::default();
     let keeper = Keeper {
+        leases: leases.clone(),
         store: store.clone(),
         genesis_hash,
         keep: options.keep_snapshots,
         retention: options.retention,
-        pruner,
+        pruning,
         kept: kept.clone(),
         flushed: flushed.clone(),
         readers: readers.clone(),
@@ -347,8 +361,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let execute = executor::threads(&mut threads, executor, database, checkpoints, readers.clone(), inbox.clone(), room.clone());
     let check = executor::check_thread(&mut threads, host, readers.clone(), inbox.clone());
     let verifier = Verifier::new(&mut threads, inbox.clone());
-    let light = LightStore::open(disk.clone()).map_err(RecoveryError::from)?;
-    let read = disk::read_thread(&mut threads, light, store, readers.clone(), inbox.clone());
+    let read = disk::read_thread(&mut threads, light, store, leases, readers.clone(), inbox.clone());
     let stage = stage::thread(&mut threads, disk.clone(), genesis_hash, readers.clone(), inbox.clone());
     let publish = publish::thread(&mut threads, kept, readers.clone(), inbox.clone(), metrics.clone(), room.clone());
     let network_task = tokio::spawn(network::receive(network_events, peers.clone(), inbox.clone(), metrics.clone()));

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use bytes::Bytes;
 use lockstep_app::{Host, State};
 use lockstep_genesis::Genesis;
+use lockstep_replica::light_store::LightStore;
 use lockstep_replica::recovery::{RecoveryError, decided};
 use lockstep_replica::results::{KeptBlock, kept_block, kept_tx};
 use lockstep_replica::{ChainState, Restored};
 use lockstep_storage::log::LogReader;
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::{BlockResults, ResultsReader};
+use lockstep_types::light::LightBlock;
 use lockstep_types::{Block, BlockId, Commit, Hash, Height, TxResult};
 
 use crate::metrics::Metrics;
@@ -72,6 +74,7 @@ pub struct Readers {
     genesis_chain: ChainState,
     log: LogReader,
     results: ResultsReader,
+    light: LightStore,
     host: Host,
     tip: RwLock<Arc<Tip>>,
     /// The newest executed state, ahead of the tip by what is not durable yet, and those before it.
@@ -112,6 +115,7 @@ impl Readers {
         genesis_chain: ChainState,
         log: LogReader,
         results: ResultsReader,
+        light: LightStore,
         host: Host,
         restored: &Restored,
         state: State,
@@ -123,6 +127,7 @@ impl Readers {
             genesis_chain,
             log,
             results,
+            light,
             host,
             tip: RwLock::new(Arc::new(tip)),
             states: Mutex::new(BTreeMap::from([(state.height(), state)])),
@@ -202,6 +207,22 @@ impl Readers {
             return Ok(None);
         }
         decided(&self.log, height).map(Some).map_err(|error| self.damage.met(error))
+    }
+
+    /// The lowest height of which header, commit and validators are kept, up to the first block.
+    pub fn headers_base(&self) -> Height {
+        match self.base() {
+            Height::ZERO => Height::ZERO,
+            base => self.light.base_below(base),
+        }
+    }
+
+    /// Header, commit and validators of a height whose block was let go.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn header_apart(&self, height: Height) -> Result<Option<LightBlock>, RecoveryError> {
+        self.light.find(height).map_err(RecoveryError::from)
     }
 
     /// The block log, for peers.

@@ -2,15 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use lockstep_app::State;
 use lockstep_replica::Input;
 use lockstep_replica::recovery::RecoveryError;
-use lockstep_replica::retention::{Needs, Retention};
-use lockstep_replica::snapshots::{MakeError, Progress, make};
-use lockstep_storage::log::{LogError, Pruner};
+use lockstep_replica::retention::{Needs, Pruning, Retention};
+use lockstep_replica::snapshots::{Leases, MakeError, Progress, keep_newest, make};
 use lockstep_storage::results::Results;
 use lockstep_storage::snapshots::{Snapshots, Swept};
 use lockstep_types::{Hash, Height};
@@ -34,11 +33,12 @@ const REST_MAX: Duration = Duration::from_millis(250);
 /// What the thread works with.
 pub(crate) struct Keeper {
     pub(crate) store: Snapshots,
+    pub(crate) leases: Arc<Leases>,
     pub(crate) genesis_hash: Hash,
     /// Snapshots that are kept; 0 for making none.
     pub(crate) keep: usize,
     pub(crate) retention: Retention,
-    pub(crate) pruner: Pruner,
+    pub(crate) pruning: Pruning,
     pub(crate) kept: Arc<Mutex<Results>>,
     /// The height that the state database holds.
     pub(crate) flushed: Arc<AtomicU64>,
@@ -75,6 +75,12 @@ pub(crate) fn tell_swept(swept: &Swept) {
     }
 }
 
+/// Milliseconds since somebody first asked.
+pub(crate) fn clock_ms() -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(BEGAN.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Starts the thread.
 pub(crate) fn thread(threads: &mut Threads, keeper: Keeper) -> Checkpoints {
     let (sender, receiver) = sync_channel::<State>(1);
@@ -84,7 +90,7 @@ pub(crate) fn thread(threads: &mut Threads, keeper: Keeper) -> Checkpoints {
 }
 
 impl Keeper {
-    fn run(self, receiver: &Receiver<State>) {
+    fn run(mut self, receiver: &Receiver<State>) {
         loop {
             match receiver.recv_timeout(LOOK) {
                 Ok(state) => self.make(&state),
@@ -124,11 +130,7 @@ impl Keeper {
             Ok(progress) => {
                 self.metrics.snapshot_made(began.elapsed());
                 tell_made(height, &progress, began.elapsed());
-                match self.store.keep_newest(self.keep) {
-                    Ok(gone) if !gone.is_empty() => tracing::info!(heights = ?gone, keep = self.keep, "older snapshots are removed"),
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(%error, "older snapshots could not be removed; the next start does it"),
-                }
+                self.drop_older();
             }
             Err(MakeError::Stopped) if self.inbox.is_closed() => {}
             Err(error) => {
@@ -140,8 +142,24 @@ impl Keeper {
         self.tell_metrics();
     }
 
+    /// Lets older snapshots go.
+    fn drop_older(&self) {
+        if self.keep == 0 {
+            return;
+        }
+        match keep_newest(&self.store, self.keep, self.readers.tip().chain.height, &self.leases, clock_ms()) {
+            Ok(gone) if !gone.is_empty() => {
+                tracing::info!(heights = ?gone, keep = self.keep, "older snapshots are removed");
+                self.tell_metrics();
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "older snapshots could not be removed; it is tried again"),
+        }
+    }
+
     /// Lets blocks go that nobody needs any more. An error is one of the disk, after which the node stops.
-    fn prune(&self) -> Result<(), String> {
+    fn prune(&mut self) -> Result<(), String> {
+        self.drop_older();
         let tip = self.readers.tip();
         let Some(flushed) = Height::new(self.flushed.load(Ordering::Acquire)) else { return Ok(()) };
         let needs = Needs {
@@ -152,22 +170,21 @@ impl Keeper {
             names: tip.chain.standing.recent.len() as u64,
             evidence: tip.chain.params.evidence.clone(),
         };
-        let mut segments = 0;
+        let (mut segments, mut runs) = (0, 0);
         loop {
-            match self.retention.prune_one(&self.pruner, &self.readers.log(), &needs) {
+            match self.retention.prune_one(&mut self.pruning, &needs) {
                 Ok(Some(oldest)) => {
                     segments += 1;
                     let removed = self.kept.lock().expect("no holder panics").remove(&[oldest.first_sequence]);
                     if let Err(error) = removed {
                         tracing::warn!(%error, "results of pruned blocks could not be removed; the next start does it");
                     }
+                    self.tell_metrics();
+                    self.inbox.answer(Input::Pruned { base: self.readers.base() });
                 }
                 Ok(None) => break,
-                Err(RecoveryError::Log(LogError::NoSpace(_))) => break,
-                Err(RecoveryError::Log(error @ (LogError::Disk(_) | LogError::Failed))) => return Err(error.to_string()),
-                // Damage in a block that may soon go: whoever reads it hears of it, and the next start heals it.
                 Err(error) => {
-                    self.readers.met(error);
+                    self.met(error)?;
                     break;
                 }
             }
@@ -175,11 +192,46 @@ impl Keeper {
                 return Ok(());
             }
         }
+        loop {
+            match self.retention.expire_one(&self.pruning, &needs) {
+                Ok(Some(gone)) => {
+                    runs += 1;
+                    if gone.is_damaged {
+                        tracing::warn!(
+                            from = gone.from.get(),
+                            to = gone.to.get(),
+                            "headers of pruned blocks are damaged and removed: this node judges no evidence of these heights; look at this disk"
+                        );
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.met(error)?;
+                    break;
+                }
+            }
+        }
+        if runs > 0 {
+            tracing::debug!(files = runs, "headers of pruned blocks are removed: evidence about them has expired");
+        }
         if segments > 0 {
-            self.tell_metrics();
-            let base = self.readers.base();
-            self.inbox.answer(Input::Pruned { base });
-            tracing::info!(segments, earliest = base.get(), "old blocks are pruned; whoever asks for them is told the earliest height");
+            tracing::info!(
+                segments,
+                earliest = self.readers.base().get(),
+                "old blocks are pruned; whoever asks for them is told the earliest height"
+            );
+        }
+        Ok(())
+    }
+
+    /// What stopped the look: an error of the disk, after which the node stops, or what the next look may find otherwise.
+    fn met(&self, error: RecoveryError) -> Result<(), String> {
+        if error.is_of_disk() {
+            return Err(error.to_string());
+        }
+        // Damage in a block that may soon go: whoever reads it hears of it, and the next start heals it.
+        if !error.is_no_space() {
+            self.readers.met(error);
         }
         Ok(())
     }

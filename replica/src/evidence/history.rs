@@ -2,7 +2,8 @@
 //! carries.
 //!
 //! Evidence is nearly always of the last few heights, which the executor remembers. What is older is read from the block log
-//! and from the results beside it. A validator set that is found there is believed when it is the one that the header names.
+//! and from the results beside it; of blocks that were let go, from where their headers are kept. A validator set that is found there is
+//! believed when it is the one that the header names.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use lockstep_storage::results::ResultsReader;
 use lockstep_types::{Block, Commit, Header, Height, ValidatorSet};
 
 use crate::chain::ChainState;
+use crate::light_store::LightStore;
 use crate::recovery::decided;
 use crate::results::kept_block;
-use crate::state_sync::LightStore;
 
 /// Heights that the executor remembers. The log and the results are behind it by what their threads still have to write,
 /// which is a few blocks; a set of the largest size makes this a few MiB.
@@ -53,7 +54,7 @@ pub struct BlockHistory {
     recent: VecDeque<Past>,
     log: Option<LogReader>,
     results: Option<ResultsReader>,
-    /// What lies below the snapshot that this node began with.
+    /// What is kept apart from bodies.
     light: Option<LightStore>,
 }
 
@@ -91,11 +92,18 @@ impl BlockHistory {
         Some(Past { header: block.header, validators, commit })
     }
 
-    /// A header that came with a snapshot, proven when it came. Its commit is some certificate, and need not be the one that the
-    /// next block carries.
-    fn restored(&self, height: Height) -> Option<Past> {
-        let block = self.light.as_ref()?.find(height).ok()??;
-        Some(Past { header: block.header, validators: Arc::new(block.validators), commit: None })
+    /// A header that is kept apart from its body: it came with a snapshot, proven when it came, or its block was let go. A commit from a
+    /// snapshot is some certificate, and need not be the one that the next block carries.
+    fn apart(&self, height: Height) -> Option<Past> {
+        let light = self.light.as_ref()?;
+        let block = light.find(height).ok()??;
+        let above = match light.find(height.next()).ok()? {
+            Some(above) => Some(above.header),
+            None => self.log.as_ref().and_then(|log| decided(log, height.next()).ok()).map(|(_, above, ..)| above.header),
+        };
+        let is_carried = above.is_some_and(|above| above.last_commit_hash == block.commit.hash());
+        let commit = is_carried.then_some(block.commit);
+        Some(Past { header: block.header, validators: Arc::new(block.validators), commit })
     }
 
     /// The set that a header names: one of the newest, or the one that was kept with the results of the block before. No
@@ -106,8 +114,13 @@ impl BlockHistory {
         let known = newest.chain(self.recent.front().map(|past| past.validators.clone())).find(is_it);
         known.or_else(|| {
             let before = height.previous().max(chain.initial_height);
-            let kept = self.results.as_ref()?.results(before.get()).ok()??;
-            Some(Arc::new(kept_block(&kept).ok()?.validators)).filter(is_it)
+            let kept = self.results.as_ref()?.results(before.get()).ok()?;
+            let set = match kept {
+                Some(kept) => kept_block(&kept).ok()?.validators,
+                // Let go with its block.
+                None => self.light.as_ref()?.find(before).ok()??.next_validators,
+            };
+            Some(Arc::new(set)).filter(is_it)
         })
     }
 }
@@ -119,7 +132,7 @@ impl History for BlockHistory {
         let place = back.and_then(|back| (self.recent.len() as u64).checked_sub(back.checked_add(1)?));
         match place.and_then(|place| self.recent.get(usize::try_from(place).ok()?)) {
             Some(past) => Some(past.clone()),
-            None => self.stored(height, chain).or_else(|| self.restored(height)),
+            None => self.stored(height, chain).or_else(|| self.apart(height)),
         }
     }
 }

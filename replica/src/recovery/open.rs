@@ -13,7 +13,7 @@ use lockstep_app::Host;
 use lockstep_genesis::Genesis;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::guard::Guard;
-use lockstep_storage::log::{BlockLog, LogError, LogOptions, Recovery, cut_at_damage, pruned_below, set_aside_all};
+use lockstep_storage::log::{BlockLog, LogError, LogOptions, LogReader, Recovery, cut_at_damage, pruned_below, set_aside_all};
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::{Results, ResultsError, set_aside_from};
 use lockstep_storage::spread::Spread;
@@ -26,9 +26,10 @@ use super::{Recovered, RecoveryError, decided, genesis_state, load_state, own, r
 use crate::audit::{Settled, Shelf};
 use crate::chain::ChainState;
 use crate::execution::Executor;
+use crate::light_store::LightStore;
 use crate::results::keep;
 use crate::seam::Outcome;
-use crate::state_sync::{Installed, LightStore, forget_passed, install};
+use crate::state_sync::{Installed, forget_passed, install};
 
 /// A home to open.
 pub struct Home<'a> {
@@ -64,6 +65,8 @@ pub struct Opened {
     pub db: StateDb,
     /// Results, where they are kept.
     pub results: Option<Results>,
+    /// Headers that are kept apart from bodies.
+    pub light: LightStore,
     /// For the replica and the executor.
     pub recovered: Recovered,
     /// What was damaged and is whole again.
@@ -275,7 +278,7 @@ fn pass(
     let begins_late = reader.base().and_then(Height::new).is_some_and(|base| base > home.genesis.initial_height());
     // Where the chain's beginning is here, too, a state that is made again because it was wrong need not begin there.
     let is_healing = is_fresh && shelf.to_heal().next().is_some();
-    let is_from_snapshot = (begins_late || is_healing) && own::restore(home, &reader, &mut db)?;
+    let is_from_snapshot = (begins_late || is_healing) && restore_own(home, &reader, &mut db)?;
     if is_from_snapshot {
         (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
         is_fresh = true;
@@ -372,8 +375,32 @@ fn pass(
     let mut restored = restored(&reader, chain, executor.state(), written, guard)?;
     restored.doubt = doubt;
     executor.read_history_from(reader, results.as_ref().map(Results::reader));
-    executor.read_headers_from(LightStore::open(home.disk.clone()).map_err(RecoveryError::from)?);
-    Ok(Opened { log, log_recovery, db, results, recovered: Recovered { restored, executor }, healed, installed: None, settled: Vec::new() })
+    let light = LightStore::open(home.disk.clone()).map_err(RecoveryError::from)?;
+    executor.read_headers_from(light.clone());
+    Ok(Opened {
+        log,
+        log_recovery,
+        db,
+        results,
+        light,
+        recovered: Recovered { restored, executor },
+        healed,
+        installed: None,
+        settled: Vec::new(),
+    })
+}
+
+/// Fills an empty database from an own snapshot. What proves that lies in part with results: damaged ones are set aside first, which leaves
+/// the snapshots that do not need them.
+fn restore_own(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Result<bool, Stop> {
+    match own::restore(home, log, db) {
+        Err(RecoveryError::Results(damage @ ResultsError::Damaged { .. })) => {
+            let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?.reader();
+            let damaged = results.verify().err().map(|(height, error)| (results.holder_of(height), error.to_string()));
+            Err(damaged.map_or_else(|| Stop::from(damage), |(segment, damage)| Stop::Results { segment, damage }))
+        }
+        restored => Ok(restored?),
+    }
 }
 
 /// A state that is loaded is of the height that was found wrong, and agrees with what was found; or from before it, and is executed on from
@@ -394,9 +421,9 @@ fn judge_state(shelf: &Shelf, chain: &ChainState, tip: Height, is_fresh: bool) -
     Ok(())
 }
 
-/// Whether the log began with the snapshot of this height: the header of its block lies in the light store.
-fn began_with(home: &Home<'_>, log: &lockstep_storage::log::LogReader, base: Height) -> bool {
-    let known = LightStore::open(home.disk.clone()).and_then(|mut light| light.get(base));
+/// Whether the log began with the snapshot of this height: the header of its block came with it.
+fn began_with(home: &Home<'_>, log: &LogReader, base: Height) -> bool {
+    let known = LightStore::open(home.disk.clone()).and_then(|light| light.restored(base));
     let hash = known.ok().flatten().map(|block| block.header.hash().0);
     hash.is_some() && log.decided_hash(base.get()) == hash
 }
@@ -413,7 +440,7 @@ enum Missing {
 /// Opens the results, if they are kept. Damaged ones stop the pass, so that they are set aside; then they are missing.
 fn open_results(
     home: &Home<'_>,
-    log: &lockstep_storage::log::LogReader,
+    log: &LogReader,
     suspected: bool,
     flushed: Height,
     restored_at: Option<Height>,

@@ -18,10 +18,11 @@ use lockstep_types::state_tree::Path;
 
 use super::{Home, RecoveryError};
 use crate::chain::ChainState;
+use crate::light_store::LightStore;
 use crate::replica::Restored;
 use crate::seam::{ReadAnswer, ReadQuestion};
 use crate::source::BlockSource;
-use crate::state_sync::{LightStore, chain_after};
+use crate::state_sync::chain_after;
 use crate::wire::LIGHT_MAX;
 
 /// The folder of snapshots in a home.
@@ -119,7 +120,11 @@ fn headers(source: &mut BlockSource, from: Height, most: usize) -> Result<Vec<Li
     let mut next = from;
     while found.len() < most && next > Height::ZERO {
         let count = u32::try_from((most - found.len()).min(LIGHT_MAX)).expect("few");
-        let ReadAnswer::Light(run) = source.read(&ReadQuestion::Light { from: next, count, bytes_max: RUN_READ_BYTES })? else { break };
+        let ReadAnswer::Light(run) =
+            source.read(&ReadQuestion::Light { from: next, count, bytes_max: RUN_READ_BYTES, tip: Height::ZERO })?
+        else {
+            break;
+        };
         let Some(last) = run.last() else { break };
         next = last.header.height.previous();
         found.extend(run);

@@ -13,7 +13,7 @@ use lockstep_app::{Host, State};
 use lockstep_genesis::Genesis;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::log::{self, LogReader};
-use lockstep_storage::results::{self, ResultsReader};
+use lockstep_storage::results::{self, ResultsError, ResultsReader};
 use lockstep_storage::snapshots::list;
 use lockstep_types::abci::results_hash;
 use lockstep_types::{Block, BlockId, Hash, Header, Height, TxResult};
@@ -21,10 +21,10 @@ use lockstep_types::{Block, BlockId, Hash, Header, Height, TxResult};
 use super::{RecoveryError, SNAPSHOTS_PATH, decided, genesis_state, own};
 use crate::chain::ChainState;
 use crate::execution::{ExecuteJob, Executor};
+use crate::light_store::LightStore;
 use crate::results::{kept_block, kept_tx};
 use crate::seam::Outcome;
 use crate::source::BlockSource;
-use crate::state_sync::LightStore;
 
 /// What a stopped node has on its disk, to be read and nothing else.
 pub struct Archive<'a> {
@@ -185,7 +185,11 @@ impl<'a> Archive<'a> {
         let light = LightStore::open(self.disk.clone())?;
         let mut source = BlockSource::new(self.log.clone()).with_light(Some(self.results.clone()), light);
         for listed in snapshots {
-            if let Some((chain, tree)) = own::proven(&self.disk, self.genesis, &mut source, &listed.manifest)? {
+            let proven = match own::proven(&self.disk, self.genesis, &mut source, &listed.manifest) {
+                Err(RecoveryError::Results(ResultsError::Damaged { .. })) => None,
+                proven => proven?,
+            };
+            if let Some((chain, tree)) = proven {
                 let state = State::new(chain.height, tree, chain.standing.clone(), chain.next_validators.clone());
                 let executor = Executor::new(self.host.clone(), state);
                 return Ok(Some(Start { height: chain.height, is_snapshot: true, chain, executor }));

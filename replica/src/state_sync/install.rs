@@ -25,9 +25,9 @@ use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Hash, Height};
 
-use super::light_store::LightStore;
 use super::staging::Staging;
 use crate::chain::ChainState;
+use crate::light_store::LightStore;
 use crate::recovery::{Home, RecoveryError, SNAPSHOTS_PATH};
 use crate::wire::WIRE_VERSION;
 

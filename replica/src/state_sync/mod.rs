@@ -15,7 +15,6 @@
 
 pub(crate) mod files;
 mod install;
-mod light_store;
 mod staging;
 
 use std::collections::BTreeMap;
@@ -30,7 +29,6 @@ use lockstep_types::light::{Options, Trusted};
 
 pub use self::install::{Installed, install};
 pub(crate) use self::install::{chain_after, forget_passed};
-pub use self::light_store::{LIGHT_PATH, LightStore};
 pub use self::staging::{Found, STAGING_PATH, Staging, Task};
 
 use crate::catch_up::millis;

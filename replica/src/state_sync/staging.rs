@@ -31,7 +31,7 @@ use lockstep_types::planted::{self, Bug};
 use lockstep_types::{Hash, Height};
 
 use super::files::{Folder, sealed, unsealed};
-use super::light_store;
+use crate::light_store;
 
 /// Where it lies in a home.
 pub const STAGING_PATH: &str = "sync";

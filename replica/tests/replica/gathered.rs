@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use lockstep_app::Tree;
 use lockstep_app::snapshot::{Manifest, pack, plan};
-use lockstep_replica::state_sync::{Found, LightStore, Staging, Task};
+use lockstep_replica::light_store::LightStore;
+use lockstep_replica::state_sync::{Found, Staging, Task};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_sync::state::{Check, Checked};
 use lockstep_types::Hash;

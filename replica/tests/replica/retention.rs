@@ -1,4 +1,4 @@
-//! What of the log may go: whoever needs a block has it.
+//! What of the past may go: whoever needs a block, or its header, has it.
 
 use lockstep_replica::retention::{Needs, Retention};
 use lockstep_types::params::EvidenceParams;
@@ -26,31 +26,39 @@ fn needs() -> Needs {
     }
 }
 
-/// The highest height that may go.
+/// The highest height whose body may go.
 fn highest(retention: Retention, needs: &Needs) -> Option<u64> {
-    (1..=100_000).rev().find(|n| retention.may_go(needs, height(*n), time(i128::from(*n))))
+    let below = retention.below(needs)?;
+    below.get().checked_sub(1).filter(|highest| *highest > 0)
+}
+
+/// The highest height of which evidence has expired.
+fn expired(needs: &Needs) -> Option<u64> {
+    (1..=100_000).rev().find(|n| needs.has_expired(height(*n), time(i128::from(*n))))
 }
 
 #[test]
 fn whoever_needs_most_decides() {
     let keep = |keep_blocks| Retention { keep_blocks };
-    let recent = needs().names;
     // The operator.
     assert_eq!(highest(keep(50_000), &needs()), Some(50_000));
-    assert_eq!(highest(keep(1), &needs()), Some(99_000 - recent - 1), "the snapshot and the names below it");
+    assert_eq!(highest(keep(1), &needs()), Some(98_999), "whoever restores goes on from the snapshot's block");
     // Whoever restores.
-    assert_eq!(highest(keep(1), &Needs { oldest_snapshot: Some(height(7_000)), ..needs() }), Some(7_000 - recent - 1));
-    assert_eq!(highest(keep(1), &Needs { oldest_snapshot: Some(height(recent)), ..needs() }), None);
-    // Judges of evidence, by blocks and by time: it has expired only by both.
+    assert_eq!(highest(keep(1), &Needs { oldest_snapshot: Some(height(7_000)), ..needs() }), Some(6_999));
+    assert_eq!(highest(keep(1), &Needs { oldest_snapshot: Some(height(1)), ..needs() }), None);
+    // The next start.
+    assert_eq!(highest(keep(1), &Needs { flushed: height(300), ..needs() }), Some(299));
+}
+
+#[test]
+fn evidence_expires_by_blocks_and_by_time() {
     let with = |max_age_num_blocks, seconds: u64| {
         let evidence = EvidenceParams { max_age_num_blocks, max_age_duration_ns: seconds * 1_000_000_000, max_bytes: 0 };
-        highest(keep(1), &Needs { evidence, ..needs() })
+        expired(&Needs { evidence, ..needs() })
     };
     assert_eq!(with(40_000, 1), Some(59_999));
     assert_eq!(with(1, 40_000), Some(59_999));
     assert_eq!(with(1, 200_000), None, "younger than the window is all of it");
-    // The next start.
-    assert_eq!(highest(keep(1), &Needs { flushed: height(300), ..needs() }), Some(299));
 }
 
 #[test]

@@ -113,17 +113,35 @@ fn unavailable(height: Height, base: Height) -> Refusal {
     Refusal::Failed(format!("height {height} is not available, lowest height is {base}"))
 }
 
+/// What of a height is asked for, which says how long it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// The block, or what executing it gave.
+    Block,
+    /// Header, commit, validators.
+    Header,
+}
+
+impl Of {
+    fn base(self, heights: Heights) -> Height {
+        match self {
+            Self::Block => heights.base,
+            Self::Header => heights.headers,
+        }
+    }
+}
+
 /// The height of a block asked for; none when there is no block yet and none was named.
-fn block_height(context: &Context, args: &Args) -> Result<(Heights, Option<Height>), Refusal> {
+fn block_height(context: &Context, args: &Args, of: Of) -> Result<Option<Height>, Refusal> {
     let heights = context.backend.heights();
-    let height = height_within(args, heights.base, heights.tip)?;
-    Ok((heights, (height > Height::ZERO).then_some(height)))
+    let height = height_within(args, of.base(heights), heights.tip)?;
+    Ok((height > Height::ZERO).then_some(height))
 }
 
 /// What was read at a height within bounds. It may have been pruned meanwhile.
-fn kept<T>(context: &Context, height: Height, answer: Option<T>) -> Result<T, Refusal> {
+fn kept<T>(context: &Context, height: Height, of: Of, answer: Option<T>) -> Result<T, Refusal> {
     answer.ok_or_else(|| {
-        let base = context.backend.heights().base;
+        let base = of.base(context.backend.heights());
         if height < base {
             return unavailable(height, base);
         }
@@ -136,8 +154,8 @@ fn kept<T>(context: &Context, height: Height, answer: Option<T>) -> Result<T, Re
 }
 
 fn block(context: &Context, args: &Args) -> Outcome {
-    let (_, Some(height)) = block_height(context, args)? else { return reply(&json::BlockAnswer::from(None)) };
-    let answer = kept(context, height, context.backend.block(height)?)?;
+    let Some(height) = block_height(context, args, Of::Block)? else { return reply(&json::BlockAnswer::from(None)) };
+    let answer = kept(context, height, Of::Block, context.backend.block(height)?)?;
     reply(&json::BlockAnswer::from(Some(&answer)))
 }
 
@@ -157,9 +175,9 @@ fn block_by_hash(context: &Context, args: &Args) -> Outcome {
 }
 
 fn header(context: &Context, args: &Args) -> Outcome {
-    let (_, Some(height)) = block_height(context, args)? else { return reply(&json::HeaderAnswer { header: None }) };
-    let meta = kept(context, height, context.backend.meta(height)?)?;
-    reply(&json::HeaderAnswer { header: Some((&meta.header).into()) })
+    let Some(height) = block_height(context, args, Of::Header)? else { return reply(&json::HeaderAnswer { header: None }) };
+    let header = kept(context, height, Of::Header, context.backend.header(height)?)?;
+    reply(&json::HeaderAnswer { header: Some((&header).into()) })
 }
 
 fn header_by_hash(context: &Context, args: &Args) -> Outcome {
@@ -169,16 +187,16 @@ fn header_by_hash(context: &Context, args: &Args) -> Outcome {
 }
 
 fn commit(context: &Context, args: &Args) -> Outcome {
-    let (_, Some(height)) = block_height(context, args)? else { return reply(&()) };
-    let answer = kept(context, height, context.backend.commit(height)?)?;
+    let Some(height) = block_height(context, args, Of::Header)? else { return reply(&()) };
+    let answer = kept(context, height, Of::Header, context.backend.commit(height)?)?;
     reply(&json::CommitAnswer::from(&answer))
 }
 
 fn block_results(context: &Context, args: &Args) -> Outcome {
-    let (_, Some(height)) = block_height(context, args)? else {
+    let Some(height) = block_height(context, args, Of::Block)? else {
         return Err(Refusal::failed("there is no block yet, so there are no results"));
     };
-    let results = kept(context, height, context.backend.results(height)?)?;
+    let results = kept(context, height, Of::Block, context.backend.results(height)?)?;
     reply(&json::BlockResults::new(height, &results))
 }
 
@@ -222,8 +240,8 @@ fn page<'a, T>(all: &'a [T], args: &Args) -> Result<&'a [T], Refusal> {
 
 fn validators(context: &Context, args: &Args) -> Outcome {
     let heights = context.backend.heights();
-    let height = height_within(args, heights.base, heights.next)?;
-    let set = kept(context, height, context.backend.validators(height)?)?;
+    let height = height_within(args, heights.headers, heights.next)?;
+    let set = kept(context, height, Of::Header, context.backend.validators(height)?)?;
     let all: Vec<json::Validator> = set.iter().map(json::Validator::from).collect();
     let validators = page(&all, args)?.to_vec();
     reply(&json::Validators { block_height: height, count: json::Dec(validators.len()), total: json::Dec(all.len()), validators })
@@ -232,7 +250,7 @@ fn validators(context: &Context, args: &Args) -> Outcome {
 fn consensus_params(context: &Context, args: &Args) -> Outcome {
     let heights = context.backend.heights();
     let height = height_within(args, heights.base, heights.next)?;
-    let params = kept(context, height, context.backend.params(height)?)?;
+    let params = kept(context, height, Of::Block, context.backend.params(height)?)?;
     reply(&json::ConsensusParamsAnswer { block_height: height, consensus_params: (&params).into() })
 }
 
@@ -296,7 +314,7 @@ fn tx(context: &Context, args: &Args) -> Outcome {
 }
 
 fn tx_proof(context: &Context, height: Height, index: u32) -> Result<json::TxProof, Refusal> {
-    let block = kept(context, height, context.backend.block(height)?)?.block;
+    let block = kept(context, height, Of::Block, context.backend.block(height)?)?.block;
     let hashes: Vec<Hash> = block.txs.iter().map(Tx::hash).collect();
     let (root_hash, proofs) = merkle::proofs(&hashes);
     let place = index as usize;

@@ -30,6 +30,8 @@ pub(crate) struct Chain {
     pub(crate) states: Vec<State>,
     /// The lowest height that is kept.
     pub(crate) base: u64,
+    /// The lowest of which the header is kept, where that is another.
+    pub(crate) headers: Option<u64>,
 }
 
 /// What is special about a block.
@@ -78,6 +80,7 @@ impl Chain {
             sets: vec![first, second],
             states: vec![State::from([(b"genesis".to_vec(), b"yes".to_vec())])],
             base: 1,
+            headers: None,
         }
     }
 

@@ -26,6 +26,29 @@ async fn asked(http: &mut Http, method: &str, params: Value) -> Value {
     reply.json()
 }
 
+/// Headers, commits and validators are kept for longer than blocks: light clients ask for no more.
+#[tokio::test]
+async fn what_outlives_blocks_is_answered_and_the_rest_is_said_to_be_gone() {
+    let mut chain = Chain::story();
+    (chain.base, chain.headers) = (3, Some(2));
+    let (_node, _server, addr) = Node::new(chain).serve().await;
+    let mut http = Http::connect(addr).await;
+    let at = |height: &str| json!({ "height": height });
+    for method in ["header", "commit", "validators"] {
+        assert_eq!(asked(&mut http, method, at("1")).await, internal("height 1 is not available, lowest height is 2"), "{method}");
+        let answer = asked(&mut http, method, at("2")).await;
+        let found = [
+            &answer["result"]["header"]["height"],
+            &answer["result"]["signed_header"]["header"]["height"],
+            &answer["result"]["block_height"],
+        ];
+        assert!(found.contains(&&json!("2")), "{method}: {answer}");
+    }
+    for method in ["block", "block_results", "consensus_params"] {
+        assert_eq!(asked(&mut http, method, at("2")).await, internal("height 2 is not available, lowest height is 3"), "{method}");
+    }
+}
+
 #[tokio::test]
 async fn methods_say_why_they_have_no_answer() {
     let mut chain = Chain::story();

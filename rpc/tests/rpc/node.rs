@@ -11,7 +11,7 @@ use lockstep_rpc::backend::{
 };
 use lockstep_rpc::{Options, Server, serve};
 use lockstep_types::state_tree::ics23::PROOF_OP_TYPE;
-use lockstep_types::{ConsensusParams, Hash, Height, NodeId, Power, Tx, TxResult, ValidatorSet};
+use lockstep_types::{ConsensusParams, Hash, Header, Height, NodeId, Power, Tx, TxResult, ValidatorSet};
 use tokio::net::TcpListener;
 
 use crate::chain::{Chain, Plan, genesis_time, key, prove};
@@ -99,7 +99,12 @@ impl Backend for Node {
         let chain = self.chain.lock().unwrap();
         let height = |h| Height::new(h).unwrap();
         let base = if chain.tip() == 0 { 0 } else { chain.base };
-        Heights { base: height(base), tip: height(chain.tip()), next: height(chain.tip() + 1) }
+        Heights {
+            base: height(base),
+            headers: height(chain.headers.unwrap_or(base)),
+            tip: height(chain.tip()),
+            next: height(chain.tip() + 1),
+        }
     }
 
     fn status(&self) -> Result<Status, ReadError> {
@@ -148,17 +153,22 @@ impl Backend for Node {
         }))
     }
 
+    fn header(&self, height: Height) -> Result<Option<Header>, ReadError> {
+        let chain = self.chain.lock().unwrap();
+        let kept = chain.headers.unwrap_or(chain.base)..=chain.tip();
+        Ok(kept.contains(&height.get()).then(|| chain.header(height.get()).clone()))
+    }
+
     fn height_of(&self, hash: &Hash) -> Result<Option<Height>, ReadError> {
         let chain = self.chain.lock().unwrap();
         Ok(chain.blocks.iter().find(|block| block.block_id.hash == *hash).map(|block| block.block.header.height))
     }
 
     fn commit(&self, height: Height) -> Result<Option<CommitAnswer>, ReadError> {
-        let answer = self.at(height, |chain, at| CommitAnswer {
-            header: chain.blocks[at].block.header.clone(),
-            commit: chain.commits[at].clone(),
-            canonical: height.get() < chain.tip(),
-        });
+        let header = self.header(height)?;
+        let chain = self.chain.lock().unwrap();
+        let canonical = height.get() < chain.tip();
+        let answer = header.map(|header| CommitAnswer { header, commit: chain.commits[height.get() as usize - 1].clone(), canonical });
         Ok(answer.map(|answer| told(&self.lie_commit, answer)))
     }
 

@@ -23,7 +23,7 @@ const HEIGHT: u64 = 40;
 
 /// Headers of the chain, downwards.
 fn light(chain: &Chain, from: u64, count: u32) -> Vec<LightBlock> {
-    let question = ReadQuestion::Light { from: h(from), count, bytes_max: 16 << 20 };
+    let question = ReadQuestion::Light { from: h(from), count, bytes_max: 16 << 20, tip: lockstep_types::Height::ZERO };
     match chain.source(&[]).read(&question).expect("the disk is sound") {
         ReadAnswer::Light(blocks) => blocks,
         other => panic!("{other:?}"),

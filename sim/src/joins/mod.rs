@@ -8,6 +8,8 @@
 //! - **I14**: with one honest peer it ends within a bound;
 //! - **I18**: nothing panics, nothing halts, wherever the machine lost power, also while it starts or installs.
 
+#[cfg(test)]
+mod apart_tests;
 mod chain;
 #[cfg(test)]
 mod install_tests;
@@ -597,7 +599,7 @@ impl Join {
                 Ok(()) => Input::Flushed { height },
                 Err(reason) => return self.failed(&reason, joined),
             },
-            Effect::Read { job, what } => Input::ReadDone { job, answer: running.read(&disk, what) },
+            Effect::Read { job, what } => Input::ReadDone { job, answer: running.read(&disk, self.now / MS, what) },
             Effect::Stage { job, task } => {
                 let own = executor.state().clone();
                 match self.staging.as_mut().expect("it runs").perform(task, own.tree()) {

@@ -106,9 +106,12 @@ impl Peer {
                 ReadQuestion::Parts { height: *height, block_id: *block_id, from: *from, count: *count }
             }
             Question::Snapshots => ReadQuestion::Snapshots,
-            Question::Light { from, count } => {
-                ReadQuestion::Light { from: *from, count: (*count).min(u32::try_from(LIGHT_MAX).expect("small")), bytes_max: 1 << 20 }
-            }
+            Question::Light { from, count } => ReadQuestion::Light {
+                from: *from,
+                count: (*count).min(u32::try_from(LIGHT_MAX).expect("small")),
+                bytes_max: 1 << 20,
+                tip: Height::ZERO,
+            },
             Question::Manifest { height } => ReadQuestion::Manifest { height: *height },
             Question::Chunk { height, root, outline } => ReadQuestion::Chunk { height: *height, root: *root, outline: outline.clone() },
             Question::Signed { .. } => return Answer::Signed(Vec::new(), Vec::new()),

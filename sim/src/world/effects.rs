@@ -21,7 +21,7 @@ use super::faults::Cause;
 use super::{Outcome, REQUEST_NS, What, World, pair, violation};
 use crate::checks::{PRECOMMIT, Signed};
 use crate::node::Running;
-use crate::plan::DISCIPLINE_NS;
+use crate::plan::{DISCIPLINE_NS, MS};
 use crate::trace::Told;
 
 /// Questions above what may wait that an honest peer may be counted in a run: each is a point, and a hundred end a connection.
@@ -482,6 +482,7 @@ impl World {
     pub(super) fn job(&mut self, node: usize, life: u64, effect: Effect) -> Outcome {
         let machine = &mut self.machines[node];
         let disk = machine.disk.clone();
+        let now_ms = self.now / MS;
         let Some(running) = machine.running.as_mut().filter(|_| machine.life == life) else { return Ok(()) };
         let executor = &mut running.executor;
         let input = match effect {
@@ -540,7 +541,7 @@ impl World {
                     ReadQuestion::Blocks { from, count, bytes_max } => ReadQuestion::Blocks { from, count: count.min(16), bytes_max },
                     what => what,
                 };
-                Input::ReadDone { job, answer: running.read(&disk, what) }
+                Input::ReadDone { job, answer: running.read(&disk, now_ms, what) }
             }
             _ => return Ok(()),
         };

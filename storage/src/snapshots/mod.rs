@@ -336,17 +336,6 @@ impl Snapshots {
         Ok(heights)
     }
 
-    /// Gives up the oldest whole snapshots, so that at most `count` are left. The heights that are gone.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn keep_newest(&self, count: usize) -> Result<Vec<u64>, SnapshotError> {
-        let heights = self.heights();
-        let gone = heights[..heights.len().saturating_sub(count)].to_vec();
-        gone.iter().try_for_each(|height| self.give_up(*height))?;
-        Ok(gone)
-    }
-
     /// Removes the chunks of a snapshot that is gone, but for those that others have.
     fn drop_chunks(&self, gone: &Kept) -> Result<(), SnapshotError> {
         let orphans: BTreeSet<Name> = {

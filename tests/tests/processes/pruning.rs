@@ -16,16 +16,16 @@ const CHECKPOINT_INTERVAL: u64 = 100;
 /// What an operator may set least.
 const SEGMENT_BYTES: &str = "storage.segment_bytes=1048576";
 
-/// The home of a chain with one validator whose blocks follow each other at once, and of which evidence expires after a
-/// millisecond.
-fn quick_home(folder: &Path) -> PathBuf {
+/// The home of a chain with one validator whose blocks follow each other at once, and of which evidence expires after so many
+/// nanoseconds.
+fn quick_home(folder: &Path, max_age_ns: &str) -> PathBuf {
     let (first, home) = (folder.join("first"), folder.join("n0"));
     let (rules, genesis, state) = (folder.join("rules.json"), folder.join("genesis.json"), folder.join("state.json"));
     let membership = json!({ "membership": { "admission": "open", "power_window": 1, "checkpoint_interval": CHECKPOINT_INTERVAL, "checkpoint_spacing": 1 } });
     fs::write(&rules, membership.to_string()).expect("a file");
     run(["init", "--home", text(&first), "--app-state", text(&rules)]).done();
     let mut made: Value = serde_json::from_slice(&fs::read(first.join("config/genesis.json")).expect("a genesis")).expect("JSON");
-    made["consensus_params"]["evidence"]["max_age_duration"] = json!("1000000");
+    made["consensus_params"]["evidence"]["max_age_duration"] = json!(max_age_ns);
     made["consensus_params"]["lockstep"]["min_block_interval_ms"] = json!("0");
     fs::write(&genesis, made.to_string()).expect("a file");
     fs::write(&state, r#"{"height":"0","round":0,"step":0}"#).expect("a file");
@@ -50,7 +50,7 @@ fn earliest(client: &mut Client) -> u64 {
 fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     let _turn = take_turn();
     let folder = tempfile::tempdir().expect("a folder");
-    let home = quick_home(folder.path());
+    let home = quick_home(folder.path(), "1000000");
     let (rpc, p2p) = (free_ports(2), free_ports(2));
     let at = |index: usize| SocketAddr::from((Ipv4Addr::LOCALHOST, rpc[index]));
     let pruning = ["storage.keep_blocks=10", "storage.keep_snapshots=1", "storage.flush_interval_blocks=100"];
@@ -63,20 +63,15 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     let report = load.stop();
     assert!(report.failed.is_empty(), "nobody was refused anything: {:?}", report.failed);
 
-    // "Pruned, earliest is N", whatever is asked for.
-    for (method, params) in [
-        ("block", json!({ "height": "1" })),
-        ("commit", json!({ "height": "1" })),
-        ("block_results", json!({ "height": "1" })),
-        ("validators", json!({ "height": "1" })),
-    ] {
-        let refused = client.call(method, params).expect_err(method).to_string();
+    // "Pruned, earliest is N", whatever is asked for. Headers of what the chain's rules look back to are there still.
+    for (method, lowest) in [("block", base), ("commit", 2), ("block_results", base), ("validators", 2)] {
+        let refused = client.call(method, json!({ "height": "1" })).expect_err(method).to_string();
         let told = refused.split("lowest height is ").nth(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().expect("a part"));
         let told = told.and_then(|digits| digits.parse::<u64>().ok()).unwrap_or_else(|| panic!("{method}: {refused}"));
-        assert!(told >= base && told <= earliest(&mut client), "{method}: {refused}");
+        assert!(told >= lowest && told <= earliest(&mut client), "{method}: {refused}");
     }
     client.place(&first_tx).expect_err("its block is gone");
-    assert!(client.metric("lockstep_earliest_block_height").expect("it is shown") >= base);
+    wait_until("the metric says so", || client.metric("lockstep_earliest_block_height").ok().filter(|shown| *shown >= base));
     let lowest = earliest(&mut client);
     assert!(client.hashes(lowest).is_ok(), "and the earliest is there");
 
@@ -88,10 +83,12 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     let told = run(["snapshot", "export", "--home", text(&home), "--output", text(&file)]).done();
     let hash = told.split("--trust-hash ").nth(1).and_then(|rest| rest.split(' ').next()).expect("the hash to trust").to_owned();
     let listed: Value = serde_json::from_str(&run(["snapshot", "list", "--home", text(&home), "--json"]).done()).expect("JSON");
-    let snapshot = listed[0]["height"].as_u64().expect("a height");
+    // Beside the one that is kept there may be the newest, which no block has confirmed yet.
+    let heights: Vec<u64> = listed.as_array().expect("a list").iter().map(|listed| listed["height"].as_u64().expect("a height")).collect();
+    let (oldest, snapshot) = (heights[0], heights[heights.len() - 1]);
     assert!(told.contains(&format!("the state after height {snapshot} ")), "{told}");
     let replayed: Value = serde_json::from_str(&run(["replay", "--home", text(&home), "--json"]).done()).expect("JSON");
-    assert_eq!(replayed["from"], snapshot + 1, "a replay begins with the snapshot: the first blocks are gone");
+    assert_eq!(replayed["from"], oldest + 1, "a replay begins with the snapshot: the first blocks are gone");
 
     let second = folder.path().join("n1");
     run(["init", "--home", text(&second), "--genesis", text(&home.join("config/genesis.json"))]).done();
@@ -120,14 +117,51 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     wait_until("it has caught up", || follows.height().ok().filter(|height| *height >= tip));
     assert_eq!(earliest(&mut follows), snapshot, "{}", follower.log());
     // What executing the snapshot's block gave, nobody told this node: it does not say that its lowest height is lower than it is.
-    for (method, height) in
-        [("block_results", snapshot), ("validators", snapshot), ("validators", snapshot + 1), ("consensus_params", snapshot)]
-    {
+    for (method, height) in [("block_results", snapshot), ("consensus_params", snapshot)] {
         let refused = follows.call(method, json!({ "height": height.to_string() })).expect_err(method).to_string();
         assert!(refused.contains(&format!("began with the state after height {snapshot}")), "{method} of {height}: {refused}");
     }
     wait_until("the first serves", || client.height().ok());
+    // The validators came with the headers.
+    for height in [snapshot, snapshot + 1] {
+        let at = || json!({ "height": height.to_string() });
+        let (ours, theirs) = (follows.call("validators", at()).expect("kept"), client.call("validators", at()).expect("kept"));
+        assert_eq!(ours, theirs, "validators of {height}");
+    }
     assert_eq!(follows.hashes(tip).expect("its own"), client.hashes(tip).expect("the chain's"));
     let refused = ended(command(["snapshot", "restore", text(&file), "--home", text(&home), "--trust-hash", &hash]));
     assert_eq!(refused.code, Some(4), "its node runs");
+}
+
+/// Blocks go long before evidence about them has expired; what light clients and judges ask for stays.
+#[test]
+fn headers_commits_and_validators_outlive_blocks() {
+    let _turn = take_turn();
+    let folder = tempfile::tempdir().expect("a folder");
+    // A day.
+    let home = quick_home(folder.path(), "86400000000000");
+    let (rpc, p2p) = (free_ports(1), free_ports(1));
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, rpc[0]));
+    let pruning = ["storage.keep_blocks=10", "storage.keep_snapshots=1", "storage.flush_interval_blocks=100"];
+    let mut node = start(&home, rpc[0], p2p[0], &pruning);
+    let mut client = Client::new(at);
+    wait_until("it serves", || client.height().ok());
+    let (_, height) = client.commit_tx("first=value").expect("it commits");
+    let params = json!({ "height": height.to_string() });
+    let load = Load::start(&[at], 4, None, Via::Commit, "apart");
+    // Before it goes: the block above carries its commit by then.
+    wait_until("a block above", || client.height().ok().filter(|tip| *tip > height + 1));
+    let methods = ["header", "commit", "validators"];
+    let ask = |client: &mut Client| methods.map(|method| client.call(method, params.clone()).expect(method));
+    let before = ask(&mut client);
+    wait_until("old blocks are gone", || Some(earliest(&mut client)).filter(|base| *base > height));
+    assert_eq!(ask(&mut client), before, "the same, from beside the log");
+    client.call("block", params.clone()).expect_err("its body is gone");
+    assert!(load.stop().failed.is_empty(), "and nobody was refused anything");
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait(), Some(0), "{}", node.log());
+    let _node = start(&home, rpc[0], p2p[0], &pruning);
+    wait_until("it serves again", || client.height().ok());
+    assert!(earliest(&mut client) > height);
+    assert_eq!(ask(&mut client), before, "after a restart");
 }

@@ -42,7 +42,8 @@ impl StateSync {
             Phase::Descend(goal, newest) => {
                 let from = newest.height.previous();
                 let count = u32::try_from(from.get() + 1 - goal.height.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);
-                if !self.ask(Item::Down(from), Question::Light { from, count }, |_| true) {
+                // Whoever has the block above answers with the commit in it, which the header above names.
+                if !self.ask(Item::Down(from), Question::Light { from, count }, |claims| from < claims.1) {
                     self.give_up(format!("nobody has the header of height {from}"));
                 }
             }
@@ -290,7 +291,7 @@ impl StateSync {
         let goes_on = in_window && lowest.height > self.options.initial;
         let from = lowest.height.previous();
         let count = u32::try_from(lowest.height.get() - self.options.initial.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);
-        if goes_on && self.ask(Item::Down(from), Question::Light { from, count }, |_| true) {
+        if goes_on && self.ask(Item::Down(from), Question::Light { from, count }, |claims| from < claims.1) {
             return;
         }
         // The names of so many blocks are part of what is restored; of the rest, there may be less.

@@ -89,8 +89,8 @@ pub struct LightStore {
     folder: Folder,
     /// Each with the time of its highest block, once somebody asked.
     runs: Arc<RwLock<BTreeMap<Run, Option<Time>>>>,
-    /// The run that was read last.
-    last: Option<Arc<[LightBlock]>>,
+    /// What was read last.
+    last: Option<(Run, Arc<[LightBlock]>)>,
 }
 
 impl LightStore {
@@ -109,12 +109,11 @@ impl LightStore {
     /// # Errors
     /// When the disk fails.
     pub fn get(&mut self, height: Height) -> Result<Option<LightBlock>, DiskError> {
-        if let Some(found) = self.last.as_deref().and_then(|blocks| within(blocks, height)) {
-            return Ok(Some(found));
-        }
         for run in self.of(height) {
-            self.last = self.read(&run)?.map(Arc::from);
-            if let Some(found) = self.last.as_deref().and_then(|blocks| within(blocks, height)) {
+            if self.last.as_ref().is_none_or(|(last, _)| *last != run) {
+                self.last = self.read(&run)?.map(|blocks| (run, Arc::from(blocks)));
+            }
+            if let Some(found) = self.last.as_ref().and_then(|(_, blocks)| within(blocks, height)) {
                 return Ok(Some(found));
             }
         }

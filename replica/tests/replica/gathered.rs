@@ -13,7 +13,7 @@ use lockstep_types::block::part_set_header;
 use lockstep_types::light::LightBlock;
 
 use crate::desk::Made;
-use crate::examples::{id, light, light_hex};
+use crate::examples::{id, light, light_hex, polka_hex};
 use crate::support::*;
 
 /// SHA-256 of what follows, and that.
@@ -48,6 +48,48 @@ fn the_bytes_of_kept_headers_are_those_of_the_document() {
     // What does not verify counts as not kept.
     disk.open(&format!("light/{name}")).unwrap().write_at(100, &[0xff]).unwrap();
     assert_eq!(LightStore::open(disk).unwrap().get(height(5)).unwrap(), None);
+}
+
+/// What is sealed and packed in a file.
+fn unpacked(disk: &Arc<dyn Disk>, path: &str) -> String {
+    let bytes = hex::decode(bytes_of(disk, path)).unwrap();
+    assert_eq!((&bytes[..32], bytes[32]), (&Hash::of(&bytes[32..]).0[..], 2));
+    let raw_bytes = u32::from_le_bytes(*bytes[33..].first_chunk().unwrap());
+    let raw = zstd::bulk::decompress(&bytes[37..], 1 << 20).unwrap();
+    assert_eq!(raw.len(), raw_bytes as usize);
+    hex::encode(raw)
+}
+
+#[test]
+fn the_bytes_of_what_was_put_aside_are_those_of_the_document() {
+    let (_folder, disk) = disk();
+    let store = LightStore::open(disk.clone()).unwrap();
+    store.put_aside(&[light()], &[polka()]).unwrap();
+    let range = "00000000000000000005-00000000000000000005";
+    assert_eq!(disk.list("light").unwrap(), [format!("polkas-{range}"), format!("pruned-{range}")]);
+    assert_eq!(unpacked(&disk, &format!("light/pruned-{range}")), "01000000".to_owned() + &light_hex());
+    assert_eq!(unpacked(&disk, &format!("light/polkas-{range}")), "01000000".to_owned() + &polka_hex());
+    let mut again = LightStore::open(disk.clone()).unwrap();
+    assert_eq!((again.get(height(5)).unwrap(), again.polkas(height(5)).unwrap()), (Some(light()), vec![polka()]));
+    assert_eq!((again.get(height(4)).unwrap(), again.polkas(height(6)).unwrap()), (None, Vec::new()));
+    assert_eq!((again.base_below(height(6)), again.base_below(height(7))), (height(5), height(7)), "without a hole");
+    // What does not verify counts as not kept.
+    disk.open(&format!("light/pruned-{range}")).unwrap().write_at(50, &[0xff, 0xff]).unwrap();
+    assert_eq!(LightStore::open(disk).unwrap().get(height(5)).unwrap(), None);
+}
+
+/// The topmost header that came with a snapshot has some certificate; that of a block which was let go is what the block above carries.
+#[test]
+fn what_was_put_aside_comes_before_what_came_with_a_snapshot() {
+    let (_folder, disk) = disk();
+    let mut store = LightStore::open(disk).unwrap();
+    store.keep(&[light()]).unwrap();
+    assert_eq!(store.get(height(5)).unwrap(), Some(light()));
+    let mut carried = light();
+    carried.commit.round = round(9);
+    store.put_aside(&[carried.clone()], &[]).unwrap();
+    assert_eq!(store.get(height(5)).unwrap(), Some(carried.clone()), "also where the other was read last");
+    assert_eq!(store.find(height(5)).unwrap(), Some(carried));
 }
 
 #[test]

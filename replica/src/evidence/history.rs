@@ -95,9 +95,10 @@ impl BlockHistory {
     /// A header that is kept apart from its body: it came with a snapshot, proven when it came, or its block was let go. A commit from a
     /// snapshot is some certificate, and need not be the one that the next block carries.
     fn apart(&self, height: Height) -> Option<Past> {
-        let light = self.light.as_ref()?;
-        let block = light.find(height).ok()??;
-        let above = match light.find(height.next()).ok()? {
+        // The one above is nearly always in the same file, which is unpacked once.
+        let mut light = self.light.clone()?;
+        let block = light.get(height).ok()??;
+        let above = match light.get(height.next()).ok()? {
             Some(above) => Some(above.header),
             None => self.log.as_ref().and_then(|log| decided(log, height.next()).ok()).map(|(_, above, ..)| above.header),
         };

@@ -396,8 +396,11 @@ fn restore_own(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Result<boo
     match own::restore(home, log, db) {
         Err(RecoveryError::Results(damage @ ResultsError::Damaged { .. })) => {
             let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?.reader();
-            let damaged = results.verify().err().map(|(height, error)| (results.holder_of(height), error.to_string()));
-            Err(damaged.map_or_else(|| Stop::from(damage), |(segment, damage)| Stop::Results { segment, damage }))
+            // A record that is listed and does not verify, or the first that opening did not get to.
+            let heights = log.base().zip(log.tip()).map(|(base, tip)| base..=tip);
+            let damaged = results.verify().err().map(|(height, _)| height).or_else(|| results.first_missing(heights?));
+            let Some(height) = damaged else { return Err(damage.into()) };
+            Err(Stop::Results { segment: results.holder_of(height), damage: damage.to_string() })
         }
         restored => Ok(restored?),
     }

@@ -144,6 +144,8 @@ pub(crate) struct Running {
     pub(crate) readable: State,
     /// Executed, and not told of yet.
     pub(crate) executed: VecDeque<State>,
+    /// What was read of polkas in this life, by the height that they account for: they are written once.
+    pub(crate) polkas_read: BTreeMap<Height, Vec<Polka>>,
 }
 
 /// A question that waits for its answer.
@@ -344,6 +346,7 @@ impl Machine {
             told,
             readable,
             executed: VecDeque::new(),
+            polkas_read: BTreeMap::new(),
             included: BTreeMap::new(),
         };
         Ok(Started { running, replayed, height, flushed, healed, installed, settled })
@@ -445,6 +448,20 @@ impl Running {
     /// What is kept of a height to account for own votes. None where the disk fails.
     pub(crate) fn polkas(&self, height: Height) -> Option<Vec<Polka>> {
         self.source().kept_polkas(height, usize::MAX).ok()
+    }
+
+    /// The same of heights that are behind it, each read once in a life and no more when its block is gone; of those that can be read.
+    pub(crate) fn polkas_of(&mut self, heights: impl Iterator<Item = Height>) -> &BTreeMap<Height, Vec<Polka>> {
+        let base = Height::new(self.reader.base().unwrap_or(1)).expect("a height of a log");
+        self.polkas_read = self.polkas_read.split_off(&base);
+        for height in heights {
+            if !self.polkas_read.contains_key(&height)
+                && let Some(polkas) = self.polkas(height)
+            {
+                self.polkas_read.insert(height, polkas);
+            }
+        }
+        &self.polkas_read
     }
 
     /// What it answers for of a header. None where the disk fails.

@@ -73,9 +73,35 @@ fn the_bytes_of_what_was_put_aside_are_those_of_the_document() {
     assert_eq!((again.get(height(5)).unwrap(), again.polkas(height(5)).unwrap()), (Some(light()), vec![polka()]));
     assert_eq!((again.get(height(4)).unwrap(), again.polkas(height(6)).unwrap()), (None, Vec::new()));
     assert_eq!((again.base_below(height(6)), again.base_below(height(7))), (height(5), height(7)), "without a hole");
-    // What does not verify counts as not kept.
-    disk.open(&format!("light/pruned-{range}")).unwrap().write_at(50, &[0xff, 0xff]).unwrap();
-    assert_eq!(LightStore::open(disk).unwrap().get(height(5)).unwrap(), None);
+}
+
+/// What does not verify counts as not kept, wherever it is torn and whichever byte is wrong.
+#[test]
+fn damaged_files_of_the_light_store_count_as_not_kept() {
+    let (folder, disk) = disk();
+    let mut store = LightStore::open(disk.clone()).unwrap();
+    store.put_aside(&[light()], &[polka()]).unwrap();
+    let range = "00000000000000000005-00000000000000000005";
+    let headers = |disk: &Arc<dyn Disk>| LightStore::open(disk.clone()).unwrap().get(height(5)).unwrap().is_some();
+    let polkas = |disk: &Arc<dyn Disk>| !LightStore::open(disk.clone()).unwrap().polkas(height(5)).unwrap().is_empty();
+    let is_kept: [(&str, &dyn Fn(&Arc<dyn Disk>) -> bool); 2] = [("pruned-", &headers), ("polkas-", &polkas)];
+    for (prefix, is_kept) in is_kept {
+        let path = folder.path().join("light").join(format!("{prefix}{range}"));
+        let good = std::fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            std::fs::write(&path, &good[..at]).unwrap();
+            assert!(!is_kept(&disk), "{prefix} torn after {at} bytes");
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::write(&path, &bad).unwrap();
+            assert!(!is_kept(&disk), "{prefix} byte {at}");
+        }
+        std::fs::write(&path, [&good[..], &[0]].concat()).unwrap();
+        assert!(!is_kept(&disk), "{prefix} with a byte more");
+        std::fs::write(&path, &good).unwrap();
+        assert!(is_kept(&disk), "{prefix} whole again");
+    }
+    assert_eq!(store.get(height(5)).unwrap(), Some(light()), "what is open sees it, too");
 }
 
 /// The topmost header that came with a snapshot has some certificate; that of a block which was let go is what the block above carries.

@@ -14,6 +14,7 @@ mod fence;
 mod gathered;
 mod helping;
 mod kept;
+mod leases;
 mod misdeeds;
 mod own_wait;
 mod pool;

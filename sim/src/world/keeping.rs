@@ -7,7 +7,7 @@
 //! oldest snapshot that is left and needs the blocks above it and the names of those below; not by the node's own next
 //! start. And where blocks are gone a sound snapshot is left, and who asks for one of them is told the earliest that is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use lockstep_app::State;
@@ -54,7 +54,7 @@ impl World {
         let before = running.reader.base();
         let first = Height::new(before.unwrap_or(1)).expect("a height of a log");
         let may_go = first.get()..running.told.height.get().saturating_sub(keep.blocks.saturating_sub(1));
-        let polkas: Vec<Option<Vec<Polka>>> = may_go.filter_map(Height::new).map(|height| running.polkas(height)).collect();
+        let polkas = running.polkas_of(may_go.filter_map(Height::new)).clone();
         let pruned = running.prune(keep.blocks, flushed);
         let after = running.reader.base();
         let gone: Vec<u64> = listed.difference(&self.apart(node)).copied().collect();
@@ -145,11 +145,12 @@ impl World {
     }
 
     /// I16: of blocks that go while somebody may need their headers, a node still answers for these, and has the polkas that it had.
-    fn headers_stay(&self, node: usize, first: Height, base: u64, polkas: &[Option<Vec<Polka>>]) -> Outcome {
+    fn headers_stay(&self, node: usize, first: Height, base: u64, polkas: &BTreeMap<Height, Vec<Polka>>) -> Outcome {
         let Some(running) = &self.machines[node].running else { return Ok(()) };
-        for (height, before) in (first.get()..base).zip(polkas).filter(|(height, _)| self.needs_header(node, *height)) {
+        for height in (first.get()..base).filter(|height| self.needs_header(node, *height)) {
             let fail = |what: &str| violation("I16", format!("node {node} let block {height} go, and {what}"));
             let at = Height::new(height).expect("a height of a log");
+            let before = polkas.get(&at).map_or(&[][..], Vec::as_slice);
             let (Some(block), Some(header), Some(after)) = (self.checks.block(height), running.header(at), running.polkas(at)) else {
                 continue;
             };
@@ -158,7 +159,7 @@ impl World {
                 return fail("does not answer for its header");
             }
             // There may be more: a log that was lost since and fetched again has none.
-            if before.iter().flatten().any(|polka| !after.contains(polka)) {
+            if before.iter().any(|polka| !after.contains(polka)) {
                 return fail("forgot its polkas");
             }
         }

@@ -212,7 +212,9 @@ impl World {
         let known: Vec<(u64, bool)> = known.collect();
         let wrong = known.iter().filter(|(_, is_right)| !is_right).count();
         self.audit.most_wrong = self.audit.most_wrong.max(wrong);
-        let is_late = if astray.is_hidden { astray.in_step > HEARD_WITHIN } else { wrong > FOUND_WITHIN };
+        // What no header shows and a later block overwrote is gone with it: nodes speak of their newest heights, where nothing is wrong.
+        let is_still_wrong = known.last().is_some_and(|(_, is_right)| !is_right);
+        let is_late = if astray.is_hidden { is_still_wrong && astray.in_step > HEARD_WITHIN } else { wrong > FOUND_WITHIN };
         if wrong > 0 && is_late && self.core.contains(&node) {
             return violation(
                 "I17",
@@ -287,7 +289,11 @@ impl World {
         for node in self.core.iter().filter(|node| !self.is_over() && self.is_honest(**node)) {
             let Some(running) = &self.machines[*node].running else { continue };
             let chain = running.replica.chain();
-            if self.machines[*node].astray.as_ref().is_some_and(|astray| !astray.is_hidden || astray.in_step > HEARD_WITHIN) {
+            let right = self.audit.right.get(&chain.height.get());
+            let is_as_others = right.is_none_or(|right| *right == Hash::of(chain.encode()));
+            // What no header shows may have been overwritten, which clears nobody before the next start.
+            let has_time = |astray: &Astray| astray.is_hidden && (is_as_others || astray.in_step <= HEARD_WITHIN);
+            if self.machines[*node].astray.as_ref().is_some_and(|astray| !has_time(astray)) {
                 return violation("I17", format!("node {node} is at height {}, and its state was not made right", chain.height));
             }
             let healed = self.audit.healed_at.get(node).filter(|(at, _)| at + VOTES_WITHIN < self.now);
@@ -300,7 +306,7 @@ impl World {
             // A snapshot says nothing of what was before it and signs nothing any more, as the priorities of the last set.
             let is_right = match self.audit.began_with.get(node) == Some(&chain.height) {
                 true => self.audit.stated.get(&chain.height.get()).is_none_or(|stated| *stated == chain.statement()),
-                false => self.audit.right.get(&chain.height.get()).is_none_or(|right| *right == Hash::of(chain.encode())),
+                false => is_as_others,
             };
             if !self.is_astray(*node) && !is_right {
                 return violation("I17", format!("node {node} is at height {} with another state than the chain's", chain.height));

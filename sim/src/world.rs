@@ -493,10 +493,12 @@ impl World {
         if awake && self.machines[node].running.is_some() {
             self.checks.submitted(&tx);
             self.history.called(Hash::of(&tx));
-            // Who is behind may be about to be connected, and blocks may come every few milliseconds.
+            // Who is behind catches up first, who is not connected yet tells nobody, and blocks may come every few milliseconds.
             let is_awake = self.machines[node].owes_until <= self.now;
             let is_in_step = is_awake && self.checks.told(node) + 2 >= self.checks.height();
-            if self.healed && self.core.contains(&node) && is_in_step && !self.subject.holds_back {
+            let is_connected = |other: &usize| *other == node || self.connections.contains_key(&pair(node, *other));
+            let is_whole = self.healed && self.core.contains(&node) && self.core.iter().all(is_connected);
+            if is_whole && is_in_step && !self.subject.holds_back {
                 self.history.held(node, Hash::of(&tx), self.now);
             }
             let life = self.machines[node].life;

@@ -291,6 +291,7 @@ fn snapshots() -> Vec<Entry> {
         churned(CLASS, Beneath::PrunedUntold, "what was pruned not told to who asks", 0),
         churned(CLASS, Beneath::FutureIsALie, "a header ahead of the own clock taken for a lie", 0),
         churned(CLASS, Beneath::ClimbUnverified, "a header on the way up unverified", 0),
+        churned(CLASS, Beneath::AheadUnverified, "headers above a snapshot unverified", 0),
         churned(CLASS, Beneath::ChunkUnchecked, "a chunk kept unread", 0),
         churned(CLASS, Beneath::MarkGoesFirst, "the mark of what is installed goes first", 0),
         churned(CLASS, Beneath::CompleteUnsynced, "what is gathered told complete before it is durable", 0),

@@ -23,5 +23,6 @@ fn whoever_joins_ends_with_the_state_of_the_chain() {
     assert!(failures.is_empty(), "{} of {} runs broke something:\n{}", failures.len(), joined.runs, failures.join("\n"));
     // Each of these is part of what is claimed, so runs must have met it.
     assert!(joined.installed > joined.runs / 2 && joined.crashes > 0 && joined.left > 0, "{joined:?}");
+    assert!(joined.above > joined.installed, "blocks above snapshots were collected: {joined:?}");
     assert!(joined.crashes_while_starting > 0 && joined.resumed > 0 && joined.differences > 0, "{joined:?}");
 }

@@ -5,7 +5,8 @@
 //!  Seek ──> Climb ──────> Descend ──────> Manifest ──> Gather ─────────────────> Install
 //!  offers   to H+1, by    by hashes, from  bound to the  chunks of many peers,     the caller opens
 //!  of H     signatures    the root or H+1  root in H+1   block H, headers of the   what is on the disk
-//!           (`Climb`)     to H                           evidence window
+//!           (`Climb`)     to H                           evidence window; blocks
+//!                                                        above H (`ahead`)
 //! ```
 //!
 //! # What is believed
@@ -46,6 +47,12 @@ pub const OFFERS_MAX: usize = 16;
 /// Most chunks that are on their way or being judged at one time, over all peers. A chunk has about a megabyte: this much is
 /// held in memory.
 pub const CHUNKS_AT_ONCE_MAX: usize = 8;
+
+/// Most blocks above the snapshot that are collected while its chunks come.
+pub const AHEAD_BLOCKS_MAX: u32 = 4_096;
+
+/// Bytes of such blocks after which no more are collected: one's more, at most.
+pub const AHEAD_BYTES_MAX: u64 = 256 << 20;
 
 /// Most headers asked for at once on the way down.
 pub const HEADERS_MAX: u32 = 64;
@@ -204,6 +211,13 @@ pub enum Check {
     Body(Arc<[u8]>),
     /// Proven headers below the snapshot's, downwards.
     Headers(Vec<LightBlock>),
+    /// A block above the snapshot's, proven: its body, by the name in its commit. Without one: whether it is here already.
+    Block {
+        /// The block.
+        block: Box<LightBlock>,
+        /// Its body.
+        body: Option<Arc<[u8]>>,
+    },
     /// Everything is there: say so on the disk, so that the next start installs it.
     Complete,
 }
@@ -230,7 +244,8 @@ pub enum Checked {
     Bad(String),
     /// A chunk that is right and does not fit what the manifest says of it: who sent the manifest lied.
     ManifestLies(String),
-    /// A difference that does not make the chunk, as happens when too little was said of what we have: it is asked for whole.
+    /// A difference that does not make the chunk, as happens when too little was said of what we have: it is asked for whole. Or a
+    /// block that is not here.
     Unfit,
 }
 
@@ -340,6 +355,8 @@ pub enum Told {
         of: u32,
         /// Bytes that came, as they travelled.
         bytes: u64,
+        /// Blocks above it that are here.
+        blocks: u32,
     },
     /// A height was given up.
     GivenUp {

@@ -93,6 +93,8 @@ pub enum Bug {
     // --- state sync ---
     /// A header on the way up needs no signatures.
     ClimbUnverified,
+    /// The signatures of headers above a snapshot are not checked.
+    AheadUnverified,
     /// A header on the way down needs not be the parent.
     ParentHeaderUnchecked,
     /// A chunk is kept unread.

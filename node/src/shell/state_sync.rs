@@ -58,7 +58,9 @@ pub(super) fn tell(told: &Told) {
     }
     match told {
         Told::Chosen { height, offered_by } => tracing::info!(height = height.get(), offered_by, "state sync: a snapshot was chosen"),
-        Told::Progress { height, chunks, of, bytes } => progress(&mut last.line, height.get(), *chunks, *of, *bytes),
+        Told::Progress { height, chunks, of, bytes, blocks } => {
+            progress(&mut last.line, height.get(), (*chunks, *of), *bytes, *blocks);
+        }
         Told::GivenUp { height, reason } => tracing::warn!(height = height.get(), "state sync: this snapshot is given up: {reason}"),
         Told::FallsBack { reason } => tracing::info!("state sync: {reason}: blocks are fetched one by one instead"),
         Told::Waits { reason, .. } => tracing::warn!("state sync: {reason}"),
@@ -66,17 +68,17 @@ pub(super) fn tell(told: &Told) {
     }
 }
 
-fn progress(last: &mut Option<Instant>, height: u64, chunks: u32, of: u32, bytes: u64) {
+fn progress(last: &mut Option<Instant>, height: u64, (chunks, of): (u32, u32), bytes: u64, blocks: u32) {
     let mib = bytes >> 20;
     if std::io::stderr().is_terminal() {
         let filled = if of == 0 { BAR } else { BAR * chunks as usize / of as usize };
         let end = if chunks == of { "\n" } else { "" };
-        eprint!("\rstate of height {height} [{}{}] {chunks}/{of} chunks, {mib} MiB{end}", "#".repeat(filled), " ".repeat(BAR - filled));
+        eprint!("\rstate of height {height} [{}{}] {chunks}/{of} chunks, {blocks} blocks above, {mib} MiB{end}", "#".repeat(filled), " ".repeat(BAR - filled));
         return;
     }
     if chunks == of || last.is_none_or(|last| last.elapsed() >= EVERY) {
         *last = Some(Instant::now());
-        tracing::info!(height, chunks, of, mib, "state sync: chunks");
+        tracing::info!(height, chunks, of, blocks, mib, "state sync: chunks");
     }
 }
 
@@ -93,7 +95,7 @@ mod tests {
             let height = height(at);
             let all = [
                 Told::Chosen { height, offered_by: 1 },
-                Told::Progress { height, chunks, of: 5, bytes: 0 },
+                Told::Progress { height, chunks, of: 5, bytes: 0, blocks: 0 },
                 Told::GivenUp { height, reason: why.to_owned() },
             ];
             told.push(all.iter().filter(|one| last.is_news(one)).count());

@@ -1,5 +1,5 @@
-//! Making a gathered snapshot the node's own: the state database, a block log that begins with the snapshot's block, and the
-//! headers below it.
+//! Making a gathered snapshot the node's own: the state database, a block log that begins with the snapshot's block and goes on with
+//! those that were collected above it, and the headers below it.
 //!
 //! Done at a start, before anything else is opened, while the staging folder says that it is complete. Everything here is a
 //! function of that folder alone, and the mark changes last: a crash in the middle has the next start do all of it again. The vote
@@ -96,6 +96,17 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
     log.append(Record { kind: Kind::Body, height: height.get(), round: 0, block_hash, payload: &gathered.body })?;
     let decision = codec::encode(WIRE_VERSION, commit);
     log.append(Record { kind: Kind::Decision, height: height.get(), round: commit.round.get(), block_hash, payload: &decision })?;
+    let mut below = block_hash;
+    let mut next = height.next();
+    // Without a hole, each the child of the one below. They are executed by this very start, as after any crash.
+    while let Some(above) = staging.block(next)?.filter(|above| above.block.header.last_block_id.is_some_and(|id| id.hash.0 == below)) {
+        let commit = &above.block.commit;
+        let (round, block_hash) = (commit.round.get(), commit.block_id.hash.0);
+        log.append(Record { kind: Kind::Body, height: next.get(), round, block_hash, payload: &above.body })?;
+        let decision = codec::encode(WIRE_VERSION, commit);
+        log.append(Record { kind: Kind::Decision, height: next.get(), round, block_hash, payload: &decision })?;
+        (below, next) = (block_hash, next.next());
+    }
     log.sync()?;
     drop(log);
     let mut light = LightStore::open(home.disk.clone())?;

@@ -392,6 +392,9 @@ impl std::fmt::Display for Task {
             Self::Check(Check::Chunk { index, .. }) => write!(f, "chunk {index}"),
             Self::Check(Check::Body(_)) => f.write_str("body"),
             Self::Check(Check::Headers(blocks)) => write!(f, "{} headers", blocks.len()),
+            Self::Check(Check::Block { block, body }) => {
+                write!(f, "block {}{}", block.header.height, if body.is_some() { "" } else { ", if it is here" })
+            }
             Self::Check(Check::Complete) => f.write_str("complete"),
         }
     }

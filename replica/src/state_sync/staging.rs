@@ -6,6 +6,7 @@
 //! | 64 hex digits | a chunk, packed, by the root of its subtree |
 //! | `body` | the body of the snapshot's block |
 //! | `light-<height>` | proven headers from that height downwards |
+//! | `block-<height>` | a block above the snapshot's, proven: its header with commit and sets, and its body |
 //! | `complete` | everything above is there and durable: the next start installs it ([`super::install()`]) |
 //! | `installed` | was `complete`: everything here is of no more use, and a start that finds it removes it, itself last |
 //!
@@ -43,6 +44,9 @@ const BODY: &str = "body";
 const COMPLETE: &str = "complete";
 const INSTALLED: &str = "installed";
 const LIGHT: &str = "light-";
+const BLOCK: &str = "block-";
+/// A body, and a header with the largest sets.
+const BLOCK_BYTES_MAX: usize = BODY_BYTES_MAX + (1 << 20);
 /// A manifest and two blocks with the largest sets.
 const GOAL_BYTES_MAX: usize = MANIFEST_BYTES_MAX + (1 << 20);
 /// A run of headers, as in the light store.
@@ -79,6 +83,18 @@ pub(super) struct Goal {
 
 fn read_manifest<R: std::io::Read>(reader: &mut R) -> std::io::Result<Vec<u8>> {
     codec::read_bytes(reader, MANIFEST_BYTES_MAX)
+}
+
+/// A block above the snapshot's, proven before it was written.
+#[derive(Debug, Clone, BorshSerialize, BorshDeserialize)]
+pub(super) struct Above {
+    pub(super) block: LightBlock,
+    #[borsh(deserialize_with = "read_body")]
+    pub(super) body: Vec<u8>,
+}
+
+fn read_body<R: std::io::Read>(reader: &mut R) -> std::io::Result<Vec<u8>> {
+    codec::read_bytes(reader, BODY_BYTES_MAX)
 }
 
 impl Goal {
@@ -144,6 +160,19 @@ impl Staging {
                 }
                 Ok(Checked::Good)
             }
+            Check::Block { block, body: None } => {
+                let here = self.block(block.header.height)?;
+                Ok(if here.is_some_and(|here| here.block.header == block.header) { Checked::Good } else { Checked::Unfit })
+            }
+            Check::Block { block, body: Some(body) } => {
+                if part_set_header(&body) != block.commit.block_id.parts {
+                    return Ok(Checked::Unfit);
+                }
+                let name = block_name(block.header.height);
+                let kept = Above { block: *block, body: body.to_vec() };
+                self.folder.write(&name, &sealed(&codec::encode(VERSION, &kept)))?;
+                Ok(Checked::Good)
+            }
             Check::Complete => self.complete(),
         }
     }
@@ -156,7 +185,8 @@ impl Staging {
         };
         self.folder.remove(COMPLETE)?;
         let names: std::collections::BTreeSet<String> = manifest.chunks().iter().map(|chunk| chunk_name(&chunk.root)).collect();
-        self.folder.sweep(|name| names.contains(name))?;
+        let is_above = |name: &str| height_of(name).is_some_and(|height| height > manifest.height().get());
+        self.folder.sweep(|name| names.contains(name) || is_above(name))?;
         self.folder.write(GOAL, &sealed(&codec::encode(VERSION, &goal)))?;
         let mut wanted = Vec::with_capacity(manifest.chunks().len());
         for info in manifest.chunks() {
@@ -296,6 +326,16 @@ impl Staging {
         Ok(Ok(Gathered { goal: goal.clone(), tree, body, below }))
     }
 
+    /// A block above the snapshot's. What rotted, or was torn, counts as not here: peers have it.
+    pub(super) fn block(&self, height: Height) -> Result<Option<Above>, DiskError> {
+        let bytes = self.folder.read(&block_name(height), BLOCK_BYTES_MAX)?;
+        let above = bytes.as_deref().and_then(unsealed).and_then(|bytes| codec::decode::<Above>(VERSION, bytes, BLOCK_BYTES_MAX).ok());
+        Ok(above.filter(|above| {
+            let (header, id) = (&above.block.header, &above.block.commit.block_id);
+            header.height == height && header.hash() == id.hash && part_set_header(&above.body) == id.parts
+        }))
+    }
+
     /// One chunk as it lies here, judged again; else what is wrong with it.
     fn opened(&self, info: &ChunkInfo) -> Result<Result<Part, String>, DiskError> {
         if info.entries == 0 {
@@ -357,6 +397,15 @@ impl Staging {
         }
         Ok(())
     }
+}
+
+fn block_name(height: Height) -> String {
+    format!("{BLOCK}{:020}", height.get())
+}
+
+/// The height of a block above a snapshot's, by its file's name.
+fn height_of(name: &str) -> Option<u64> {
+    name.strip_prefix(BLOCK)?.parse().ok()
 }
 
 fn chunk_name(root: &Hash) -> String {

@@ -158,6 +158,17 @@ fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
     assert!(matches!(perform(Check::Body(b"another".to_vec().into())), Checked::Bad(_)));
     assert_eq!(perform(Check::Body(body.clone().into())), Checked::Good);
     assert_eq!(bytes_of(&disk, "sync/body"), hex::encode(&body));
+    let mut higher = light();
+    higher.header.height = height(6);
+    higher.commit.height = height(6);
+    higher.commit.block_id.hash = higher.header.hash();
+    higher.commit.block_id.parts = part_set_header(&body);
+    let block = |body: Option<&[u8]>| Check::Block { block: Box::new(higher.clone()), body: body.map(Into::into) };
+    assert_eq!(perform(block(None)), Checked::Unfit);
+    assert_eq!(perform(block(Some(&body[..]))), Checked::Good);
+    assert_eq!(perform(block(None)), Checked::Good);
+    let above_hex = hex::encode(borsh::to_vec(&higher).unwrap()) + "09000000" + &hex::encode(&body);
+    assert_eq!(bytes_of(&disk, "sync/block-00000000000000000006"), sealed(&("01".to_owned() + &above_hex)));
     assert_eq!(perform(Check::Complete), Checked::Good);
     assert_eq!(bytes_of(&disk, "sync/complete"), sealed("01"));
 }

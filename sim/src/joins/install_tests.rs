@@ -21,6 +21,9 @@ use crate::node::{Machine, SNAPSHOTS, STATE, Started};
 /// The height of the snapshot: of more than one chunk, with blocks above it.
 const HEIGHT: u64 = 40;
 
+/// The highest block that is collected above it.
+const TOP: u64 = HEIGHT + 3;
+
 /// Headers of the chain, downwards.
 fn light(chain: &Chain, from: u64, count: u32) -> Vec<LightBlock> {
     let question = ReadQuestion::Light { from: h(from), count, bytes_max: 16 << 20, tip: lockstep_types::Height::ZERO };
@@ -49,6 +52,17 @@ fn gather(chain: &Chain, disk: &SimDisk) {
         is_whole: true,
     });
     let body = chain.blocks[usize::try_from(HEIGHT - 1).expect("small")].0.clone();
+    let above: Vec<(Box<LightBlock>, Arc<[u8]>)> = (HEIGHT + 1..=TOP)
+        .map(|height| (Box::new(light(chain, height, 1).remove(0)), chain.blocks[usize::try_from(height - 1).expect("small")].0.to_vec().into()))
+        .collect();
+    for (block, body) in &above {
+        let asked = Check::Block { block: block.clone(), body: None };
+        assert_eq!(perform(asked.clone()), Checked::Unfit, "it is not here");
+        let another = Check::Block { block: block.clone(), body: Some(Arc::from(&b"another"[..])) };
+        assert_eq!(perform(another), Checked::Unfit);
+        assert_eq!(perform(Check::Block { block: block.clone(), body: Some(body.clone()) }), Checked::Good);
+        assert_eq!(perform(asked), Checked::Good);
+    }
     let rest = [Check::Body(body.to_vec().into()), Check::Headers(light(chain, HEIGHT - 1, 20)), Check::Complete];
     for check in chunks.collect::<Vec<_>>().into_iter().chain(rest) {
         assert_eq!(perform(check), Checked::Good);
@@ -110,7 +124,7 @@ fn wherever_an_installation_is_stopped_the_next_start_ends_with_it_and_leaves_no
     let sound = machine.with_disk(machine.disk.fork());
     let started = start(&chain, &sound, "undisturbed").expect("nothing stops it");
     assert_eq!(started.installed, Some(Installed::Restored(h(HEIGHT))));
-    is_at(&chain, &started, HEIGHT, "undisturbed");
+    is_at(&chain, &started, TOP, "undisturbed");
     drop(started);
     let last = sound.disk.operations();
     nothing_is_gathered(&sound.disk, "undisturbed");
@@ -125,7 +139,7 @@ fn wherever_an_installation_is_stopped_the_next_start_ends_with_it_and_leaves_no
         drop(start(&chain, &stopped, &what));
         stopped.disk.crash(survival, operation);
         let started = start(&chain, &stopped, &what).expect("nothing stops it any more");
-        is_at(&chain, &started, HEIGHT, &what);
+        is_at(&chain, &started, TOP, &what);
         drop(started);
         nothing_is_gathered(&stopped.disk, &what);
         has_own_snapshot(&chain, &stopped.disk, &what);
@@ -146,7 +160,7 @@ fn a_process_that_is_killed_while_it_clears_up_leaves_nothing_over() {
         drop(start(&chain, &killed, &what));
         killed.disk.kill();
         let started = start(&chain, &killed, &what).expect("nothing stops it any more");
-        is_at(&chain, &started, HEIGHT, &what);
+        is_at(&chain, &started, TOP, &what);
         drop(started);
         nothing_is_gathered(&killed.disk, &what);
     }
@@ -159,15 +173,15 @@ fn a_state_that_is_lost_before_the_first_snapshot_of_its_own_costs_no_block() {
     let chain = Chain::make(&mut Crypto::new(false));
     let machine = gathered(&chain);
     drop(start(&chain, &machine, "installing"));
-    const TIP: u64 = HEIGHT + 5;
-    write_blocks(&chain, &machine, HEIGHT + 1..=TIP);
+    const TIP: u64 = TOP + 3;
+    write_blocks(&chain, &machine, TOP + 1..=TIP);
     let started = start(&chain, &machine, "with blocks").expect("nothing stops it");
     is_at(&chain, &started, TIP, "with blocks");
     drop(started);
     let rotten = machine.with_disk(machine.disk.fork());
     machine.disk.lose(STATE);
     let started = start(&chain, &machine, "without a database").expect("nothing stops it");
-    assert_eq!((started.flushed, started.replayed.len()), (h(HEIGHT), 5), "from the snapshot on");
+    assert_eq!((started.flushed, started.replayed.len()), (h(HEIGHT), 6), "from the snapshot on");
     is_at(&chain, &started, TIP, "without a database");
     drop(started);
 
@@ -176,6 +190,35 @@ fn a_state_that_is_lost_before_the_first_snapshot_of_its_own_costs_no_block() {
     let host = Host::new(Arc::new(Turnover));
     let started = rotten.start(host, &chain.genesis, 4, Planted::default()).expect("nothing stops it");
     is_at(&chain, &started, TIP, "with a rotten database");
+}
+
+/// Blocks above the snapshot are of use as far as they follow each other; peers have the others.
+#[test]
+fn blocks_above_a_snapshot_are_executed_up_to_the_first_that_is_missing_or_damaged() {
+    let chain = Chain::make(&mut Crypto::new(false));
+    let gathered = gathered(&chain);
+    let path = |height: u64| format!("{STAGING_PATH}/block-{height:020}");
+    for height in HEIGHT + 1..=TOP {
+        let missing = gathered.with_disk(gathered.disk.fork());
+        missing.disk.lose(&path(height));
+        let rotten = gathered.with_disk(gathered.disk.fork());
+        rotten.disk.rot(&path(height), 300, 0x10);
+        let torn = gathered.with_disk(gathered.disk.fork());
+        torn.disk.cut(&path(height), 200);
+        // A whole one under another height's name.
+        let renamed = gathered.with_disk(gathered.disk.fork());
+        let other = if height == TOP { HEIGHT + 1 } else { TOP };
+        renamed.disk.disk().rename(&path(other), &path(height)).expect("the disk is sound");
+        for (machine, what) in [(missing, "missing"), (rotten, "rotten"), (torn, "torn"), (renamed, "renamed")] {
+            let what = format!("{what} at {height}");
+            let started = start(&chain, &machine, &what).expect("nothing stops it");
+            // Renaming takes the other one away, too.
+            let first = if what.starts_with("renamed") { height.min(other) } else { height };
+            is_at(&chain, &started, first - 1, &what);
+            drop(started);
+            nothing_is_gathered(&machine.disk, &what);
+        }
+    }
 }
 
 /// What was gathered of a height that this node's own blocks have passed is of no use to anybody.

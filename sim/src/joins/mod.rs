@@ -77,6 +77,8 @@ pub struct Joined {
     pub runs: u64,
     /// Snapshots that were installed.
     pub installed: u64,
+    /// Blocks above them that were collected and executed.
+    pub above: u64,
     /// Those that were gathered and refused by a start.
     pub refused: u64,
     /// Crashes.
@@ -354,9 +356,13 @@ impl Join {
         match started.installed {
             Some(Installed::Restored(height)) => {
                 joined.installed += 1;
-                if !self.chain.snapshots.contains_key(&height) || started.height != height {
+                if !self.chain.snapshots.contains_key(&height) || started.height < height {
                     return broken("I13", format!("it installed height {height}, and starts at {}", started.height));
                 }
+                if started.running.replica.chain().encode() != self.chain.after(started.height).encode() {
+                    return broken("I13", format!("it installed height {height}, and is wrong at {}", started.height));
+                }
+                joined.above += started.height.get() - height.get();
             }
             Some(Installed::Refused(reason)) => {
                 joined.refused += 1;

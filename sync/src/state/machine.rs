@@ -1,5 +1,6 @@
 //! The phases, and what each waits for.
 
+mod ahead;
 mod answers;
 mod asking;
 
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_types::light::LightBlock;
 use lockstep_types::{Header, Height};
 
+use self::ahead::Ahead;
 use super::{Check, ChunkWanted, Clock, OFFERS_MS, PATIENCE_MS, STALL_MS, StateEffect, StateInput, StateOptions, Told};
 use crate::fetch::Fetch;
 use crate::light::Climb;
@@ -22,6 +24,10 @@ enum Item {
     Chunk(u32),
     Parts(u32),
     Down(Height),
+    /// Headers above the snapshot's, down to this height.
+    Ahead(Height),
+    /// Parts of the body of a height above the snapshot's.
+    Body(Height, u32),
 }
 
 /// Which judgement a ticket is of.
@@ -33,6 +39,8 @@ enum Judging {
     Headers,
     Complete,
     Climb,
+    Ahead,
+    Block(Height),
 }
 
 /// A snapshot that was chosen, and what is proven of it.
@@ -57,6 +65,7 @@ struct Gather {
     /// The lowest proven header; none when nothing more is wanted.
     lowest: Option<Header>,
     headers_judged: bool,
+    ahead: Ahead,
     completing: bool,
 }
 
@@ -228,7 +237,7 @@ impl StateSync {
     fn tell_progress(&mut self) {
         if let Phase::Gather(goal, gather) = &self.phase {
             let of = u32::try_from(gather.chunks.len()).unwrap_or(u32::MAX);
-            let told = Told::Progress { height: goal.height, chunks: gather.here, of, bytes: self.bytes };
+            let told = Told::Progress { height: goal.height, chunks: gather.here, of, bytes: self.bytes, blocks: gather.ahead.here };
             self.fx.push(StateEffect::Tell(told));
         }
     }

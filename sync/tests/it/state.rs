@@ -1,7 +1,7 @@
 //! State sync from outside: what is believed of headers, and the phases as stories, with a checker that shares nothing with the
 //! crate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,6 +213,10 @@ struct Story {
     told: Vec<Told>,
     blamed: Vec<u64>,
     installed: Option<Height>,
+    /// Blocks above the snapshot that were kept.
+    above: BTreeSet<Height>,
+    /// Questions for chunks that wait, while they do.
+    held: Option<Vec<(u64, u64, Question)>>,
     /// Chunks of every manifest: those that are here.
     here: Vec<bool>,
     /// Peers, with the lowest block of each and what they answer.
@@ -243,6 +247,55 @@ fn plain(blocks: &[LightBlock], question: &Question) -> StateAnswer {
         Question::Manifest { .. } | Question::Chunk { .. } => StateAnswer::Nothing,
         question => honest(blocks, question),
     }
+}
+
+/// Blocks above the snapshot under a header that too few signed.
+fn unsigned_above(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    let mut answer = honest(blocks, question);
+    if let (Question::Light { count: 2.., .. }, StateAnswer::Light(run)) = (question, &mut answer) {
+        for block in run.iter_mut().filter(|block| block.header.height == h(25)) {
+            let CommitSig::Commit(slot) = &mut block.commit.signatures[0] else { panic!("all signed") };
+            slot.signature.0[0] ^= 1;
+        }
+    }
+    answer
+}
+
+/// The body of another block than the one asked for, above the snapshot.
+fn wrong_above(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Parts { height, .. } if height.get() > 20 => StateAnswer::Parts(cut(&body(1)).1),
+        question => honest(blocks, question),
+    }
+}
+
+/// Headers above the snapshot with a hole.
+fn hole_above(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    let mut answer = honest(blocks, question);
+    if let (Question::Light { from, count: 3.. }, StateAnswer::Light(run)) = (question, &mut answer)
+        && from.get() > 20
+    {
+        run.remove(1);
+    }
+    answer
+}
+
+/// No block above the snapshot's header.
+fn nothing_above(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Light { from, count: 2.. } if from.get() > 21 => StateAnswer::Nothing,
+        Question::Parts { height, .. } if height.get() > 20 => StateAnswer::Nothing,
+        question => honest(blocks, question),
+    }
+}
+
+/// Three headers at most in an answer.
+fn few_at_once(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    let mut answer = honest(blocks, question);
+    if let StateAnswer::Light(run) = &mut answer {
+        run.truncate(3);
+    }
+    answer
 }
 
 /// Chunks with a byte changed.
@@ -284,6 +337,8 @@ impl Story {
             told: Vec::new(),
             blamed: Vec::new(),
             installed: None,
+            above: BTreeSet::new(),
+            held: None,
             here: vec![true, false, false, false, false],
             peers,
         };
@@ -298,6 +353,10 @@ impl Story {
         for effect in effects {
             match effect {
                 StateEffect::Ask { peer, id, question } => {
+                    if let (Question::Chunk { .. }, Some(held)) = (&question, &mut self.held) {
+                        held.push((peer, id, question));
+                        continue;
+                    }
                     let answer = (self.peers[&peer].1)(&self.blocks, &question);
                     self.input(StateInput::Response { peer, id, answer });
                 }
@@ -333,6 +392,16 @@ impl Story {
                 assert_eq!(bytes[..], body(20));
                 Checked::Good
             }
+            Check::Block { block, body: None } => {
+                assert_eq!(*block, at(&self.blocks, block.header.height));
+                if self.above.contains(&block.header.height) { Checked::Good } else { Checked::Unfit }
+            }
+            Check::Block { block, body: Some(bytes) } => {
+                let height = block.header.height;
+                assert_eq!(bytes[..], body(height.get()));
+                assert!(self.above.insert(height), "once");
+                Checked::Good
+            }
             Check::Headers(below) => {
                 for block in below {
                     assert_eq!(block, at(&self.blocks, block.header.height));
@@ -343,6 +412,14 @@ impl Story {
                 assert!(self.here.iter().all(|have| *have), "complete before everything is here");
                 Checked::Good
             }
+        }
+    }
+
+    /// The chunks that waited come.
+    fn release(&mut self) {
+        for (peer, id, question) in self.held.take().expect("they wait") {
+            let answer = (self.peers[&peer].1)(&self.blocks, &question);
+            self.input(StateInput::Response { peer, id, answer });
         }
     }
 
@@ -533,4 +610,65 @@ fn a_header_above_everything_that_peers_have_is_waited_for_and_said_once() {
     story.input(StateInput::PeerStatus { peer: 1, base: h(1), tip: h(TIP + 3) });
     story.pass(610_000);
     assert!(matches!(story.told[1], Told::Chosen { .. }), "{:?}", story.told);
+}
+
+/// A story in which chunks take long: what was kept above the snapshot by then, and then they come.
+fn with_slow_chunks(peers: &[(u64, u64, Answers)]) -> Story {
+    let mut story = Story::new(genesis(), peers);
+    story.held = Some(Vec::new());
+    story.pass(CHOOSE_MS);
+    assert_eq!(story.installed, None, "chunks are missing");
+    story
+}
+
+fn heights(range: std::ops::RangeInclusive<u64>) -> BTreeSet<Height> {
+    range.map(h).collect()
+}
+
+#[test]
+fn blocks_above_the_snapshot_are_collected_while_its_chunks_come() {
+    for answers in [honest as Answers, few_at_once] {
+        let mut story = with_slow_chunks(&[(1, 1, answers), (2, 1, answers)]);
+        // The certificate of the last block is in no block yet.
+        assert_eq!(story.above, heights(21..=TIP - 1));
+        story.release();
+        assert!(story.told.iter().any(|told| matches!(told, Told::Progress { blocks: 19, .. })), "{:?}", story.told);
+        assert_eq!(story.installed, Some(h(20)));
+        assert!(story.blamed.is_empty());
+    }
+}
+
+#[test]
+fn who_lies_about_blocks_above_is_left_and_others_give_them() {
+    for liar in [unsigned_above as Answers, wrong_above, hole_above] {
+        let mut story = with_slow_chunks(&[(1, 1, liar)]);
+        assert_eq!(story.blamed, [1]);
+        assert!(story.above.is_empty(), "nobody else is there to give a body");
+        story.peers.insert(2, (1, honest));
+        story.input(StateInput::PeerStatus { peer: 2, base: h(1), tip: h(TIP) });
+        story.pass(30_000);
+        assert_eq!(story.above, heights(21..=TIP - 1));
+        story.release();
+        story.pass(60_000);
+        assert_eq!((story.installed, &story.blamed[..]), (Some(h(20)), &[1][..]), "{:?}", story.told);
+    }
+}
+
+#[test]
+fn what_nobody_gives_above_the_snapshot_keeps_nobody_from_it() {
+    let mut story = with_slow_chunks(&[(1, 1, nothing_above), (2, 1, nothing_above)]);
+    assert!(story.above.is_empty());
+    story.release();
+    assert_eq!(story.installed, Some(h(20)), "{:?}", story.told);
+}
+
+#[test]
+fn blocks_that_the_disk_has_are_not_fetched_again() {
+    let mut story = Story::new(genesis(), &[(1, 1, honest), (2, 1, wrong_above)]);
+    story.held = Some(Vec::new());
+    story.above = heights(21..=TIP - 1);
+    story.pass(CHOOSE_MS);
+    story.release();
+    assert_eq!(story.installed, Some(h(20)));
+    assert!(story.blamed.is_empty(), "nobody was asked for a body");
 }

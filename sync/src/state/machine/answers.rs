@@ -9,6 +9,7 @@ use lockstep_types::light::{LightBlock, LightError};
 use lockstep_types::planted::{self, Bug};
 
 use super::super::{Check, Checked, HEADERS_MAX, OFFERS_MAX, Root, StateAnswer, StateEffect};
+use super::ahead::Ahead;
 use super::{Body, Gather, Goal, Item, Judging, Phase, StateSync};
 use crate::light::{Step, is_below};
 use crate::server::WHOLE_PARTS_MAX;
@@ -35,6 +36,8 @@ impl StateSync {
             (Item::Chunk(index), StateAnswer::Chunk(bytes)) => self.on_chunk(peer, index, bytes, true),
             (Item::Chunk(index), StateAnswer::Difference(bytes)) => self.on_chunk(peer, index, bytes, false),
             (Item::Parts(from), StateAnswer::Parts(parts)) => self.on_parts(peer, from, parts),
+            (Item::Ahead(from), StateAnswer::Light(blocks)) => self.on_ahead(peer, from, blocks),
+            (Item::Body(height, from), StateAnswer::Parts(parts)) => self.on_body(peer, height, from, parts),
             (Item::Offers(_), StateAnswer::Lost) => {}
             (_, StateAnswer::Lost) => self.fetch.owes(peer),
             // Peers that know nothing of snapshots answer so too.
@@ -161,11 +164,13 @@ impl StateSync {
     }
 
     pub(super) fn on_verified(&mut self, ticket: u64, verdicts: &[bool]) {
-        if self.judging.remove(&ticket) == Some(Judging::Climb)
-            && let Phase::Climb(_, climb) = &mut self.phase
-        {
-            let step = climb.on_verdicts(verdicts, self.now.wall);
-            self.climb(step);
+        match (self.judging.remove(&ticket), &mut self.phase) {
+            (Some(Judging::Climb), Phase::Climb(_, climb)) => {
+                let step = climb.on_verdicts(verdicts, self.now.wall);
+                self.climb(step);
+            }
+            (Some(Judging::Ahead), _) => self.on_ahead_verified(verdicts),
+            _ => {}
         }
     }
 
@@ -234,7 +239,8 @@ impl StateSync {
                 self.progressed();
                 let count = |have: bool| chunks.iter().zip(0_u32..).filter(move |(chunk, _)| chunk.have == have).map(|(_, index)| index);
                 let (wanted, here) = (count(false).collect(), u32::try_from(count(true).count()).unwrap_or(u32::MAX));
-                let lowest = goal.at.as_ref().map(|at| at.header.clone());
+                let Some(at) = goal.at.as_deref() else { return };
+                let (lowest, ahead) = (Some(at.header.clone()), Ahead::above(at.clone()));
                 let gather = Gather {
                     manifest_from: peer,
                     wanted,
@@ -243,6 +249,7 @@ impl StateSync {
                     body: Body::Wanted(BTreeMap::new()),
                     lowest,
                     headers_judged: false,
+                    ahead,
                     completing: false,
                 };
                 self.phase = Phase::Gather(goal, Box::new(gather));
@@ -288,6 +295,7 @@ impl StateSync {
                     gather.headers_judged = false;
                 }
             }
+            (Judging::Block(height), found) => self.on_block_checked(height, &found),
             (Judging::Complete, Checked::Bad(reason)) => {
                 // What is on the disk does not make a state, though each piece was good: the disk lost some.
                 self.give_up(format!("what was gathered does not fit together: {reason}"));

@@ -12,6 +12,7 @@ use super::super::{
 };
 use super::{Body, Goal, Item, Judging, Phase, StateSync};
 use crate::light::Climb;
+use crate::peers::REQUESTS_PER_PEER_MAX;
 use crate::server::WHOLE_PARTS_MAX;
 
 impl StateSync {
@@ -108,7 +109,7 @@ impl StateSync {
         self.offers.iter().filter(|(_, offers)| offers.contains(&height)).map(|(peer, _)| *peer).collect()
     }
 
-    fn ask(&mut self, item: Item, question: Question, may_have: impl Fn((Height, Height)) -> bool) -> bool {
+    pub(super) fn ask(&mut self, item: Item, question: Question, may_have: impl Fn((Height, Height)) -> bool) -> bool {
         self.ask_any(item, question, |_, claims| may_have(claims))
     }
 
@@ -230,8 +231,11 @@ impl StateSync {
     }
 
     fn gather(&mut self) {
+        self.collect();
         let Phase::Gather(goal, gather) = &self.phase else { return };
         let height = goal.height;
+        // One question is left to what lies above the snapshot, however few peers there are.
+        let room = (self.fetch.peers().count() * REQUESTS_PER_PEER_MAX).saturating_sub(1).clamp(1, CHUNKS_AT_ONCE_MAX);
         let judged = self.judging.values().filter(|judging| matches!(judging, Judging::Chunk(..))).count();
         let on_its_way = self.fetch.due(|item| matches!(item, Item::Chunk(_)));
         let next: Vec<(u32, Hash, Arc<[u8]>)> = gather
@@ -239,7 +243,7 @@ impl StateSync {
             .iter()
             .filter(|index| !self.fetch.is_due(&Item::Chunk(**index)))
             .filter_map(|index| gather.chunks.get(*index as usize).map(|chunk| (*index, chunk.root, chunk.known.clone())))
-            .take(CHUNKS_AT_ONCE_MAX.saturating_sub(judged + on_its_way))
+            .take(room.saturating_sub(judged + on_its_way))
             .collect();
         let parts = self.parts_wanted();
         let wants_headers = if gather.headers_judged { None } else { gather.lowest.clone() };

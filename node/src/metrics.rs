@@ -323,6 +323,12 @@ impl Metrics {
         self.behind.set(i64::from(behind));
     }
 
+    /// State sync says where it stands.
+    pub(crate) fn state_sync(&self, told: &lockstep_sync::state::Told) {
+        let now = self.cut_off.iter().zip(CutOff::ALL).find(|(gauge, _)| gauge.get() == 1).map(|(_, why)| why);
+        CutOff::of(told, now).into_iter().for_each(|why| self.cut_off(why));
+    }
+
     /// Blocks do not bring this node further; or they do.
     pub(crate) fn cut_off(&self, why: Option<CutOff>) {
         for (gauge, one) in self.cut_off.iter().zip(CutOff::ALL) {
@@ -428,6 +434,8 @@ fn refusal_label(refusal: Refusal) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use lockstep_sync::state::{Needs, Told};
+
     use lockstep_network::{Direction, Reason, Refusal};
 
     use super::{CutOff, HeldBack, Metrics};
@@ -451,6 +459,21 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_root_that_nobody_knows_any_more_is_the_operators_matter_until_chunks_come() {
+        let metrics = Metrics::new();
+        let height = lockstep_types::Height::new(20).expect("small");
+        let chosen = Told::Chosen { height, offered_by: 2 };
+        metrics.state_sync(&chosen);
+        assert_eq!(CutOff::read(&metrics.text()), Some(CutOff::Time));
+        metrics.state_sync(&Told::Waits { needs: Needs::Root, reason: String::new() });
+        metrics.state_sync(&Told::GivenUp { height, reason: String::new() });
+        metrics.state_sync(&chosen);
+        assert_eq!(CutOff::read(&metrics.text()), Some(CutOff::Trust), "said once, and true ever since");
+        metrics.state_sync(&Told::Progress { height, chunks: 1, of: 5, bytes: 9, blocks: 0 });
+        assert_eq!(CutOff::read(&metrics.text()), Some(CutOff::Time));
     }
 
     #[test]

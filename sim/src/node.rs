@@ -286,6 +286,7 @@ impl Machine {
             damaged: DAMAGED,
             log_options: LogOptions { salt: genesis_hash.0, segment_bytes: self.segment_bytes },
             keep_results: self.keeps_results,
+            keep_passed: true,
             flush_keys: FLUSH_KEYS,
             genesis,
             host,

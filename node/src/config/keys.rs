@@ -286,7 +286,7 @@ pub(super) static KEYS: [Key; 44] = [
         u64,
         storage.keep_blocks,
         (0, 1_000_000_000_000),
-        "Older blocks are pruned, a segment at a time, once evidence of them has expired and a snapshot above them is kept. 0: all are kept."
+        "Older blocks are pruned, a segment at a time, once a snapshot and the state database stand above them; their headers stay until evidence of them has expired. 0: all are kept."
     ),
     key!(
         "runtime.worker_threads",

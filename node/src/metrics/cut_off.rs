@@ -67,9 +67,11 @@ impl CutOff {
         Self::ALL.into_iter().find(|why| why.label() == label && value == "1")
     }
 
-    /// What state sync's words mean here: none where they leave it as it is.
-    pub(crate) fn of(told: &Told) -> Option<Option<Self>> {
+    /// What state sync's words mean where this is so by now: none where they leave it as it is.
+    pub(crate) fn of(told: &Told, now: Option<Self>) -> Option<Option<Self>> {
         match told {
+            // It goes on asking though nothing that it trusts is known to anybody. That is over with the first chunk.
+            Told::Chosen { .. } if now == Some(Self::Trust) => None,
             Told::Chosen { .. } | Told::Progress { .. } => Some(Some(Self::Time)),
             Told::GivenUp { .. } => None,
             Told::FallsBack { .. } => Some(None),

@@ -48,7 +48,7 @@ use lockstep_replica::retention::Pruning;
 use lockstep_replica::signing::{Me, guard_owner};
 use lockstep_replica::snapshots::Leases;
 use lockstep_replica::source::BlockSource;
-use lockstep_replica::state_sync::Installed;
+use lockstep_replica::state_sync::{Installed, PASSED_PATH};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::guard::{Guard, GuardError};
 use lockstep_storage::log::LogOptions;
@@ -186,6 +186,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         damaged: DAMAGED_PATH,
         log_options: LogOptions { salt: salt(&options.node_key), segment_bytes: options.segment_bytes },
         keep_results: true,
+        keep_passed: options.retention.keep_blocks == 0,
         flush_keys: options.flush_keys,
         genesis: &options.genesis,
         host: host.clone(),
@@ -225,7 +226,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     }
     match installed {
         Some(Installed::Restored(height)) => {
-            tracing::info!(height = height.get(), "the snapshot is installed; blocks after it are fetched")
+            tracing::info!(height = height.get(), "the snapshot is installed; blocks after it are fetched");
+            let passed = format!("{PASSED_PATH}/{}", height.get());
+            if disk.list(&passed).is_ok_and(|names| !names.is_empty()) {
+                tracing::warn!(
+                    "storage.keep_blocks is 0, so the blocks that this node had below the snapshot stay, in data/{passed}: the node does not \
+                     serve them any more. Move them away, or delete them, as you like"
+                );
+            }
         }
         Some(Installed::Refused(reason)) => tracing::warn!("the snapshot that was gathered is not installed: {reason}"),
         None => {}

@@ -16,7 +16,7 @@ use super::progress::{Line, Progress};
 use super::readers::{Readers, Tip};
 use super::room::{LOOK, Lacking, Room};
 use super::state_sync;
-use crate::metrics::{CutOff, Metrics};
+use crate::metrics::Metrics;
 
 /// What to tell.
 pub(crate) enum News {
@@ -131,7 +131,7 @@ fn publish(
             tracing::warn!(%peer, points, %reason, "refused");
         }
         Report::StateSync(told) => {
-            CutOff::of(told).into_iter().for_each(|why| metrics.cut_off(why));
+            metrics.state_sync(told);
             state_sync::tell(told);
         }
         Report::Note(note) => tracing::warn!("{note}"),

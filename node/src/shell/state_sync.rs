@@ -73,7 +73,11 @@ fn progress(last: &mut Option<Instant>, height: u64, (chunks, of): (u32, u32), b
     if std::io::stderr().is_terminal() {
         let filled = if of == 0 { BAR } else { BAR * chunks as usize / of as usize };
         let end = if chunks == of { "\n" } else { "" };
-        eprint!("\rstate of height {height} [{}{}] {chunks}/{of} chunks, {blocks} blocks above, {mib} MiB{end}", "#".repeat(filled), " ".repeat(BAR - filled));
+        eprint!(
+            "\rstate of height {height} [{}{}] {chunks}/{of} chunks, {blocks} blocks above, {mib} MiB{end}",
+            "#".repeat(filled),
+            " ".repeat(BAR - filled)
+        );
         return;
     }
     if chunks == of || last.is_none_or(|last| last.elapsed() >= EVERY) {

@@ -45,6 +45,9 @@ pub struct Home<'a> {
     pub log_options: LogOptions,
     /// Whether results are kept.
     pub keep_results: bool,
+    /// Whether blocks that a snapshot passes are moved to [`PASSED_PATH`](crate::state_sync::PASSED_PATH) instead of being removed:
+    /// nobody else may have them.
+    pub keep_passed: bool,
     /// Changed keys after which a long execution writes the state on its way.
     pub flush_keys: u64,
     /// The chain.

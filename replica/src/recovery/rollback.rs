@@ -161,7 +161,9 @@ fn state_back(
         Err(StateError::Damaged { .. } | StateError::Newer { .. }) => None,
         Err(error) => return Err(RecoveryError::from(error).into()),
     };
-    if let Some(flushed) = flushed.filter(|flushed| *flushed <= wanted.to) {
+    // A state that the log does not lead on from is none: a start could not use it.
+    let leads_on = |flushed: &Height| *flushed <= wanted.to && flushed.next() >= archive.base();
+    if let Some(flushed) = flushed.filter(leads_on) {
         return Ok(if flushed == archive.before_first() { NewState::Genesis } else { NewState::Kept(flushed) });
     }
     if wanted.to == archive.before_first() {
@@ -175,7 +177,9 @@ fn state_back(
         return Err(RollbackError::Differs(Box::new(difference)));
     }
     write_new(&**disk, &made, &walked.chain, walked.state.tree())?;
-    set_aside.push(kept.take(wanted.state)?);
+    if disk.open(wanted.state).is_ok() {
+        set_aside.push(kept.take(wanted.state)?);
+    }
     disk.rename(&made, wanted.state).map_err(|source| DiskError { action: "rename", path: made.clone(), source })?;
     disk.sync_dir(".").map_err(|source| DiskError { action: "sync", path: ".".to_owned(), source })?;
     Ok(NewState::MadeAgain(from))

@@ -16,7 +16,7 @@ use lockstep_app::record::RECORD_KEY;
 use lockstep_app::{ReplicaRecord, Standing, Tree};
 use lockstep_genesis::Genesis;
 use lockstep_storage::DiskError;
-use lockstep_storage::log::{BlockLog, Kind, Record};
+use lockstep_storage::log::{BlockLog, Kind, LogError, Record, look};
 use lockstep_storage::snapshots::{SnapshotError, Snapshots};
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::codec;
@@ -30,6 +30,9 @@ use crate::chain::ChainState;
 use crate::light_store::LightStore;
 use crate::recovery::{Home, RecoveryError, SNAPSHOTS_PATH};
 use crate::wire::WIRE_VERSION;
+
+/// Where the block log lies that a snapshot passed, below a folder named by the snapshot's height: of a home whose operator keeps all blocks.
+pub const PASSED_PATH: &str = "passed";
 
 /// What came of a snapshot that was to be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,9 +88,30 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
     }
     // The log, from its block on. What the old one held lies below everything that anybody asks this node for.
     home.disk.create_dir(home.log).map_err(failed("create", home.log))?;
+    let passed = format!("{PASSED_PATH}/{}", height.get());
+    let moved = match home.disk.list(&passed) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.map_err(failed("list", &passed))?,
+    };
+    let moved = if home.keep_passed && (!moved.is_empty() || has_blocks(home)?) { Some(moved) } else { None };
+    if moved.is_some() {
+        for (dir, of) in [(PASSED_PATH, "."), (&passed, PASSED_PATH)] {
+            home.disk.create_dir(dir).map_err(failed("create", dir))?;
+            home.disk.sync_dir(of).map_err(failed("sync", of))?;
+        }
+    }
     for name in home.disk.list(home.log).map_err(failed("list", home.log))? {
         let path = format!("{}/{name}", home.log);
-        home.disk.unlink(&path).map_err(failed("remove", &path))?;
+        match &moved {
+            // What has the name of a file that was moved already is of the new log, which an attempt before this one began.
+            Some(moved) if !moved.contains(&name) => {
+                home.disk.rename(&path, &format!("{passed}/{name}")).map_err(failed("move", &path))?;
+            }
+            _ => home.disk.unlink(&path).map_err(failed("remove", &path))?,
+        }
+    }
+    if moved.is_some() {
+        home.disk.sync_dir(&passed).map_err(failed("sync", &passed))?;
     }
     home.disk.sync_dir(home.log).map_err(failed("sync", home.log))?;
     let commit = &gathered.goal.at.commit;
@@ -122,6 +146,16 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
     }
     staging.clear()?;
     Ok(Some(Installed::Restored(height)))
+}
+
+/// Whether the log has a decided block.
+fn has_blocks(home: &Home<'_>) -> Result<bool, RecoveryError> {
+    match look(&home.disk, home.log) {
+        Ok(log) => Ok(log.is_some_and(|log| log.tip().is_some())),
+        Err(LogError::Disk(error)) => Err(error.into()),
+        // Damage: whatever is left of it, it is not this program's to remove.
+        Err(_) => Ok(true),
+    }
 }
 
 /// Removes what was gathered of a snapshot that this node's own blocks have passed: its state has everything of use in it.

@@ -27,7 +27,7 @@ use lockstep_sync::state::{
 use lockstep_types::Height;
 use lockstep_types::light::{Options, Trusted};
 
-pub use self::install::{Installed, install};
+pub use self::install::{Installed, PASSED_PATH, install};
 pub(crate) use self::install::{chain_after, forget_passed};
 pub use self::staging::{Found, STAGING_PATH, Staging, Task};
 

@@ -84,8 +84,8 @@ fn damaged_files_of_the_light_store_count_as_not_kept() {
     let range = "00000000000000000005-00000000000000000005";
     let headers = |disk: &Arc<dyn Disk>| LightStore::open(disk.clone()).unwrap().get(height(5)).unwrap().is_some();
     let polkas = |disk: &Arc<dyn Disk>| !LightStore::open(disk.clone()).unwrap().polkas(height(5)).unwrap().is_empty();
-    let is_kept: [(&str, &dyn Fn(&Arc<dyn Disk>) -> bool); 2] = [("pruned-", &headers), ("polkas-", &polkas)];
-    for (prefix, is_kept) in is_kept {
+    type IsKept = fn(&Arc<dyn Disk>) -> bool;
+    for (prefix, is_kept) in [("pruned-", headers as IsKept), ("polkas-", polkas)] {
         let path = folder.path().join("light").join(format!("{prefix}{range}"));
         let good = std::fs::read(&path).unwrap();
         for at in 0..good.len() {

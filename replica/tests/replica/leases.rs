@@ -87,7 +87,8 @@ fn one_that_was_offered_stays_ten_seconds_and_one_that_is_asked_for_thirty() {
     assert!(offered.manifest(height(10)).unwrap().is_some());
     house.waits(29_999);
     assert_eq!(house.keeps(1, 21), [10, 20]);
-    let chunk = Manifest::from_bytes(&house.store.manifest(10).unwrap()).unwrap().chunks().iter().find(|info| info.entries > 0).unwrap().root;
+    let chunk =
+        Manifest::from_bytes(&house.store.manifest(10).unwrap()).unwrap().chunks().iter().find(|info| info.entries > 0).unwrap().root;
     assert!(offered.chunk(height(10), &chunk).unwrap().is_some());
     house.waits(29_999);
     assert_eq!(house.keeps(1, 21), [10, 20]);

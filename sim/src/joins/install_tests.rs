@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use lockstep_app::{Host, Tree};
 use lockstep_replica::planted::Planted;
+use lockstep_replica::recovery::reexecute::Archive;
+use lockstep_replica::recovery::rollback::{NewState, Rollback, RollbackError, roll_back};
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
-use lockstep_replica::state_sync::{Found, Installed, STAGING_PATH, Staging, Task};
+use lockstep_replica::state_sync::{Found, Installed, PASSED_PATH, STAGING_PATH, Staging, Task};
+use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::snapshots::Snapshots;
 use lockstep_sync::state::{Check, Checked};
 use lockstep_types::Hash;
@@ -16,7 +19,7 @@ use super::chain::{Chain, Turnover, h};
 use super::write_blocks;
 use crate::crypto::Crypto;
 use crate::disk::{Fault, SimDisk, Survival, When};
-use crate::node::{Machine, SNAPSHOTS, STATE, Started};
+use crate::node::{LOG, Machine, SNAPSHOTS, STATE, Started};
 
 /// The height of the snapshot: of more than one chunk, with blocks above it.
 const HEIGHT: u64 = 40;
@@ -53,7 +56,9 @@ fn gather(chain: &Chain, disk: &SimDisk) {
     });
     let body = chain.blocks[usize::try_from(HEIGHT - 1).expect("small")].0.clone();
     let above: Vec<(Box<LightBlock>, Arc<[u8]>)> = (HEIGHT + 1..=TOP)
-        .map(|height| (Box::new(light(chain, height, 1).remove(0)), chain.blocks[usize::try_from(height - 1).expect("small")].0.to_vec().into()))
+        .map(|height| {
+            (Box::new(light(chain, height, 1).remove(0)), chain.blocks[usize::try_from(height - 1).expect("small")].0.to_vec().into())
+        })
         .collect();
     for (block, body) in &above {
         let asked = Check::Block { block: block.clone(), body: None };
@@ -190,6 +195,69 @@ fn a_state_that_is_lost_before_the_first_snapshot_of_its_own_costs_no_block() {
     let host = Host::new(Arc::new(Turnover));
     let started = rotten.start(host, &chain.genesis, 4, Planted::default()).expect("nothing stops it");
     is_at(&chain, &started, TIP, "with a rotten database");
+}
+
+/// Nothing leads to a log that begins with a snapshot where database and snapshots are gone: to promise that the next start executes it from
+/// genesis would be false.
+#[test]
+fn a_home_without_its_state_and_its_beginning_is_not_rolled_back_to_genesis() {
+    let chain = Chain::make(&mut Crypto::new(false));
+    let machine = gathered(&chain);
+    drop(start(&chain, &machine, "installing"));
+    machine.disk.lose(STATE);
+    let back = |machine: &Machine| {
+        let archive = Archive::open(machine.disk.disk(), LOG, &chain.genesis, Host::new(Arc::new(Turnover)));
+        let archive = archive.expect("the disk is sound").expect("it has blocks");
+        let wanted = Rollback { state: STATE, to: h(TOP - 1), is_hard: false };
+        roll_back(&archive, &wanted, &mut Quarantine::new(machine.disk.disk(), "rolled-back"), |_| {})
+    };
+    let with_snapshot = machine.with_disk(machine.disk.fork());
+    assert_eq!(back(&with_snapshot).expect("the snapshot leads there").state, NewState::MadeAgain(h(HEIGHT)));
+    is_at(&chain, &start(&chain, &with_snapshot, "rolled back").expect("nothing stops it"), TOP, "rolled back");
+    let snapshots: Vec<String> = machine.disk.paths().into_iter().filter(|path| path.starts_with(SNAPSHOTS)).collect();
+    snapshots.iter().for_each(|path| machine.disk.lose(path));
+    assert!(matches!(back(&machine), Err(RollbackError::NoStart(_))));
+}
+
+/// An archive that was off for too long: nobody else may have its blocks.
+#[test]
+fn blocks_that_a_snapshot_passes_stay_where_all_are_kept_wherever_that_is_stopped() {
+    let chain = Chain::make(&mut Crypto::new(false));
+    let machine = Machine::new(None, 0, chain.genesis.hash(), true);
+    write_blocks(&chain, &machine, 1..=30);
+    gather(&chain, &machine.disk);
+    machine.disk.crash(Survival::None, 0);
+    let is_segment = |path: &String| path.starts_with("log/") && path.ends_with(".seg");
+    let old: Vec<(String, Vec<u8>)> = machine
+        .disk
+        .paths()
+        .into_iter()
+        .filter(is_segment)
+        .map(|path| (path.clone(), machine.disk.bytes(&path).expect("listed")))
+        .collect();
+    assert!(!old.is_empty(), "it has blocks");
+    let are_kept = |disk: &SimDisk, what: &str| {
+        for (path, bytes) in &old {
+            let name = path.trim_start_matches("log/");
+            assert!(disk.bytes(&format!("{PASSED_PATH}/{HEIGHT}/{name}")).as_ref() == Some(bytes), "{what}: {path}");
+        }
+    };
+    let sound = machine.with_disk(machine.disk.fork());
+    drop(start(&chain, &sound, "undisturbed"));
+    are_kept(&sound.disk, "undisturbed");
+    for operation in machine.disk.operations()..sound.disk.operations() {
+        let turn = usize::try_from(operation).expect("small");
+        let (when, survival) = (When::EACH[turn % 3], Survival::EACH[turn % 8]);
+        let what = format!("stopped {when:?} operation {operation}, {survival:?}");
+        let stopped = machine.with_disk(machine.disk.fork());
+        stopped.disk.fault_at(operation, Fault::Stop(when), operation);
+        drop(start(&chain, &stopped, &what));
+        stopped.disk.crash(survival, operation);
+        let started = start(&chain, &stopped, &what).expect("nothing stops it any more");
+        is_at(&chain, &started, TOP, &what);
+        drop(started);
+        are_kept(&stopped.disk, &what);
+    }
 }
 
 /// Blocks above the snapshot are of use as far as they follow each other; peers have the others.

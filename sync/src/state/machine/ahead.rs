@@ -63,16 +63,7 @@ struct Body {
 impl Ahead {
     /// Nothing so far above this block, which is proven.
     pub(super) const fn above(block: LightBlock) -> Self {
-        Self {
-            top: block,
-            run: HEADERS_MAX,
-            claimed: None,
-            bodies: BTreeMap::new(),
-            here: 0,
-            blocks: 0,
-            bytes: 0,
-            is_over: false,
-        }
+        Self { top: block, run: HEADERS_MAX, claimed: None, bodies: BTreeMap::new(), here: 0, blocks: 0, bytes: 0, is_over: false }
     }
 
     const fn is_full(&self) -> bool {

@@ -21,6 +21,7 @@ use lockstep_types::planted::{self, Bug};
 use lockstep_types::{BlockId, Height};
 
 use super::super::{AHEAD_BLOCKS_MAX, AHEAD_BYTES_MAX, Check, Checked, HEADERS_MAX, Question, StateEffect};
+use super::answers::are_those_asked_for;
 use super::{Item, Judging, Phase, StateSync};
 use crate::server::WHOLE_PARTS_MAX;
 
@@ -202,8 +203,7 @@ impl StateSync {
     pub(super) fn on_body(&mut self, peer: u64, height: Height, from: u32, parts: Vec<Part>) {
         let Some(body) = self.ahead().and_then(|ahead| ahead.bodies.get_mut(&height)).filter(|body| !body.is_judged) else { return };
         let header = body.block.commit.block_id.parts;
-        let asked = from..from.saturating_add(WHOLE_PARTS_MAX).min(header.total);
-        if parts.is_empty() || parts.iter().any(|part| !asked.contains(&part.index) || !part.verify(&header)) {
+        if !are_those_asked_for(&parts, &header, from) {
             self.blame(peer, "parts that are not those asked for".to_owned());
             return;
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockstep_types::Height;
-use lockstep_types::block::Part;
+use lockstep_types::block::{Part, PartSetHeader};
 use lockstep_types::light::{LightBlock, LightError};
 use lockstep_types::planted::{self, Bug};
 
@@ -109,8 +109,7 @@ impl StateSync {
         let Phase::Gather(Goal { at: Some(at), .. }, gather) = &mut self.phase else { return };
         let Body::Wanted(here) = &mut gather.body else { return };
         let header = at.commit.block_id.parts;
-        let asked = from..from.saturating_add(WHOLE_PARTS_MAX).min(header.total);
-        if parts.is_empty() || parts.iter().any(|part| !asked.contains(&part.index) || !part.verify(&header)) {
+        if !are_those_asked_for(&parts, &header, from) {
             self.blame(peer, "parts that are not those asked for".to_owned());
             return;
         }
@@ -308,6 +307,12 @@ impl StateSync {
             _ => {}
         }
     }
+}
+
+/// Whether these are parts of the range that begins here, each proven under the body's name.
+pub(super) fn are_those_asked_for(parts: &[Part], header: &PartSetHeader, from: u32) -> bool {
+    let asked = from..from.saturating_add(WHOLE_PARTS_MAX).min(header.total);
+    !parts.is_empty() && parts.iter().all(|part| asked.contains(&part.index) && part.verify(header))
 }
 
 /// Whether everything that came with a header is what its hashes and its commit name.

@@ -40,7 +40,7 @@ pub(super) struct Ahead {
     /// Blocks that were proven, and their bytes to a part.
     blocks: u32,
     bytes: u64,
-    /// What is trusted is too old to prove more, or it is enough.
+    /// What is trusted is too old to prove more.
     is_over: bool,
 }
 
@@ -65,6 +65,11 @@ impl Ahead {
     /// Nothing so far above this block, which is proven.
     pub(super) const fn above(block: LightBlock) -> Self {
         Self { top: block, run: HEADERS_MAX, claimed: None, bodies: BTreeMap::new(), here: 0, blocks: 0, bytes: 0, is_over: false }
+    }
+
+    /// Whether another question follows as soon as something is judged.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.claimed.is_some() || !self.bodies.is_empty()
     }
 
     const fn is_full(&self) -> bool {
@@ -155,8 +160,8 @@ impl StateSync {
         match refused {
             None => {}
             Some((_, LightError::Expired)) => ahead.is_over = true,
-            // Nobody's lie while our own clock may be behind.
-            Some((_, LightError::Future)) => self.fetch.owes(peer),
+            // Nobody's lie while our own clock may be behind. It would say the same again.
+            Some((_, LightError::Future)) => self.fetch.lacks(peer, Item::Ahead(next)),
             Some((height, error)) => {
                 self.blame(peer, format!("its header of height {height} does not follow from the one below: {error}"));
                 return;

@@ -234,8 +234,9 @@ impl StateSync {
         self.collect();
         let Phase::Gather(goal, gather) = &self.phase else { return };
         let height = goal.height;
-        // One question is left to what lies above the snapshot, however few peers there are.
-        let room = (self.fetch.peers().count() * REQUESTS_PER_PEER_MAX).saturating_sub(1).clamp(1, CHUNKS_AT_ONCE_MAX);
+        // One question is left to what lies above the snapshot, however few peers there are, while its next one is being made ready.
+        let left = usize::from(gather.ahead.is_at_work());
+        let room = (self.fetch.peers().count() * REQUESTS_PER_PEER_MAX).saturating_sub(left).clamp(1, CHUNKS_AT_ONCE_MAX);
         let judged = self.judging.values().filter(|judging| matches!(judging, Judging::Chunk(..))).count();
         let on_its_way = self.fetch.due(|item| matches!(item, Item::Chunk(_)));
         let next: Vec<(u32, Hash, Arc<[u8]>)> = gather

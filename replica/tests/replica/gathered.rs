@@ -120,7 +120,7 @@ fn what_was_put_aside_comes_before_what_came_with_a_snapshot() {
 
 #[test]
 fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
-    let (_folder, disk) = disk();
+    let (folder, disk) = disk();
     let made = Made::of(3);
     let tree = made.executor.state().tree().clone();
     let infos: Vec<_> = plan(&tree).map(|(info, _)| info).collect();
@@ -169,6 +169,19 @@ fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
     assert_eq!(perform(block(None)), Checked::Good);
     let above_hex = hex::encode(borsh::to_vec(&higher).unwrap()) + "09000000" + &hex::encode(&body);
     assert_eq!(bytes_of(&disk, "sync/block-00000000000000000006"), sealed(&("01".to_owned() + &above_hex)));
+    // What does not verify counts as not here, wherever it is torn and whichever byte is wrong.
+    let path = folder.path().join("sync/block-00000000000000000006");
+    let good = std::fs::read(&path).unwrap();
+    for at in 0..good.len() {
+        std::fs::write(&path, &good[..at]).unwrap();
+        assert_eq!(perform(block(None)), Checked::Unfit, "torn after {at} bytes");
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        assert_eq!(perform(block(None)), Checked::Unfit, "byte {at}");
+    }
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(perform(block(None)), Checked::Good);
     assert_eq!(perform(Check::Complete), Checked::Good);
     assert_eq!(bytes_of(&disk, "sync/complete"), sealed("01"));
 }

@@ -121,6 +121,25 @@ fn gathered(chain: &Chain) -> Machine {
     machine
 }
 
+/// The power fails at each of these operations of a start; the next one ends at the top, and then this holds.
+fn wherever_it_is_stopped(chain: &Chain, machine: &Machine, operations: std::ops::Range<u64>, holds: impl Fn(&SimDisk, &str)) {
+    assert!(!operations.is_empty(), "there is something to break off");
+    for operation in operations {
+        // Each operation in one way; neighbours in others.
+        let turn = usize::try_from(operation).expect("small");
+        let (when, survival) = (When::EACH[turn % 3], Survival::EACH[turn % 8]);
+        let what = format!("stopped {when:?} operation {operation}, {survival:?}");
+        let stopped = machine.with_disk(machine.disk.fork());
+        stopped.disk.fault_at(operation, Fault::Stop(when), operation);
+        drop(start(chain, &stopped, &what));
+        stopped.disk.crash(survival, operation);
+        let started = start(chain, &stopped, &what).expect("nothing stops it any more");
+        is_at(chain, &started, TOP, &what);
+        drop(started);
+        holds(&stopped.disk, &what);
+    }
+}
+
 #[test]
 fn wherever_an_installation_is_stopped_the_next_start_ends_with_it_and_leaves_nothing_over() {
     let chain = Chain::make(&mut Crypto::new(false));
@@ -134,21 +153,10 @@ fn wherever_an_installation_is_stopped_the_next_start_ends_with_it_and_leaves_no
     let last = sound.disk.operations();
     nothing_is_gathered(&sound.disk, "undisturbed");
     has_own_snapshot(&chain, &sound.disk, "undisturbed");
-    for operation in first..last {
-        // Each operation in one way; neighbours in others.
-        let turn = usize::try_from(operation).expect("small");
-        let (when, survival) = (When::EACH[turn % 3], Survival::EACH[turn % 8]);
-        let what = format!("stopped {when:?} operation {operation} of {first}..{last}, {survival:?}");
-        let stopped = machine.with_disk(machine.disk.fork());
-        stopped.disk.fault_at(operation, Fault::Stop(when), operation);
-        drop(start(&chain, &stopped, &what));
-        stopped.disk.crash(survival, operation);
-        let started = start(&chain, &stopped, &what).expect("nothing stops it any more");
-        is_at(&chain, &started, TOP, &what);
-        drop(started);
-        nothing_is_gathered(&stopped.disk, &what);
-        has_own_snapshot(&chain, &stopped.disk, &what);
-    }
+    wherever_it_is_stopped(&chain, &machine, first..last, |disk, what| {
+        nothing_is_gathered(disk, what);
+        has_own_snapshot(&chain, disk, what);
+    });
 }
 
 /// A killed process leaves what it wrote, synced or not: what is to be removed at the end must be removed by whoever comes next.
@@ -245,19 +253,7 @@ fn blocks_that_a_snapshot_passes_stay_where_all_are_kept_wherever_that_is_stoppe
     let sound = machine.with_disk(machine.disk.fork());
     drop(start(&chain, &sound, "undisturbed"));
     are_kept(&sound.disk, "undisturbed");
-    for operation in machine.disk.operations()..sound.disk.operations() {
-        let turn = usize::try_from(operation).expect("small");
-        let (when, survival) = (When::EACH[turn % 3], Survival::EACH[turn % 8]);
-        let what = format!("stopped {when:?} operation {operation}, {survival:?}");
-        let stopped = machine.with_disk(machine.disk.fork());
-        stopped.disk.fault_at(operation, Fault::Stop(when), operation);
-        drop(start(&chain, &stopped, &what));
-        stopped.disk.crash(survival, operation);
-        let started = start(&chain, &stopped, &what).expect("nothing stops it any more");
-        is_at(&chain, &started, TOP, &what);
-        drop(started);
-        are_kept(&stopped.disk, &what);
-    }
+    wherever_it_is_stopped(&chain, &machine, machine.disk.operations()..sound.disk.operations(), are_kept);
 }
 
 /// Blocks above the snapshot are of use as far as they follow each other; peers have the others.

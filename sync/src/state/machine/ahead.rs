@@ -11,7 +11,7 @@
 //!
 //! No height is given up for what does not come here, nothing waits for it, and it is no progress of the chunks': what is not here
 //! when the snapshot is whole is fetched by block sync, as without all this. What it takes is bounded: [`AHEAD_BLOCKS_MAX`],
-//! [`AHEAD_BYTES_MAX`], and one question at a time, for which chunks leave room.
+//! [`AHEAD_BYTES_MAX`], and one question at a time, for which chunks leave room while it is at work.
 
 use std::collections::BTreeMap;
 

@@ -165,7 +165,7 @@ fn main() {
         damaged: "damaged",
         log_options: LogOptions { salt: [1; 32], segment_bytes: 64 << 20 },
         keep_results: true,
-        keep_passed: false,
+        keeps_all_blocks: false,
         flush_keys: 100_000,
         genesis: &genesis,
         host: Host::new(Arc::new(Kv)),

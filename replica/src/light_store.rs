@@ -9,6 +9,7 @@
 //! | `<from>-<to>` | headers that came with a snapshot, proven; the commit of the topmost is some certificate |
 //! | `pruned-<from>-<to>` | headers of blocks that this node let go, each with the commit that the block above carries |
 //! | `polkas-<from>-<to>` | the polkas that the log kept of those heights; there is none where there were none |
+//! | `roots` | names of blocks that this node certified, from a log of which nothing could be used any more ([`Root`]) |
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,7 +19,7 @@ use lockstep_storage::DiskError;
 use lockstep_storage::disk::Disk;
 use lockstep_types::light::LightBlock;
 use lockstep_types::planted::{self, Bug};
-use lockstep_types::{Height, Polka, Time, codec};
+use lockstep_types::{Hash, Height, Polka, Time, codec};
 
 use crate::state_sync::files::{Folder, sealed, unsealed};
 
@@ -39,6 +40,23 @@ pub(crate) const RUN_MAX: usize = 512;
 pub(crate) const RUN_BYTES: usize = 4 << 20;
 /// Polkas of one run that are read back; those of one height that are kept are fewer, by their bytes.
 const POLKAS_MAX: usize = 1 << 17;
+
+/// The file of roots.
+const ROOTS: &str = "roots";
+/// More than one for each bit of a height.
+const ROOTS_BYTES_MAX: usize = 8 << 10;
+
+/// A block that this node certified itself, and lost: snapshots above it can be trusted by it for as long as by any header of its
+/// time, where nothing newer is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Root {
+    /// Its height.
+    pub height: Height,
+    /// Its hash.
+    pub hash: Hash,
+    /// Its time.
+    pub time: Time,
+}
 
 /// What a run is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -222,6 +240,33 @@ impl LightStore {
         }
         self.folder.remove(&run.name())?;
         self.folder.sync_names()
+    }
+
+    /// Whether headers are kept that came with a snapshot.
+    pub(crate) fn is_of_snapshot(&self) -> bool {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        runs.keys().any(|run| run.origin == Origin::Snapshot)
+    }
+
+    /// Remembers roots, in the place of those that were, durably.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn keep_roots(&self, roots: &[Root]) -> Result<(), DiskError> {
+        let unnamed = format!("{ROOTS}.new");
+        self.put(&unnamed, &sealed(&borsh::to_vec(roots).expect("in memory")))?;
+        self.folder.rename(&unnamed, ROOTS)?;
+        self.folder.sync_names()
+    }
+
+    /// The roots that are remembered. What does not verify is none.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn roots(&self) -> Result<Vec<Root>, DiskError> {
+        let bytes = self.folder.read(ROOTS, ROOTS_BYTES_MAX)?;
+        let roots = bytes.and_then(|bytes| borsh::from_slice(unsealed(&bytes)?).ok());
+        Ok(roots.unwrap_or_default())
     }
 
     /// Forgets all of it: another snapshot is restored.

@@ -13,6 +13,7 @@
 //! [`reexecute`] and [`rollback`] are for the operator of a stopped node: what the log gives when it is executed again, and a state
 //! that goes back to before the newest blocks.
 
+mod onward;
 mod open;
 mod own;
 pub mod reexecute;
@@ -262,6 +263,7 @@ fn restored(log: &LogReader, chain: ChainState, state: &State, flushed: Height, 
         bodies: undecided_bodies(log, chain.next_height(), &guard)?,
         diverged: BTreeSet::new(),
         doubt: None,
+        roots: Vec::new(),
         guard,
         evidence: kept::load(log)?,
         names: names_kept(state.tree()),

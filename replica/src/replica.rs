@@ -87,6 +87,8 @@ pub struct Restored {
     pub guard: GuardView,
     /// Evidence that is on disk.
     pub evidence: Vec<Kept>,
+    /// Blocks that this node certified, from a log that it lost.
+    pub roots: Vec<crate::light_store::Root>,
     /// Names of how many blocks the chain's rules look back to ([`lockstep_app::membership::names_kept`]): a snapshot is of no use
     /// without them.
     pub names: u64,
@@ -252,7 +254,7 @@ impl Replica {
             peers: Peers::default(),
             pool: Pool::new(config.mempool.clone()),
             catch_up: CatchUp::new(chain.height),
-            syncing: crate::state_sync::Syncing::default(),
+            syncing: crate::state_sync::Syncing::new(restored.roots),
             reopens: false,
             serving: Serving::default(),
             jobs: Jobs::default(),

@@ -21,6 +21,8 @@
 //! A node that keeps no snapshot lets nothing go: if all did, nobody could ever join. Asked for what is gone, a node says so and
 //! names the earliest height that it has.
 
+use std::ops::RangeInclusive;
+
 use lockstep_storage::log::{LogError, LogReader, Oldest, Pruner};
 use lockstep_storage::results::ResultsReader;
 use lockstep_types::params::EvidenceParams;
@@ -106,32 +108,47 @@ impl Pruning {
     /// Keeps the light data of all blocks up to this height, durably: whether all of it was here to be kept.
     fn put_aside(&mut self, to: Height) -> Result<bool, RecoveryError> {
         let Some(base) = self.log.base().and_then(Height::new) else { return Ok(false) };
-        let mut next = to;
-        while next >= base {
-            let count = (next.get() - base.get()).saturating_add(1).min(RUN_MAX as u64);
-            let mut blocks = self.source.headers(next, u32::try_from(count).expect("a short run"), RUN_BYTES as u64, Height::ZERO)?;
-            let (mut polkas, mut bytes, mut count) = (Vec::new(), 0, 0);
-            // The run ends, too, where its polkas are as many as a file takes.
-            while let Some(block) = blocks.get(count)
-                && bytes <= RUN_BYTES
-            {
-                let max = (POLKAS_BYTES_MAX / (block.validators.len() * POLKA_SLOT_BYTES)).max(1);
-                let found = self.source.kept_polkas(block.header.height, max)?;
-                bytes += found.iter().map(|polka| polka.signatures.len() * POLKA_SLOT_BYTES).sum::<usize>();
-                polkas.extend(found);
-                count += 1;
-            }
-            blocks.truncate(count);
-            blocks.reverse();
-            let Some(lowest) = blocks.first() else { return Ok(false) };
-            self.light.put_aside(&blocks, &polkas)?;
-            next = lowest.header.height.previous();
-            if next == Height::ZERO {
-                break;
-            }
-        }
-        Ok(true)
+        put_aside(&mut self.source, &self.light, base..=to, Height::ZERO, |_, _| true)
     }
+}
+
+/// Keeps the light data of these heights, from the highest downwards and durably, for as long as it is wanted: whether all of that was here to be
+/// kept. Of `tip`, which is none for none, the commit is this node's own.
+pub(crate) fn put_aside(
+    source: &mut BlockSource,
+    light: &LightStore,
+    heights: RangeInclusive<Height>,
+    tip: Height,
+    is_wanted: impl Fn(Height, Time) -> bool,
+) -> Result<bool, RecoveryError> {
+    let (base, mut next) = heights.into_inner();
+    while next >= base {
+        let count = (next.get() - base.get()).saturating_add(1).min(RUN_MAX as u64);
+        let mut blocks = source.headers(next, u32::try_from(count).expect("a short run"), RUN_BYTES as u64, tip)?;
+        if blocks.first().is_some_and(|top| !is_wanted(top.header.height, top.header.time)) {
+            break;
+        }
+        let (mut polkas, mut bytes, mut count) = (Vec::new(), 0, 0);
+        // The run ends, too, where its polkas are as many as a file takes.
+        while let Some(block) = blocks.get(count)
+            && bytes <= RUN_BYTES
+        {
+            let max = (POLKAS_BYTES_MAX / (block.validators.len() * POLKA_SLOT_BYTES)).max(1);
+            let found = source.kept_polkas(block.header.height, max)?;
+            bytes += found.iter().map(|polka| polka.signatures.len() * POLKA_SLOT_BYTES).sum::<usize>();
+            polkas.extend(found);
+            count += 1;
+        }
+        blocks.truncate(count);
+        blocks.reverse();
+        let Some(lowest) = blocks.first() else { return Ok(false) };
+        light.put_aside(&blocks, &polkas)?;
+        next = lowest.header.height.previous();
+        if next == Height::ZERO {
+            break;
+        }
+    }
+    Ok(true)
 }
 
 /// Bytes of polkas that are kept of one height, the newest: thousands of rounds.

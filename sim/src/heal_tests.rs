@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use lockstep_app::{Host, Kv};
 use lockstep_genesis::Genesis;
+use lockstep_replica::light_store::LightStore;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::recovery::decided;
 use lockstep_storage::quarantine::Quarantine;
@@ -34,10 +35,17 @@ pub(crate) fn start(home: &Home, disk: SimDisk) -> Result<Running, String> {
 }
 
 impl Home {
+    /// Of an operator who keeps all blocks.
     pub(crate) fn new() -> Self {
+        Self::of(0)
+    }
+
+    /// Of one who keeps so many; 0 for all.
+    fn of(blocks: u64) -> Self {
         let mut plan = Plan::sweep();
         plan.rots = true;
         plan.tx_interval = 20 * crate::plan::MS;
+        plan.keep.blocks = blocks;
         let (genesis, machine) = World::new(7, plan, Planted::default(), None).home_of(0);
         let mut home = Self { genesis, machine, tip: 0, roots: Vec::new(), results: Vec::new(), signed: (0, 0, 0) };
         // Once more, so that everything is as a start leaves it, and all results are below the tip.
@@ -86,11 +94,16 @@ impl Home {
         let running = start(self, disk.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
         let tip = running.replica.chain().height.get();
         assert!(tip <= self.tip, "{what}: it invented heights");
-        for height in 1..=tip {
+        let base = running.reader.base().unwrap_or(1);
+        assert!(base == 1 || !self.machine.keeps_all, "{what}: its operator keeps all blocks");
+        for height in base..=tip {
             let (_, block, ..) = decided(&running.reader, Height::new(height).expect("small")).map_err(|error| error.to_string())?;
             let at = usize::try_from(height - 1).expect("small");
             assert_eq!(block.header.hash().0[..], self.roots[at], "{what}: height {height}");
-            assert_eq!(results_of(&running, height)?.as_ref(), Some(&self.results[at]), "{what}: results of height {height}");
+            // A log that begins late has none of its first block.
+            if height > base || base == 1 {
+                assert_eq!(results_of(&running, height)?.as_ref(), Some(&self.results[at]), "{what}: results of height {height}");
+            }
         }
         Ok(tip)
     }
@@ -146,6 +159,39 @@ fn a_home_heals_whatever_byte_of_its_log_rots() {
     }
 }
 
+/// Who does not keep all blocks does not lose the newest for an old one: the state leads on to what lies behind the damage, and the log
+/// begins there. What lay before is set aside as it was.
+#[test]
+fn a_log_that_rots_below_the_state_goes_on_behind_it() {
+    let home = Home::of(8);
+    let flushed = start(&home, home.machine.disk.fork()).expect("nothing is damaged").db.flushed().expect("a state").height;
+    assert!(flushed > 3, "blocks lie before that of the state, {flushed}");
+    let (mut whole, mut later, mut cut) = (0, 0, 0);
+    for path in home.files(".seg") {
+        // Coprime to everything that repeats: every field of records of every kind is met.
+        for offset in (0..home.used(&path)).step_by(7) {
+            let disk = home.machine.disk.fork();
+            disk.rot(&path, offset, MASKS[usize::try_from(offset % 3).expect("small")]);
+            let rotten = disk.bytes(&path).expect("it is there");
+            let what = format!("{path}, byte {offset}");
+            let tip = home.check(&disk, &what);
+            assert!(tip >= flushed, "{what}: no more is lost than what came after the state, which is of height {flushed}, and not {tip}");
+            let is_later = !disk.paths().contains(&home.files(".seg")[0]);
+            match (tip == home.tip, is_later) {
+                (true, false) => whole += 1,
+                (true, true) => later += 1,
+                (false, _) => cut += 1,
+            }
+            if !disk.paths().contains(&path) {
+                let name = path.rsplit('/').next().expect("a name");
+                assert_eq!(disk.bytes(&format!("{DAMAGED}/{name}-1")).as_ref(), Some(&rotten), "{what}: it is set aside as it was");
+            }
+        }
+    }
+    println!("{whole} as before, {later} begin behind the damage, {cut} are cut above the state");
+    assert!(later > whole + cut, "most of the log lies before the state");
+}
+
 #[test]
 fn a_home_heals_whatever_byte_of_its_results_rots() {
     let home = Home::new();
@@ -163,7 +209,12 @@ fn a_home_heals_whatever_byte_of_its_state_rots() {
 
 #[test]
 fn a_home_heals_whatever_file_is_cut_or_lost() {
-    let home = Home::new();
+    for home in [Home::new(), Home::of(8)] {
+        heals_what_is_cut_or_lost(&home);
+    }
+}
+
+fn heals_what_is_cut_or_lost(home: &Home) {
     for path in [home.files(".seg"), home.files(".res"), vec![STATE.to_owned()]].concat() {
         let disk = home.machine.disk.fork();
         disk.lose(&path);
@@ -191,10 +242,16 @@ fn a_home_with_rot_in_one_copy_of_its_guard_is_what_it_was() {
 /// The power fails at every operation of a start that heals.
 #[test]
 fn a_crash_amid_healing_heals_too() {
-    let home = Home::new();
+    for home in [Home::new(), Home::of(8)] {
+        heals_after_crashes(&home);
+    }
+}
+
+fn heals_after_crashes(home: &Home) {
     let segments = home.files(".seg");
     let middle = |path: &str| home.used(path) / 2;
     let damages = [segments[0].clone(), segments[segments.len() / 2].clone(), STATE.to_owned(), home.files(".res")[0].clone()];
+
     for path in damages {
         let damaged = home.machine.disk.fork();
         match path.as_str() {
@@ -205,13 +262,13 @@ fn a_crash_amid_healing_heals_too() {
         let whole = damaged.fork();
         let begun = whole.operations();
         let tip = home.check(&whole.fork(), &path);
-        drop(start(&home, whole.clone()));
+        drop(start(home, whole.clone()));
         assert!(whole.operations() - begun > 5, "{path}: it heals");
         for operation in begun..whole.operations() {
             for when in When::EACH {
                 let disk = damaged.fork();
                 disk.fault_at(operation, crate::disk::Fault::Stop(when), operation);
-                let _ = start(&home, disk.clone());
+                let _ = start(home, disk.clone());
                 disk.crash(Survival::Random, operation);
                 let healed = home.check(&disk, &format!("{path}, stopped {when:?} operation {operation}"));
                 assert!(healed <= tip, "{path}: what was damaged is not believed after a crash");
@@ -267,14 +324,19 @@ fn a_lost_state_over_a_pruned_log_comes_back_from_an_own_snapshot() {
     assert!(running.reader.base() > Some(1), "something was pruned");
     drop(running);
     machine.disk.crash(Survival::All, 0);
+    let first = machine.disk.paths().into_iter().find(|path| path.ends_with(".seg")).expect("a log");
     for path in [STATE, "snapshots/none"] {
-        // With the state, and without it.
-        let disk = machine.disk.fork();
-        disk.lose(path);
-        let again = start(&disk).unwrap_or_else(|error| panic!("without {path}: {error}"));
-        assert_eq!((again.height, again.running.executor.state().root()), (tip, root), "without {path}");
-        assert!(again.running.reader.base() > Some(1), "the log is as it was");
-        assert_eq!(again.running.replica.chain().standing, again.running.executor.state().standing().clone());
+        // With the state, and without it; over a sound log, and over one that is rotten from its first record on.
+        for rot in [None, Some(90), Some(500)] {
+            let what = format!("without {path}, rot at {rot:?}");
+            let disk = machine.disk.fork();
+            disk.lose(path);
+            rot.into_iter().for_each(|offset| disk.rot(&first, offset, 1));
+            let again = start(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!((again.height, again.running.executor.state().root()), (tip, root), "{what}");
+            assert!(again.running.reader.base() > Some(1), "{what}: the log begins late, as before");
+            assert_eq!(again.running.replica.chain().standing, again.running.executor.state().standing().clone(), "{what}");
+        }
     }
     // Without a sound snapshot there is nothing to begin with, and the log is set aside: peers have the blocks.
     let disk = machine.disk.fork();
@@ -283,4 +345,9 @@ fn a_lost_state_over_a_pruned_log_comes_back_from_an_own_snapshot() {
         disk.rot(&path, 60, 1);
     }
     assert_eq!(start(&disk).expect("it begins anew").height, Height::ZERO);
+    // It remembers what it had certified: snapshots can be trusted by that.
+    let roots = LightStore::open(disk.disk()).and_then(|light| light.roots()).expect("a read");
+    assert_eq!(roots.first().map(|root| root.height), Some(tip));
+    let base = roots.iter().map(|root| root.height).min().expect("some");
+    assert!(base.get() * 2 < tip.get() + 1 && roots.len() > 2, "as far back as the log went, {roots:?}");
 }

@@ -79,6 +79,8 @@ pub(crate) struct Machine {
     pub(crate) owes_until: u64,
     /// Whether results are kept beside the log. Nothing in a run reads them, so only runs in which files rot have them.
     pub(crate) keeps_results: bool,
+    /// Its operator keeps all blocks.
+    pub(crate) keeps_all: bool,
     /// What rot did to it.
     pub(crate) rot: Rot,
     /// What is wrong with its disk.
@@ -235,6 +237,7 @@ impl Machine {
             frozen_until: 0,
             owes_until: 0,
             keeps_results,
+            keeps_all: true,
             rot: Rot::default(),
             ailing: Ailing::default(),
             flushed: Height::ZERO,
@@ -265,7 +268,7 @@ impl Machine {
     #[cfg(test)]
     pub(crate) fn with_disk(&self, disk: SimDisk) -> Self {
         let key = self.key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
-        Self { disk, key, running: None, ..Self::new(None, self.clock, Hash::EMPTY_LIST, self.keeps_results) }
+        Self { disk, key, running: None, keeps_all: self.keeps_all, ..Self::new(None, self.clock, Hash::EMPTY_LIST, self.keeps_results) }
     }
 
     /// Opens what is on the disk and goes on from it.
@@ -286,7 +289,7 @@ impl Machine {
             damaged: DAMAGED,
             log_options: LogOptions { salt: genesis_hash.0, segment_bytes: self.segment_bytes },
             keep_results: self.keeps_results,
-            keep_passed: true,
+            keeps_all_blocks: self.keeps_all,
             flush_keys: FLUSH_KEYS,
             genesis,
             host,

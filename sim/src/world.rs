@@ -215,6 +215,7 @@ impl World {
         }
         for (node, machine) in machines.iter_mut().enumerate() {
             machine.segment_bytes = plan.segment_bytes;
+            machine.keeps_all = plan.keep.blocks == 0;
             machine.drift_ppm = clocks.of(node).around_zero(plan.drift_ppm);
         }
         // Who votes, or may come to.

@@ -11,6 +11,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use crate::DiskError;
+use crate::error::Context;
+
 /// A folder of files. Paths are relative, with slashes.
 pub trait Disk: Send + Sync {
     /// Opens a file that exists, to read and to write.
@@ -46,6 +49,17 @@ pub trait DiskFile: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Returns when content and length are durable. After an error nobody knows what is: it is never tried again.
     fn sync_data(&self) -> io::Result<()>;
+}
+
+/// A new file in the place of whatever an interrupted attempt left there.
+pub(crate) fn create_anew(disk: &dyn Disk, path: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
+    match disk.create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.unlink(path).on("remove", path)?;
+            disk.create(path).on("create", path)
+        }
+        made => made.on("create", path),
+    }
 }
 
 /// Real files under one folder. They can be read by their owner alone (0600, folders 0700).

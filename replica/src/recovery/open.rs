@@ -13,7 +13,9 @@ use lockstep_app::Host;
 use lockstep_genesis::Genesis;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::guard::Guard;
-use lockstep_storage::log::{BlockLog, LogError, LogOptions, LogReader, Recovery, cut_at_damage, pruned_below, set_aside_all};
+use lockstep_storage::log::{
+    BlockLog, LogError, LogOptions, LogReader, Recovery, cut_at_damage, pruned_below, restore_header, set_aside_all,
+};
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::{Results, ResultsError, set_aside_from};
 use lockstep_storage::spread::Spread;
@@ -22,7 +24,7 @@ use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Block, Height};
 
-use super::{Recovered, RecoveryError, decided, genesis_state, load_state, own, replay, restored, tip_of};
+use super::{Recovered, RecoveryError, decided, genesis_state, load_state, onward, own, replay, restored, tip_of};
 use crate::audit::{Settled, Shelf};
 use crate::chain::ChainState;
 use crate::execution::Executor;
@@ -47,7 +49,7 @@ pub struct Home<'a> {
     pub keep_results: bool,
     /// Whether blocks that a snapshot passes are moved to [`PASSED_PATH`](crate::state_sync::PASSED_PATH) instead of being removed:
     /// nobody else may have them.
-    pub keep_passed: bool,
+    pub keeps_all_blocks: bool,
     /// Changed keys after which a long execution writes the state on its way.
     pub flush_keys: u64,
     /// The chain.
@@ -83,8 +85,14 @@ pub struct Opened {
 /// A store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
-    /// The block log.
+    /// The block log, from the damage on.
     Log,
+    /// The header of a segment of the block log, and nothing else.
+    LogHeader,
+    /// The block log, up to the damage: what is behind it leads on from the state, or from an own snapshot.
+    LogBefore,
+    /// The block log, sound as far as it was read, to the beginning of which nothing that is here leads.
+    LogAlone,
     /// The state database.
     State,
     /// Results of execution.
@@ -127,13 +135,24 @@ pub enum Told<'a> {
 impl std::fmt::Display for Healed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (what, then) = match self.store {
-            Store::Log => ("the block log was", "the log goes on from the block before, if one is left, and peers are asked for the rest"),
-            Store::State => {
-                ("the state database was", "it is made again by executing the block log, from its first block or from an own snapshot on")
+            Store::Log => {
+                ("the block log was damaged", "the log goes on from the block before, if one is left, and peers are asked for the rest")
             }
-            Store::Results => ("the results of execution were", "they are made again by executing the block log"),
+            Store::LogHeader => ("the block log was damaged", "the header is written again: the other segments say what was in it"),
+            Store::LogBefore => (
+                "the block log was damaged",
+                "the log begins behind it now, which leads on from the state that is here: blocks from before can be had from peers alone,                  if they keep them",
+            ),
+            Store::LogAlone => {
+                ("the block log is of no use", "peers are asked for the chain, and for a snapshot where they have let its beginning go")
+            }
+            Store::State => (
+                "the state database was damaged or cannot be used",
+                "it is made again by executing the block log, from its first block or from an own snapshot on",
+            ),
+            Store::Results => ("the results of execution were damaged", "they are made again by executing the block log"),
         };
-        write!(f, "{what} damaged: {}. ", self.damage)?;
+        write!(f, "{what}: {}. ", self.damage)?;
         match self.set_aside.len() {
             0 => write!(f, "Nothing of it is left to be set aside")?,
             1..=4 => write!(f, "Set aside, not deleted: {}", self.set_aside.join(", "))?,
@@ -227,17 +246,25 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
             Stop::Error(error) => return Err(error),
             Stop::Log(damage) => {
                 state_is_new = false;
-                let set_aside = cut_at_damage(&home.disk, home.log, &damage, &mut quarantine)?;
-                let Some(set_aside) = set_aside else { return Err(damage.into()) };
-                Healed { store: Store::Log, damage: damage.to_string(), set_aside }
+                if restore_header(&home.disk, home.log, &damage)? {
+                    Healed { store: Store::LogHeader, damage: damage.to_string(), set_aside: Vec::new() }
+                } else if let Some(set_aside) = onward::keep_behind(home, &damage, &mut quarantine)? {
+                    Healed { store: Store::LogBefore, damage: damage.to_string(), set_aside }
+                } else {
+                    onward::remember_roots(home, Some(&damage))?;
+                    let set_aside = cut_at_damage(&home.disk, home.log, &damage, &mut quarantine)?;
+                    let Some(set_aside) = set_aside else { return Err(damage.into()) };
+                    Healed { store: Store::Log, damage: damage.to_string(), set_aside }
+                }
             }
             Stop::Unreachable(damage) => {
                 state_is_new = false;
+                onward::remember_roots(home, None)?;
                 let set_aside = set_aside_all(&home.disk, home.log, &mut quarantine)?;
                 if set_aside.is_empty() {
                     return Err(RecoveryError::Contradiction(damage));
                 }
-                Healed { store: Store::Log, damage, set_aside }
+                Healed { store: Store::LogAlone, damage, set_aside }
             }
             Stop::State(damage) => {
                 if std::mem::replace(&mut state_is_new, true) {
@@ -294,8 +321,16 @@ fn pass(
     let base = reader.base().and_then(Height::new);
     let base = base.filter(|base| *base > home.genesis.initial_height());
     let may_be_missing = pruned_below(&*home.disk, home.log)?;
-    let restored_at = base.filter(|base| *base <= flushed && (base.get() <= may_be_missing || began_with(home, &reader, *base)));
+    let restored_at = base.filter(|base| match base.cmp(&flushed.next()) {
+        Ordering::Less => base.get() <= may_be_missing || began_with(home, &reader, *base),
+        Ordering::Equal => base.get() <= may_be_missing && onward::leads_on(&chain, &reader),
+        Ordering::Greater => false,
+    });
     if let Some(base) = base.filter(|_| restored_at.is_none()) {
+        if flushed < base && flushed > before_first && !is_from_snapshot {
+            let what = format!("the state database holds height {flushed}, and the block log begins with height {base}");
+            return Err(RecoveryError::Unbelievable(what).into());
+        }
         // Rot in what should be there is named more precisely.
         decided(&reader, base.previous())?;
         return Err(Stop::Unreachable(format!("it begins with height {base}, and no state and no snapshot here leads to that height")));
@@ -307,7 +342,7 @@ fn pass(
         return Err(RecoveryError::Ahead { state: flushed, tip }.into());
     }
     // The block after the state is certified to follow from it only once it is there; the one that the state is of is here.
-    if flushed > before_first {
+    if flushed > before_first && base.is_none_or(|base| base <= flushed) {
         let (block_id, ..) = decided(&reader, flushed)?;
         if chain.last_block_id != Some(block_id) {
             let ours = chain.last_block_id.map_or_else(|| "none".to_owned(), |block_id| block_id.to_string());
@@ -379,6 +414,7 @@ fn pass(
     restored.doubt = doubt;
     executor.read_history_from(reader, results.as_ref().map(Results::reader));
     let light = LightStore::open(home.disk.clone()).map_err(RecoveryError::from)?;
+    restored.roots = light.roots().map_err(RecoveryError::from)?;
     executor.read_headers_from(light.clone());
     Ok(Opened {
         log,

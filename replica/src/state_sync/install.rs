@@ -93,7 +93,7 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         listed => listed.map_err(failed("list", &passed))?,
     };
-    let moved = if home.keep_passed && (!moved.is_empty() || has_blocks(home)?) { Some(moved) } else { None };
+    let moved = if home.keeps_all_blocks && (!moved.is_empty() || has_blocks(home)?) { Some(moved) } else { None };
     if moved.is_some() {
         for (dir, of) in [(PASSED_PATH, "."), (&passed, PASSED_PATH)] {
             home.disk.create_dir(dir).map_err(failed("create", dir))?;

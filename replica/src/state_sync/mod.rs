@@ -8,7 +8,8 @@
 //! - the operator named a root of trust and the node has no block yet ([`Policy::root`]); block sync then waits for it to end;
 //! - peers that are ahead have pruned the block that comes next here, and nobody sends it: at once where all of them say so, and after
 //!   a while where some claim to have it, which costs a liar nothing. What this node certified itself is the root; where that is too
-//!   old to prove anything, the header that the operator named is, if it lies above what is here.
+//!   old to prove anything, the header that the operator named is, if it lies above what is here; or one that this node certified before it
+//!   lost its log ([`KeptRoot`]).
 //!
 //! A node of which most peers say that they are ahead and have pruned its next block is not in step, and says so ([`Report::CatchingUp`]), though no block above its own
 //! is proven to it.
@@ -33,6 +34,7 @@ pub use self::staging::{Found, STAGING_PATH, Staging, Task};
 
 use crate::catch_up::millis;
 use crate::jobs::Job;
+use crate::light_store::Root as KeptRoot;
 use crate::replica::{POINTS_LIE, Replica};
 use crate::seam::{Effect, JobId, Mono, Now, Peer, Report, Timer};
 use crate::wire::{Answer, Question, Status};
@@ -88,9 +90,16 @@ pub(crate) struct Syncing {
     pruned_since: Option<(Height, Mono)>,
     /// The earliest tick that is set.
     timer: Option<Mono>,
+    /// What this node certified, and lost.
+    kept: Vec<KeptRoot>,
 }
 
 impl Syncing {
+    /// With roots that a start found.
+    pub(crate) fn new(kept: Vec<KeptRoot>) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
     /// Whether block sync waits for it to end.
     pub(crate) const fn goes_first(&self) -> bool {
         matches!(self.stage, Stage::Looking(_) | Stage::Running(_)) && self.goes_first
@@ -129,6 +138,15 @@ impl Replica {
         Some(Root::Named { height, hash })
     }
 
+    /// The lowest header above its own blocks that this node certified before it lost them, and that can be trusted still: the lower, the
+    /// more snapshots lie above it.
+    fn root_kept(&self, now: Now) -> Option<Root> {
+        let is_new = |root: &&KeptRoot| root.time.saturating_add(self.trusting_period()) > now.wall;
+        let above = self.syncing.kept.iter().filter(|root| root.height > self.chain.height);
+        let lowest = above.filter(is_new).min_by_key(|root| root.height)?;
+        Some(Root::Named { height: lowest.height, hash: lowest.hash })
+    }
+
     /// Where a node begins whose next block nobody has any more. What it verified itself says more than anybody's word, as long as
     /// it proves something.
     fn root_of_a_gap(&mut self, now: Now) -> Root {
@@ -141,7 +159,8 @@ impl Replica {
             time: chain.last_time,
             next_validators: (*chain.validators).clone(),
         };
-        self.named_root().or_else(|| self.root_above().filter(|_| is_old)).unwrap_or_else(|| Root::Own(own()))
+        let other = || self.root_above().or_else(|| self.root_kept(now)).filter(|_| is_old);
+        self.named_root().or_else(other).unwrap_or_else(|| Root::Own(own()))
     }
 
     /// Below the evidence window, as light clients have it: who signs another history can still be held to account.
@@ -304,7 +323,11 @@ impl Replica {
     fn on_told(&mut self, now: Now, told: Told) {
         let stage = match &told {
             // The operator's word is left.
-            Told::Fails { .. } if !self.syncing.own_is_too_old && self.named_root().is_none() && self.root_above().is_some() => {
+            Told::Fails { .. }
+                if !self.syncing.own_is_too_old
+                    && self.named_root().is_none()
+                    && self.root_above().or_else(|| self.root_kept(now)).is_some() =>
+            {
                 self.syncing.own_is_too_old = true;
                 Stage::Idle
             }

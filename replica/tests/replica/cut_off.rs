@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lockstep_replica::Effect;
 use lockstep_replica::Input;
+use lockstep_replica::light_store::Root;
 use lockstep_replica::seam::Report;
 use lockstep_replica::state_sync::{Found, Policy, Task};
 use lockstep_replica::wire::{Answer, Message, Question, Status};
@@ -24,11 +25,15 @@ const fn height_of(height: u64) -> lockstep_types::Height {
 
 /// A node with three blocks, of a chain whose evidence expires after so many seconds. By its clock they are a day old.
 fn desk(window_s: u64) -> Desk {
+    Desk::with_evidence(&made(window_s), Vec::new())
+}
+
+fn made(window_s: u64) -> Made {
     let mut params = ConsensusParams::default();
     params.evidence.max_age_duration_ns = window_s * 1_000_000_000;
     let mut made = Made::new(params);
     (0..3u8).for_each(|n| made.grow(&[format!("k{n}=v").as_bytes()]));
-    Desk::with_evidence(&made, Vec::new())
+    made
 }
 
 /// Another while passes, in which these peers say again what they have.
@@ -109,5 +114,30 @@ fn the_operators_word_counts_where_a_nodes_own_last_header_proves_nothing_any_mo
         let mut desk = desk(window);
         desk.replica.set_state_sync(named.map(policy).unwrap_or_default());
         assert_eq!(first_header(&mut desk), expected, "a window of {window} s, and {named:?} is named");
+    }
+}
+
+/// A node that lost its log remembers some of what it had certified: the lowest of it that can be trusted still is below most snapshots.
+#[test]
+fn what_a_node_certified_before_it_lost_its_log_is_trusted_for_as_long_as_any_header() {
+    const HOUR: u64 = 3_600;
+    let policy = Policy { root: Some((height_of(NAMED), Hash([7; 32]))) };
+    let now = Desk::with_evidence(&made(HOUR), Vec::new()).clocks().wall;
+    let root = |height, hours_ago: u64| Root {
+        height: height_of(height),
+        hash: Hash([9; 32]),
+        time: now.saturating_sub(Duration::from_secs(hours_ago * HOUR)),
+    };
+    // Of a window of 30 hours, 20 are trusted; the last own block is a day old.
+    let kept = vec![root(75, 2), root(60, 21), root(70, 19), root(2, 1)];
+    for (window, kept, policy, expected) in [
+        (30 * HOUR, kept.clone(), Policy::default(), 70),
+        (40 * HOUR, kept.clone(), Policy::default(), SNAPSHOT + 1),
+        (30 * HOUR, kept, policy, NAMED),
+        (30 * HOUR, vec![root(60, 21), root(2, 1)], Policy::default(), SNAPSHOT + 1),
+    ] {
+        let mut desk = Desk::with_roots(&made(window), kept.clone());
+        desk.replica.set_state_sync(policy);
+        assert_eq!(first_header(&mut desk), expected, "a window of {window} s, and {kept:?}");
     }
 }

@@ -10,6 +10,7 @@ use lockstep_mempool::Limits;
 use lockstep_replica::check::BuildJob;
 use lockstep_replica::evidence::kept::Kept;
 use lockstep_replica::execution::{ExecuteJob, Executor};
+use lockstep_replica::light_store::Root;
 use lockstep_replica::seam::{AskId, JobId, Mono, Peer, ReadAnswer, ReadQuestion, Report, Timer, Write};
 use lockstep_replica::signing::{GuardView, Me};
 use lockstep_replica::wire::{Answer, Message, Question, WHOLE_PARTS_MAX};
@@ -128,6 +129,7 @@ impl Desk {
             names: 0,
             diverged: heights.into_iter().collect(),
             doubt: None,
+            roots: Vec::new(),
         };
         let mut desk = Self {
             replica: Replica::new(config, restored),
@@ -147,6 +149,15 @@ impl Desk {
 
     /// A follower that starts where the chain is, with this evidence on its disk.
     pub(crate) fn with_evidence(made: &Made, evidence: Vec<Kept>) -> Self {
+        Self::with(made, evidence, Vec::new())
+    }
+
+    /// One that remembers these blocks of a log that it lost.
+    pub(crate) fn with_roots(made: &Made, roots: Vec<Root>) -> Self {
+        Self::with(made, Vec::new(), roots)
+    }
+
+    fn with(made: &Made, evidence: Vec<Kept>, roots: Vec<Root>) -> Self {
         let mut desk = Self::new(made, None);
         let mut chain = start(&made.genesis).0;
         for (block_id, body, _) in &made.blocks {
@@ -167,6 +178,7 @@ impl Desk {
             names: 0,
             diverged: Default::default(),
             doubt: None,
+            roots,
         };
         let config = Config {
             genesis_hash: made.genesis.hash(),
@@ -184,7 +196,7 @@ impl Desk {
         desk
     }
 
-    fn clocks(&self) -> Now {
+    pub(crate) fn clocks(&self) -> Now {
         Now { mono: self.now, wall: at(1_767_409_445, 0).saturating_add(std::time::Duration::from_nanos(self.now.0)) }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::LogError;
 use super::reader::LogReader;
+use super::recover::{Place, header_of, place_of};
 use super::segment::{EMPTY_SEGMENT_BYTES, segment_path, sequence_of};
 use crate::disk::Disk;
 use crate::error::Context;
@@ -24,18 +25,28 @@ pub fn cut_at_damage(
     damage: &LogError,
     quarantine: &mut Quarantine,
 ) -> Result<Option<Vec<String>>, QuarantineError> {
-    match damage {
-        LogError::Rot { segment, offset, .. } => {
-            let name = segment.rsplit('/').next().unwrap_or(segment);
-            let Some(first_sequence) = sequence_of(name) else { return Ok(None) };
-            if *offset < EMPTY_SEGMENT_BYTES {
-                return set_aside_from(disk, dir, first_sequence, quarantine).map(Some);
-            }
-            cut(disk, dir, first_sequence, *offset, quarantine).map(Some)
-        }
-        LogError::MissingSegment { sequence, .. } => set_aside_from(disk, dir, *sequence, quarantine).map(Some),
-        _ => Ok(None),
+    match place_of(damage) {
+        Some(Place { segment, offset }) if offset < EMPTY_SEGMENT_BYTES => set_aside_from(disk, dir, segment, quarantine).map(Some),
+        Some(Place { segment, offset }) => cut(disk, dir, segment, offset, quarantine).map(Some),
+        None => Ok(None),
     }
+}
+
+/// Writes the header of a segment again whose header alone is damaged: whether that was so. All that it says, the name and the other segments say,
+/// too: the salt is theirs, and with it the first record verifies, which no other salt does.
+///
+/// No [`super::BlockLog`] may be open on the folder.
+///
+/// # Errors
+/// When the disk fails or is full. After a crash on the way the header is damaged, or sound.
+pub fn restore_header(disk: &Arc<dyn Disk>, dir: &str, damage: &LogError) -> Result<bool, LogError> {
+    let Some(Place { segment, offset }) = place_of(damage).filter(|place| place.offset < EMPTY_SEGMENT_BYTES) else { return Ok(false) };
+    let Some(header) = header_of(disk, dir, segment)? else { return Ok(false) };
+    let path = segment_path(dir, segment);
+    let file = disk.open(&path).on("open", &path)?;
+    file.write_at(offset, &header.encode()).on("write", &path)?;
+    file.sync_data().on("sync", &path)?;
+    Ok(true)
 }
 
 /// Sets aside everything that was written after the decision of a height, so that the log ends there. The paths of what was set

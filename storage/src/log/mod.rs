@@ -22,8 +22,10 @@
 //! believes them.
 //!
 //! Opening reads the headers of closed segments and the whole of the last; every read verifies its record again. It never
-//! mends: a log with damage in it is opened again after [`cut_at_damage`] has made it a sound prefix of itself.
+//! mends: a log with damage in it is opened again after [`cut_at_damage`] has made it a sound prefix of itself, or, where a state is here
+//! for what lies [`behind`] it, after [`Behind::keep`] has left that.
 
+mod behind;
 mod format;
 mod heal;
 mod index;
@@ -33,7 +35,8 @@ mod recover;
 mod segment;
 mod writer;
 
-pub use heal::{cut_above, cut_at_damage, set_aside_all};
+pub use behind::{Behind, KeepError, before, behind};
+pub use heal::{cut_above, cut_at_damage, restore_header, set_aside_all};
 pub use index::Entry;
 pub use prune::{Oldest, Pruner, note_pruned, pruned_below};
 pub use reader::{LogReader, Stored, look};

@@ -51,6 +51,11 @@ impl LogReader {
         self.find(|index| index.decisions.get(&height).filter(|entry| entry.sequence <= index.durable_sequence).copied())
     }
 
+    /// A segment, by the sequence number that names it.
+    pub(super) fn segment(&self, first_sequence: u64) -> Option<Segment> {
+        self.lock().segments.get(&first_sequence).cloned()
+    }
+
     /// Where the decision of a height ends: its segment, and the offset behind it.
     pub(super) fn end_of_decision(&self, height: u64) -> Option<(u64, u64)> {
         let end = |entry: &Entry| (entry.segment, entry.offset + RECORD_HEADER_BYTES as u64 + u64::from(entry.payload_bytes));

@@ -1,5 +1,6 @@
 //! Opening: which records are there, and what to do with the one that does not verify.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::format::{Flaw, RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -50,12 +51,128 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &str, opening: Opening) -> Resu
         disk.unlink(&path).on("remove", &path)?;
     }
     let sequences: Vec<u64> = names.iter().filter_map(|name| sequence_of(name)).collect();
+    walk(disk, dir, &sequences, &Span::default(), opening)
+}
+
+/// Where a record begins, or should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// The segment, which need not be there.
+    pub segment: u64,
+    /// In it; below [`EMPTY_SEGMENT_BYTES`], the segment as a whole.
+    pub offset: u64,
+}
+
+/// The records before a place: those that opening took until it met damage there. `None` where there is none.
+pub(crate) fn look_before(disk: &Arc<dyn Disk>, dir: &str, place: Place) -> Result<Option<Index>, LogError> {
+    let has_some = |segment: &u64| *segment < place.segment || (*segment == place.segment && place.offset > EMPTY_SEGMENT_BYTES);
+    let sequences: Vec<u64> = sequences(disk, dir)?.into_iter().filter(has_some).collect();
+    let until = (sequences.last() == Some(&place.segment)).then_some(place.offset);
+    let found = walk(disk, dir, &sequences, &Span { until, ..Span::default() }, Opening::ToLook)?;
+    Ok(found.map(|(index, ..)| index))
+}
+
+/// The records behind damage, without a hole to the log's end, and where they begin; `None` where nothing behind it is sound. Of closed
+/// segments only headers are read, as by opening.
+pub(crate) fn look_behind(disk: &Arc<dyn Disk>, dir: &str, damage: Place) -> Result<Option<(Place, u64, Index)>, LogError> {
+    let sequences = sequences(disk, dir)?;
+    let mut damage = damage;
+    // Each turn begins behind the last.
+    while let Some((start, first)) = sound_behind(disk, dir, &sequences, damage)? {
+        let rest: Vec<u64> = sequences.iter().copied().filter(|segment| *segment >= start.segment).collect();
+        let span = Span { from: Some((start.offset, first)), until: None };
+        match walk(disk, dir, &rest, &span, Opening::ToLook) {
+            Ok(found) => return Ok(found.map(|(index, ..)| (start, first, index))),
+            Err(error) => damage = place_of(&error).filter(|found| *found > damage).ok_or(error)?,
+        }
+    }
+    Ok(None)
+}
+
+/// Where damage lies; nothing for an error that is none.
+pub(crate) fn place_of(damage: &LogError) -> Option<Place> {
+    match damage {
+        LogError::Rot { segment, offset, .. } => {
+            let name = segment.rsplit('/').next().unwrap_or(segment);
+            Some(Place { segment: sequence_of(name)?, offset: if *offset < EMPTY_SEGMENT_BYTES { 0 } else { *offset } })
+        }
+        LogError::MissingSegment { sequence, .. } => Some(Place { segment: *sequence, offset: 0 }),
+        _ => None,
+    }
+}
+
+/// The first record behind damage that verifies, and its sequence number.
+fn sound_behind(disk: &Arc<dyn Disk>, dir: &str, sequences: &[u64], damage: Place) -> Result<Option<(Place, u64)>, LogError> {
+    for &segment in sequences.iter().filter(|segment| **segment >= damage.segment) {
+        let mut walk = Walk::default();
+        match walk.open_segment(disk, dir, segment) {
+            Err(LogError::Rot { .. }) => continue,
+            opened => opened?,
+        }
+        let opened = &walk.index.segments[&segment];
+        let file_bytes = opened.file.len().on("measure", &opened.path)?;
+        let from = if segment == damage.segment { damage.offset + 1 } else { EMPTY_SEGMENT_BYTES };
+        if let Some((offset, header)) = find_record(opened, from.max(EMPTY_SEGMENT_BYTES), file_bytes, |_| true)? {
+            return Ok(Some((Place { segment, offset }, header.sequence)));
+        }
+    }
+    Ok(None)
+}
+
+/// The header that a segment had whose own is damaged; `None` where that cannot be told, or nothing verifies with it.
+pub(crate) fn header_of(disk: &Arc<dyn Disk>, dir: &str, segment: u64) -> Result<Option<SegmentHeader>, LogError> {
+    let path = segment_path(dir, segment);
+    let file = match disk.open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.on("open", &path)?,
+    };
+    let file_bytes = file.len().on("measure", &path)?;
+    for other in sequences(disk, dir)?.into_iter().filter(|other| *other != segment) {
+        let mut walk = Walk::default();
+        match walk.open_segment(disk, dir, other) {
+            Err(LogError::Rot { .. }) => continue,
+            opened => opened?,
+        }
+        let salt = walk.index.segments[&other].salt;
+        let headless = Segment { path: path.clone(), file: Arc::clone(&file), salt, height_max: 0 };
+        let first = read_record(&headless, file_bytes, EMPTY_SEGMENT_BYTES, true)?;
+        let is_sound = matches!(first, Ok((header, true)) if header.sequence == segment);
+        return Ok(is_sound.then_some(SegmentHeader { first_sequence: segment, salt }));
+    }
+    Ok(None)
+}
+
+fn sequences(disk: &Arc<dyn Disk>, dir: &str) -> Result<Vec<u64>, LogError> {
+    Ok(disk.list(dir).on("list", dir)?.iter().filter_map(|name| sequence_of(name)).collect())
+}
+
+/// What of a row of segments is walked.
+#[derive(Debug, Default)]
+struct Span {
+    /// The offset in the first segment, and the sequence number there; the first record where none is named.
+    from: Option<(u64, u64)>,
+    /// The offset in the last, where what is there is of no matter.
+    until: Option<u64>,
+}
+
+fn walk(
+    disk: &Arc<dyn Disk>,
+    dir: &str,
+    sequences: &[u64],
+    span: &Span,
+    opening: Opening,
+) -> Result<Option<(Index, End, Recovery)>, LogError> {
     let mut walk = Walk::default();
-    for (at, &first_sequence) in sequences.iter().enumerate() {
-        walk.open_segment(disk, dir, first_sequence)?;
+    for (at, &segment) in sequences.iter().enumerate() {
+        walk.open_segment(disk, dir, segment)?;
+        let mut offset = EMPTY_SEGMENT_BYTES;
+        if let Some((from, first)) = span.from.filter(|_| at == 0) {
+            offset = from;
+            walk.last_sequence = first.saturating_sub(1);
+        }
         match sequences.get(at + 1) {
-            Some(&next) => walk.closed_segment(dir, first_sequence, next)?,
-            None => return Ok(Some(walk.last_segment(disk, dir, first_sequence, opening)?)),
+            Some(&next) => walk.closed_segment(dir, (segment, offset), next)?,
+            None => return Ok(Some(walk.last_segment(disk, dir, (segment, offset), span.until, opening)?)),
         }
     }
     Ok(None)
@@ -108,10 +225,10 @@ impl Walk {
 
     /// Everything in a segment that has a successor was durable before that began, so its headers are enough: a payload
     /// is verified when it is read.
-    fn closed_segment(&mut self, dir: &str, first_sequence: u64, next: u64) -> Result<(), LogError> {
+    fn closed_segment(&mut self, dir: &str, (first_sequence, from): (u64, u64), next: u64) -> Result<(), LogError> {
         let segment = self.index.segments[&first_sequence].clone();
         let file_bytes = segment.file.len().on("measure", &segment.path)?;
-        let mut offset = EMPTY_SEGMENT_BYTES;
+        let mut offset = from;
         while self.last_sequence + 1 < next {
             match self.record_at(&segment, file_bytes, offset, false)? {
                 Found::Record(header) => {
@@ -132,15 +249,17 @@ impl Walk {
         mut self,
         disk: &Arc<dyn Disk>,
         dir: &str,
-        sequence: u64,
+        (sequence, from): (u64, u64),
+        until: Option<u64>,
         opening: Opening,
     ) -> Result<(Index, End, Recovery), LogError> {
         let segment = self.index.segments[&sequence].clone();
         let file_bytes = segment.file.len().on("measure", &segment.path)?;
-        let mut offset = EMPTY_SEGMENT_BYTES;
+        let file_bytes = until.map_or(file_bytes, |until| until.min(file_bytes));
+        let mut offset = from;
         let mut starts = Vec::new();
         let height = loop {
-            match self.record_at(&segment, file_bytes, offset, true)? {
+            match self.record_at(&segment, file_bytes, offset, until.is_none())? {
                 Found::Record(header) => {
                     self.take(&header, sequence, offset);
                     starts.push((header.sequence, offset));
@@ -203,30 +322,41 @@ impl Walk {
     /// Whether a record after `offset` says that the one which should begin there was durable.
     fn is_convicted(&self, segment: &Segment, offset: u64, file_bytes: u64) -> Result<bool, LogError> {
         let missing = self.last_sequence + 1;
-        let mut at = offset + 1;
-        let mut chunk = vec![0; scanned(at, file_bytes)];
-        while at + RECORD_HEADER_BYTES as u64 <= file_bytes {
-            let bytes = scanned(at, file_bytes);
-            segment.file.read_at(at, &mut chunk[..bytes]).on("read", &segment.path)?;
-            for (start, window) in chunk[..bytes].windows(RECORD_MAGIC.len()).enumerate() {
-                if window != RECORD_MAGIC {
-                    continue;
-                }
-                if let Ok((header, true)) = read_record(segment, file_bytes, at + start as u64, true)?
-                    && header.durable_sequence >= missing
-                {
-                    return Ok(true);
-                }
-            }
-            // The next chunk begins with the last bytes of this one: a magic may lie across.
-            at += (bytes - (RECORD_MAGIC.len() - 1)) as u64;
-        }
-        Ok(false)
+        Ok(find_record(segment, offset + 1, file_bytes, |header| header.durable_sequence >= missing)?.is_some())
     }
 
     fn rot(&self, segment: &Segment, offset: u64, height: Option<u64>) -> LogError {
         LogError::Rot { segment: segment.path.clone(), offset, sequence: self.last_sequence + 1, height }
     }
+}
+
+/// The first record from an offset on that verifies and is wanted, with its own offset.
+fn find_record(
+    segment: &Segment,
+    from: u64,
+    file_bytes: u64,
+    is_wanted: impl Fn(&RecordHeader) -> bool,
+) -> Result<Option<(u64, RecordHeader)>, LogError> {
+    let mut at = from;
+    let mut chunk = vec![0; scanned(at, file_bytes)];
+    while at + RECORD_HEADER_BYTES as u64 <= file_bytes {
+        let bytes = scanned(at, file_bytes);
+        segment.file.read_at(at, &mut chunk[..bytes]).on("read", &segment.path)?;
+        for (start, window) in chunk[..bytes].windows(RECORD_MAGIC.len()).enumerate() {
+            if window != RECORD_MAGIC {
+                continue;
+            }
+            let start = at + start as u64;
+            if let Ok((header, true)) = read_record(segment, file_bytes, start, true)?
+                && is_wanted(&header)
+            {
+                return Ok(Some((start, header)));
+            }
+        }
+        // The next chunk begins with the last bytes of this one: a magic may lie across.
+        at += (bytes - (RECORD_MAGIC.len() - 1)) as u64;
+    }
+    Ok(None)
 }
 
 /// Reads a record's header, and says whether its payload verifies (`true` without looking, where only headers are read).

@@ -1,12 +1,11 @@
 //! Names of segments, and making the next one before it is needed.
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::LogError;
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::DiskError;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, create_anew};
 use crate::error::Context;
 use crate::planted::{self, Bug};
 
@@ -105,17 +104,6 @@ impl Preallocator {
             self.disk.sync_dir(&self.dir).on("sync", &self.dir)?;
         }
         Ok((path, file))
-    }
-}
-
-/// A new file in the place of whatever an interrupted attempt left there.
-fn create_anew(disk: &dyn Disk, path: &str) -> Result<Arc<dyn DiskFile>, DiskError> {
-    match disk.create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            disk.unlink(path).on("remove", path)?;
-            disk.create(path).on("create", path)
-        }
-        made => made.on("create", path),
     }
 }
 

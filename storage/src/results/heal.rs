@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::ResultsError;
+use super::format::ResultsHeader;
 use super::segment::{ResultsSegment, index_path, results_path, segment_of};
-use crate::disk::Disk;
+use crate::disk::{Disk, create_anew};
 use crate::error::Context;
 use crate::quarantine::{Quarantine, QuarantineError};
 
@@ -27,6 +28,54 @@ pub fn set_aside_from(disk: &Arc<dyn Disk>, dir: &str, segment: u64, quarantine:
         }
     }
     Ok(kept)
+}
+
+/// Sets aside the results of all segments before this one, oldest first. The paths of what was set aside.
+///
+/// No [`super::Results`] may be open on the folder.
+///
+/// # Errors
+/// When the disk fails, or too much was set aside before.
+pub fn set_aside_before(
+    disk: &Arc<dyn Disk>,
+    dir: &str,
+    segment: u64,
+    quarantine: &mut Quarantine,
+) -> Result<Vec<String>, QuarantineError> {
+    let names = disk.list(dir).on("list", dir)?;
+    let is_before = |name: &&String| segment_of(name, ".res").or(segment_of(name, ".idx")).is_some_and(|held| held < segment);
+    names.iter().filter(is_before).map(|name| quarantine.take(&format!("{dir}/{name}"))).collect()
+}
+
+/// Copies the results of these heights and above from one segment's to another's that is to begin within it, as far as they verify. What
+/// was there for the other is replaced.
+///
+/// No [`super::Results`] may be open on the folder.
+///
+/// # Errors
+/// When the disk fails or is full.
+pub fn carry_over(disk: &Arc<dyn Disk>, dir: &str, from: u64, to: u64, above: u64) -> Result<(), ResultsError> {
+    let path = results_path(dir, from);
+    let file = match disk.open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.on("open", &path)?,
+    };
+    let mut results = ResultsSegment::new(from, &path, file);
+    results.scan(false)?;
+    let path = results_path(dir, to);
+    let copy = create_anew(&**disk, &path)?;
+    let mut end = 0;
+    for (height, (offset, header)) in results.heights.range(above..) {
+        let kept = match results.source.read(*offset, header) {
+            Err(ResultsError::Damaged { .. }) => break,
+            read => read?,
+        };
+        let record = ResultsHeader { segment: to, height: *height, payload_bytes: header.payload_bytes };
+        copy.write_at(end, &record.encode(&borsh::to_vec(&kept).expect("in memory"))).on("write", &path)?;
+        end += record.record_bytes();
+    }
+    copy.sync_data().on("sync", &path)?;
+    Ok(disk.sync_dir(dir).on("sync", dir)?)
 }
 
 /// Why results were not cut.

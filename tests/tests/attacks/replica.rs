@@ -650,6 +650,7 @@ impl Slow {
             names: 0,
             diverged: Default::default(),
             doubt: None,
+            roots: Vec::new(),
         };
         let mut slow = Self {
             replica: Replica::new(config, restored),

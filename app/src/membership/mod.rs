@@ -17,7 +17,8 @@
 //!
 //! - **JOIN** names a consensus key and is signed by it, over the name of a recent block: the signature proves that the key is
 //!   held by whoever joins, and that whoever joins has caught up. So admitting it cannot stall the chain. Until it is admitted
-//!   it is an *observer*: it follows, and has no power.
+//!   it is an *observer*: it follows, and has no power. A later JOIN of the same key takes the place of an earlier one; one that names an
+//!   older block than the last does not, whoever hands it on.
 //! - **Who admits** is the policy of genesis ([`Admission`]): more than two thirds of the power approve, m of n authority keys
 //!   do, or nobody has to (for experiments). An approval names key and power, so neither can be changed afterwards. It may come
 //!   before the JOIN.

@@ -165,6 +165,14 @@ impl<'a> Desk<'a> {
         if record.as_ref().is_some_and(|record| record.status == Status::Barred) {
             return refuse(NODE_TX_REFUSED, "this key misbehaved, as evidence in the chain proves: join with another key");
         }
+        // Whoever hands on an old JOIN does not undo with it what the key asked for since, and is not let in by what that one proved.
+        if let Some(newer) = record.as_ref().map(|record| record.proven).filter(|proven| *proven > join.recent.height) {
+            let log = format!(
+                "it names block {}, and a JOIN of this key that names block {newer} was taken before: sign it again over a newer block",
+                join.recent.height
+            );
+            return refuse(NODE_TX_STALE, log);
+        }
         let suspended = record.as_ref().is_some_and(|record| record.status == Status::Suspended);
         if self.newest.contains_key(&address) && !suspended {
             let log = if self.is_leaving(&address) {
@@ -206,7 +214,7 @@ impl<'a> Desk<'a> {
         } else if !returns {
             return refuse(NODE_TX_REFUSED, format!("a suspended validator returns with the power it had, {}", member.power));
         }
-        member.proven = member.proven.max(join.recent.height);
+        member.proven = join.recent.height;
         (member.moniker, member.addresses, member.replaces) = (join.moniker, join.addresses, join.replaces);
         let still_there = self.newest.contains_key(&address);
         self.registry.put(member.clone());

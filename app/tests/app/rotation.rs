@@ -1,7 +1,7 @@
 //! A key in the place of another: what moves with it, and what ends the wish.
 
 use lockstep_app::membership::NodeTx;
-use lockstep_app::node_tx::{NODE_TX_NOT_ALLOWED, NODE_TX_REFUSED, NODE_TX_SIGNATURE};
+use lockstep_app::node_tx::{NODE_TX_NOT_ALLOWED, NODE_TX_REFUSED, NODE_TX_SIGNATURE, NODE_TX_STALE};
 use lockstep_types::Tx;
 
 use super::common::{culprit, validator};
@@ -111,4 +111,20 @@ fn a_rotation_that_waited_too_long_leaves_its_place_to_another() {
     assert_eq!((town.has(1), town.has(6), town.status(6)), (Some(10), None, None), "nothing is left of it");
     town.ok(town.rotate(1, 7, 10));
     assert_eq!((town.has(1), town.has(7)), (None, Some(10)));
+}
+
+/// Anybody can hand on what a key signed before. It does not undo what the key asked for since, and the older block that it names does not
+/// let it in for longer.
+#[test]
+fn an_older_join_does_not_take_the_place_of_a_newer_one() {
+    let mut town = Town::new(r#"{"admission":"vote","live_window":4,"power_window":10}"#, &four());
+    town.blocks(1);
+    let rotation = town.rotate(1, 5, 10);
+    town.blocks(1);
+    town.ok(town.join(5, 9));
+    town.refused(rotation.clone(), NODE_TX_STALE, "names block 2 was taken before");
+    town.ok(town.approve(5, 9, 1));
+    town.ok(town.join(5, 9));
+    town.blocks(20);
+    assert_eq!((town.has(1), town.has(5)), (Some(10), None), "{:?}", town.status(5));
 }

@@ -17,7 +17,7 @@ use std::io::ErrorKind;
 
 use lockstep_storage::log::{Behind, KeepError, LogError, LogReader, before, behind, pruned_below};
 use lockstep_storage::quarantine::Quarantine;
-use lockstep_storage::results::{carry_over, look, set_aside_before};
+use lockstep_storage::results::{ResultsError, carry_over, look, set_aside_before};
 use lockstep_storage::snapshots::list;
 use lockstep_storage::state::{StateDb, StateError};
 use lockstep_types::Height;
@@ -150,11 +150,11 @@ fn is_of_use(home: &Home<'_>, log: &LogReader, state: Option<&ChainState>) -> Re
     let results = look(&*home.disk, home.log).ok();
     let mut source = BlockSource::new(log.clone()).with_light(results, LightStore::open(home.disk.clone())?);
     for listed in list(&*home.disk, SNAPSHOTS_PATH).unwrap_or_default().into_iter().rev() {
-        let is_here = |height: Height| height.get() >= base;
-        if let Some((chain, _)) = own::proven(&home.disk, home.genesis, &mut source, &listed.manifest)?
-            && is_here(chain.height)
-        {
-            return Ok(true);
+        match own::proven(&home.disk, home.genesis, &mut source, &listed.manifest) {
+            Ok(Some((chain, _))) if chain.height.get() >= base => return Ok(true),
+            // What would prove this one is damaged, too; an older one may not need that.
+            Ok(_) | Err(RecoveryError::Results(ResultsError::Damaged { .. })) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(false)

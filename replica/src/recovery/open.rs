@@ -141,7 +141,8 @@ impl std::fmt::Display for Healed {
             Store::LogHeader => ("the block log was damaged", "the header is written again: the other segments say what was in it"),
             Store::LogBefore => (
                 "the block log was damaged",
-                "the log begins behind it now, which leads on from the state that is here: blocks from before can be had from peers alone,                  if they keep them",
+                "the log begins behind it now, which leads on from the state that is here: blocks from before can be had from peers alone, \
+                 if they keep them",
             ),
             Store::LogAlone => {
                 ("the block log is of no use", "peers are asked for the chain, and for a snapshot where they have let its beginning go")

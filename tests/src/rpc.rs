@@ -163,6 +163,14 @@ impl Client {
         Ok(number(&self.call("status", json!({}))?["sync_info"]["latest_block_height"]))
     }
 
+    /// The lowest height that the node has.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn base(&mut self) -> Result<u64, CallError> {
+        Ok(number(&self.call("status", json!({}))?["sync_info"]["earliest_block_height"]))
+    }
+
     /// Block hash and application hash at a height.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ pub struct Opened {
 pub enum Store {
     /// The block log, from the damage on.
     Log,
-    /// The header of a segment of the block log, and nothing else.
+    /// The header of a segment of the block log.
     LogHeader,
     /// The block log, up to the damage: what is behind it leads on from the state, or from an own snapshot.
     LogBefore,
@@ -138,7 +138,7 @@ impl std::fmt::Display for Healed {
             Store::Log => {
                 ("the block log was damaged", "the log goes on from the block before, if one is left, and peers are asked for the rest")
             }
-            Store::LogHeader => ("the block log was damaged", "the header is written again: the other segments say what was in it"),
+            Store::LogHeader => ("the block log was damaged", "the header is written again: what was in it can be told"),
             Store::LogBefore => (
                 "the block log was damaged",
                 "the log begins behind it now, which leads on from the state that is here: blocks from before can be had from peers alone, \

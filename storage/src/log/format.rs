@@ -61,7 +61,12 @@ impl SegmentHeader {
         if !(1..=SEQUENCE_MAX).contains(&first_sequence) {
             return Err(Flaw::Damaged);
         }
-        Ok(SegmentHeader { first_sequence, salt: array_at(bytes, 16) })
+        Ok(SegmentHeader { first_sequence, salt: SegmentHeader::salt_of(bytes) })
+    }
+
+    /// The salt in a header, whether that verifies or not.
+    pub(crate) fn salt_of(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> [u8; 32] {
+        array_at(bytes, 16)
     }
 }
 

@@ -32,8 +32,8 @@ pub fn cut_at_damage(
     }
 }
 
-/// Writes the header of a segment again whose header alone is damaged: whether that was so. All that it says, the name and the other segments say,
-/// too: the salt is theirs, and with it the first record verifies, which no other salt does.
+/// Writes the header of a segment again: whether what was in it could be told. The name says with which record it begins; the salt is what is left
+/// of it, or that of the other segments, and a record verifies with it, which none does with another.
 ///
 /// No [`super::BlockLog`] may be open on the folder.
 ///

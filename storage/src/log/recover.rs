@@ -119,7 +119,8 @@ fn sound_behind(disk: &Arc<dyn Disk>, dir: &str, sequences: &[u64], damage: Plac
     Ok(None)
 }
 
-/// The header that a segment had whose own is damaged; `None` where that cannot be told, or nothing verifies with it.
+/// The header that a segment had whose own is damaged; `None` where that cannot be told: a record behind it verifies with the salt that is
+/// left in it, or with that of the other segments.
 pub(crate) fn header_of(disk: &Arc<dyn Disk>, dir: &str, segment: u64) -> Result<Option<SegmentHeader>, LogError> {
     let path = segment_path(dir, segment);
     let file = match disk.open(&path) {
@@ -127,17 +128,28 @@ pub(crate) fn header_of(disk: &Arc<dyn Disk>, dir: &str, segment: u64) -> Result
         opened => opened.on("open", &path)?,
     };
     let file_bytes = file.len().on("measure", &path)?;
+    if file_bytes < EMPTY_SEGMENT_BYTES {
+        return Ok(None);
+    }
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    file.read_at(0, &mut bytes).on("read", &path)?;
+    let mut salts = vec![SegmentHeader::salt_of(&bytes)];
     for other in sequences(disk, dir)?.into_iter().filter(|other| *other != segment) {
         let mut walk = Walk::default();
         match walk.open_segment(disk, dir, other) {
-            Err(LogError::Rot { .. }) => continue,
-            opened => opened?,
+            Err(LogError::Rot { .. }) => {}
+            opened => {
+                opened?;
+                salts.push(walk.index.segments[&other].salt);
+                break;
+            }
         }
-        let salt = walk.index.segments[&other].salt;
+    }
+    for salt in salts {
         let headless = Segment { path: path.clone(), file: Arc::clone(&file), salt, height_max: 0 };
-        let first = read_record(&headless, file_bytes, EMPTY_SEGMENT_BYTES, true)?;
-        let is_sound = matches!(first, Ok((header, true)) if header.sequence == segment);
-        return Ok(is_sound.then_some(SegmentHeader { first_sequence: segment, salt }));
+        if find_record(&headless, EMPTY_SEGMENT_BYTES, file_bytes, |header| header.sequence >= segment)?.is_some() {
+            return Ok(Some(SegmentHeader { first_sequence: segment, salt }));
+        }
     }
     Ok(None)
 }

@@ -74,7 +74,9 @@ impl Stopped {
 
     fn start(&self, home: &Path) -> Process {
         let rpc = format!("rpc.laddr=127.0.0.1:{}", self.port);
-        let start = command(["start", "--home", text(home), "--set", &rpc, "--set", "p2p.laddr=127.0.0.1:1"]);
+        // Most of the log lies below the state.
+        let flush = "storage.flush_interval_blocks=10";
+        let start = command(["start", "--home", text(home), "--set", &rpc, "--set", "p2p.laddr=127.0.0.1:1", "--set", flush]);
         let log = home.with_extension("log");
         let _ = fs::remove_file(&log);
         Process::start(start, log)
@@ -271,10 +273,8 @@ fn rot_in_the_block_log_the_state_and_the_guard_is_healed_and_never_believed() {
                 Outcome::Refused(code, log) => panic!("{path}, byte {at}: it ended with {code:?}:\n{log}"),
             }
         }
-        assert!(
-            healed <= usize::from(what == "block log") * 2,
-            "{what}: all but the newest block is here, or needed no more; {healed} healed"
-        );
+        let above_state = if what == "block log" { SAMPLES / 3 } else { 0 };
+        assert!(healed <= above_state, "{what}: the state leads on behind what is damaged below it; {healed} of {SAMPLES} lost blocks");
         figures.push(format!("{what} {right} right, {healed} cut down to a prefix"));
     }
 

@@ -131,7 +131,7 @@ pub struct Metrics {
     /// One for each of [`HeldBack::ALL`].
     held_back: [Gauge<i64, AtomicI64>; 5],
     /// One for each of [`CutOff::ALL`].
-    cut_off: [Gauge<i64, AtomicI64>; 4],
+    cut_off: [Gauge<i64, AtomicI64>; 5],
     /// Nothing is signed below this height.
     signs_from: AtomicU64,
 }
@@ -172,8 +172,8 @@ impl Metrics {
         let reasons = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
         let held_back = HeldBack::ALL.map(|why| reasons.get_or_create(&[("reason", why.label())]).clone());
         registry.register("votes_held_back", "1 while this validator signs nothing, for this reason", reasons);
-        let needs = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
-        let cut_off = CutOff::ALL.map(|why| needs.get_or_create(&[("needs", why.label())]).clone());
+        let needs = Family::<Vec<(&str, &str)>, Gauge<i64, AtomicI64>>::default();
+        let cut_off = CutOff::ALL.map(|why| needs.get_or_create(&why.labels()).clone());
         registry.register("cut_off", "1 while blocks do not bring this node further, and it needs this to begin with a snapshot", needs);
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::<u64, AtomicU64>::default();
@@ -474,6 +474,11 @@ mod tests {
         assert_eq!(CutOff::read(&metrics.text()), Some(CutOff::Trust), "said once, and true ever since");
         metrics.state_sync(&Told::Progress { height, chunks: 1, of: 5, bytes: 9, blocks: 0 });
         assert_eq!(CutOff::read(&metrics.text()), Some(CutOff::Time));
+        // So it is with one that peers contradict; an alarm on the word finds both.
+        metrics.state_sync(&Told::Waits { needs: Needs::Hash, reason: String::new() });
+        metrics.state_sync(&chosen);
+        assert_eq!(CutOff::read(&metrics.text()), Some(CutOff::Hash));
+        assert_eq!(CutOff::Hash.label(), CutOff::Trust.label());
     }
 
     #[test]

@@ -54,7 +54,8 @@ use lockstep_storage::guard::{Guard, GuardError};
 use lockstep_storage::log::LogOptions;
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::snapshots::{SnapshotError, Snapshots};
-use lockstep_types::PrivateKey;
+use lockstep_types::quorum::Quorum;
+use lockstep_types::{PrivateKey, PublicKey, ValidatorSet};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
@@ -296,6 +297,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         damage,
     );
     let readers = Arc::new(readers);
+    let key = options.validator_key.as_ref().map(PrivateKey::public_key);
+    if !options.persistent_peers.is_empty() && !decides_alone(key.as_ref(), &restored.chain.validators) {
+        // What the chain did meanwhile, those peers know. Until one of them says what it has, this node is not in step, as with CometBFT.
+        readers.set_behind(true, restored.chain.height);
+        metrics.catching_up(true);
+    }
     let me = options.validator_key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
     let mut replica = Replica::new(
         lockstep_replica::Config {
@@ -441,6 +448,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     threads.join();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Whether no block is decided without this key, and every one with it.
+fn decides_alone(key: Option<&PublicKey>, validators: &ValidatorSet) -> bool {
+    let own = key.and_then(|key| validators.iter().find(|validator| validator.public_key == *key));
+    own.is_some_and(|own| Quorum::Byzantine.is_quorum(own.power, validators.total_power()))
 }
 
 /// How long a node that is asked to stop goes on deciding for clients that wait for a commit. A few blocks, if the others run;

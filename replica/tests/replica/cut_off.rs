@@ -41,13 +41,17 @@ fn wait(desk: &mut Desk, peers: &[(u64, Status)]) {
     }
 }
 
-/// What it said last of being behind.
-fn is_behind(desk: &Desk) -> bool {
-    let said = desk.out.iter().rev().find_map(|effect| match effect {
+/// What it said last of being behind, if anything.
+fn is_behind(desk: &Desk) -> Option<bool> {
+    desk.out.iter().rev().find_map(|effect| match effect {
         Effect::Report { report: Report::CatchingUp { behind, .. }, .. } => Some(*behind),
         _ => None,
-    });
-    said.unwrap_or(false)
+    })
+}
+
+/// Whether it has begun to seek a snapshot.
+fn seeks(desk: &Desk) -> bool {
+    desk.out.iter().any(|effect| matches!(effect, Effect::Stage { task: Task::Look, .. }))
 }
 
 #[test]
@@ -63,12 +67,20 @@ fn who_needs_a_block_that_most_peers_have_pruned_is_not_in_step() {
         let mut desk = desk(1_000_000);
         let peers: Vec<(u64, Status)> = (1..).zip(says).collect();
         peers.iter().for_each(|(peer, _)| desk.connect(*peer, None));
-        assert!(!is_behind(&desk), "what peers say may be corrected at once");
+        assert_eq!(is_behind(&desk), None, "nobody has said anything");
+        for (heard, (peer, status)) in peers.iter().enumerate() {
+            desk.receive(*peer, &Message::Status(*status));
+            let pruned = says[..=heard].iter().filter(|status| **status == PRUNED).count();
+            assert_eq!(is_behind(&desk), Some(2 * pruned > peers.len()), "{says:?}, of which {} are heard", heard + 1);
+        }
+        assert_eq!(is_behind(&desk), Some(expected), "from the moment on when most say so: {says:?}");
+        assert!(!seeks(&desk), "what peers say may be corrected at once");
         wait(&mut desk, &peers);
-        assert_eq!(is_behind(&desk), expected, "{says:?}");
+        assert_eq!(is_behind(&desk), Some(expected), "{says:?}");
+        assert_eq!(seeks(&desk), says.contains(&PRUNED));
         // They leave, and nobody is left who says so.
         peers.iter().for_each(|(peer, _)| desk.step(Input::PeerDown { peer: lockstep_replica::seam::Peer(*peer) }));
-        assert!(!is_behind(&desk), "{says:?}");
+        assert_eq!(is_behind(&desk), Some(false), "{says:?}");
     }
 }
 

@@ -119,6 +119,8 @@ pub struct Metrics {
     diverged: Gauge<i64, AtomicI64>,
     /// Reads that met damage.
     damaged_reads: Counter<u64, AtomicU64>,
+    /// Chunks of snapshots that had rotted.
+    chunks_mended: Counter<u64, AtomicU64>,
     /// Times the network was started anew behind the replica's back.
     swarm_restarts: Counter<u64, AtomicU64>,
     /// Of the newest snapshot, of how many there are, and the earliest block.
@@ -188,7 +190,12 @@ impl Metrics {
         let swarm_restarts = counter("swarm_restarts", "Times the network's task failed and was started anew; peers reconnect");
         let snapshots_made = counter("snapshots_made", "Snapshots made since the start");
         let snapshots_failed = counter("snapshots_failed", "Snapshots that could not be made since the start");
-        let damaged_reads = counter("damaged_reads", "Reads of its own files that met damage: a restart heals them");
+        let chunks_mended = counter(
+            "snapshot_chunks_mended",
+            "Chunks of earlier snapshots that had rotted on the disk, and were written anew with the next one",
+        );
+        let damaged_reads =
+            counter("damaged_reads", "Reads of its own files that met damage; the log says which, and whether a restart heals it");
         let refused_connections = Family::<[(&str, &str); 2], Counter<u64, AtomicU64>>::default();
         registry.register(
             "refused_connections",
@@ -226,6 +233,7 @@ impl Metrics {
             healed,
             diverged,
             damaged_reads,
+            chunks_mended,
             swarm_restarts,
             held_back,
             cut_off,
@@ -342,6 +350,10 @@ impl Metrics {
 
     pub(crate) fn damaged_read(&self) {
         self.damaged_reads.inc();
+    }
+
+    pub(crate) fn chunk_mended(&self) {
+        self.chunks_mended.inc();
     }
 
     /// What is kept: the newest snapshot's height, how many there are, and the earliest block.

@@ -97,6 +97,7 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.tell_damaged_headers();
             if let Err(reason) = self.prune() {
                 self.inbox.answer(Input::DiskFailed { reason });
                 while receiver.recv().is_ok() {}
@@ -111,13 +112,18 @@ impl Keeper {
             return;
         }
         let began = Instant::now();
-        let (mut worked_from, mut told) = (began, began);
+        let (mut worked_from, mut told, mut mended) = (began, began, 0);
         let made = make(&self.store, self.genesis_hash, state, |progress| {
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
                 tracing::info!(height, chunks = progress.chunks, of = progress.of, "making a snapshot");
             }
             self.metrics.making_snapshot(progress.chunks, progress.of);
+            if progress.mended > mended {
+                mended = progress.mended;
+                self.metrics.chunk_mended();
+                tracing::warn!(height, "a chunk of an earlier snapshot had rotted on the disk; it is written anew. Look at this disk");
+            }
             let rest = (worked_from.elapsed() * REST).min(REST_MAX);
             if rest > REST_MIN {
                 std::thread::sleep(rest);

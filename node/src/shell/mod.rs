@@ -298,7 +298,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     );
     let readers = Arc::new(readers);
     let key = options.validator_key.as_ref().map(PrivateKey::public_key);
-    if !options.persistent_peers.is_empty() && !decides_alone(key.as_ref(), &restored.chain.validators) {
+    let needs_others = !decides_alone(key.as_ref(), &restored.chain.validators);
+    if needs_others && options.persistent_peers.is_empty() {
+        tracing::warn!(
+            "this node has NO PEERS in its configuration: it dials nobody, and hears of the chain only from nodes that dial it. To do: name some in \
+             config/config.toml (p2p.persistent_peers), or start it once with a join bundle (--bundle), whose peers it remembers"
+        );
+    }
+    if needs_others && !options.persistent_peers.is_empty() {
         // What the chain did meanwhile, those peers know. Until one of them says what it has, this node is not in step, as with CometBFT.
         readers.set_behind(true, restored.chain.height);
         metrics.catching_up(true);

@@ -101,10 +101,10 @@ impl Replica {
     }
 
     /// Tells readers when this node falls behind, and when it is in step again. That it is in step is said for the first time when a peer
-    /// has said what it has: before that nobody knows.
+    /// has said what it has, and most are not ahead: before that nobody knows, or it is about to be proven that it is behind.
     pub(crate) fn report_behind(&mut self) {
         let behind = self.catch_up.is_behind() || self.is_cut_off();
-        let is_known = behind || self.catch_up.reported.is_some() || self.has_claims();
+        let is_known = behind || self.catch_up.reported.is_some() || self.seems_in_step();
         if is_known && self.catch_up.reported != Some(behind) {
             self.catch_up.reported = Some(behind);
             // What a peer only claims is no reason for readers to wait.

@@ -306,7 +306,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         );
     }
     if needs_others && !options.persistent_peers.is_empty() {
-        // What the chain did meanwhile, those peers know. Until one of them says what it has, this node is not in step, as with CometBFT.
+        // What the chain did meanwhile, those peers know. Until they have said what they have, this node is not in step, as with CometBFT.
         readers.set_behind(true, restored.chain.height);
         metrics.catching_up(true);
     }

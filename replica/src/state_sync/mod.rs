@@ -190,9 +190,11 @@ impl Replica {
         self.syncing.goes_first() || 2 * pruned > self.peers.len()
     }
 
-    /// Whether a connected peer has said what it has.
-    pub(crate) fn has_claims(&self) -> bool {
-        !self.syncing.claims.is_empty()
+    /// Whether peers have said what they have, and most of these are not ahead. Who was quick to lie is outvoted as soon as the others speak.
+    pub(crate) fn seems_in_step(&self) -> bool {
+        let next = self.height();
+        let ahead = self.syncing.claims.values().filter(|claim| claim.tip > next).count();
+        !self.syncing.claims.is_empty() && 2 * ahead <= self.syncing.claims.len()
     }
 
     /// Seeks a snapshot when the block that comes next here has not come for too long though somebody is ahead, who says to have pruned

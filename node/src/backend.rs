@@ -92,6 +92,20 @@ fn failed(error: RecoveryError) -> ReadError {
     ReadError::Failed(error.to_string())
 }
 
+/// Whether a question about the state after this height is answered, in the words that all methods have for heights that are not here.
+fn is_answered(asked: Height, oldest: Height, tip: Height) -> Result<(), String> {
+    if asked > tip {
+        return Err(format!("height {asked} must be less than or equal to the current blockchain height {tip}"));
+    }
+    if asked < oldest.min(tip) {
+        return Err(format!(
+            "height {asked} is not available, lowest height is {}: a node keeps the states of its last blocks",
+            oldest.min(tip)
+        ));
+    }
+    Ok(())
+}
+
 impl Backend for NodeBackend {
     fn heights(&self) -> Heights {
         let tip = self.readers.tip();
@@ -233,6 +247,9 @@ impl Backend for NodeBackend {
         let tip = self.readers.tip().chain.height;
         // A proof ends in the header of the next height, so what is proven is the state below the tip: that header is here.
         let newest = if query.prove && tip > self.readers.genesis_chain().next_height() { tip.previous() } else { tip };
+        if query.height != Height::ZERO {
+            is_answered(query.height, self.readers.oldest_state(), tip).map_err(ReadError::Failed)?;
+        }
         let wanted = if query.height == Height::ZERO { newest } else { query.height };
         let state = self.readers.state_at(wanted).or_else(|| self.readers.state_at(newest)).unwrap_or_else(|| self.readers.newest_state());
         let height = (query.height != Height::ZERO).then_some(query.height);
@@ -365,5 +382,22 @@ fn peer(status: &PeerStatus, app_version: u64) -> Peer {
         connected,
         sent: traffic(status.votes.bytes_out + status.bulk.bytes_out, status.votes.frames_out + status.bulk.frames_out),
         received: traffic(status.votes.bytes_in + status.bulk.bytes_in, status.votes.frames_in + status.bulk.frames_in),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_types::Height;
+
+    use super::is_answered;
+
+    #[test]
+    fn a_height_whose_state_is_not_here_is_refused_with_what_is() {
+        let height = |height: u64| Height::new(height).expect("within bounds");
+        let told = |asked| is_answered(height(asked), height(85), height(100));
+        assert_eq!((told(85), told(99), told(100)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(told(101), Err("height 101 must be less than or equal to the current blockchain height 100".to_owned()));
+        assert!(told(84).is_err_and(|why| why.starts_with("height 84 is not available, lowest height is 85")));
+        assert_eq!(is_answered(height(7), height(9), height(7)), Ok(()), "executed further than readers see");
     }
 }

@@ -6,6 +6,7 @@
 //! HOME/config/priv_validator_key.json   the key that signs votes; only its owner may read it
 //! HOME/config/node_key.json             the key that names the node on the network; likewise
 //! HOME/data/guard                       what the validator signed last
+//! HOME/data/peers                       whom a join bundle named
 //! HOME/data/                            block log, results and state: the node's own
 //! HOME/lock, HOME/pid                   held while a process runs here; whose it is
 //! ```
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 use lockstep_genesis::home::{GENESIS_PATH, Member, NODE_KEY_PATH, VALIDATOR_KEY_PATH};
 use lockstep_genesis::keys::{KEY_FILE_BYTES_MAX, SignState, SignStep, parse_node_key, parse_validator_key};
 use lockstep_genesis::{FieldError, Genesis, genesis::GENESIS_BYTES_MAX};
+use lockstep_network::PeerAddr;
+use lockstep_network::limits::PERSISTENT_PEERS_MAX;
 use lockstep_replica::signing::guard_owner;
 use lockstep_storage::disk::RealDisk;
 use lockstep_storage::guard::{Guard, GuardRecord};
@@ -41,6 +44,10 @@ pub const LOG_PATH: &str = "log";
 pub const STATE_PATH: &str = "state.redb";
 /// The folder of snapshots.
 pub const SNAPSHOTS_PATH: &str = "snapshots";
+/// Peers of the bundle that the home was last started with one of, an address a line.
+pub const PEERS_PATH: &str = "data/peers";
+/// Largest such file, in bytes, for as many as may be named.
+const PEERS_FILE_BYTES_MAX: usize = 1 << 17;
 /// Largest configuration file, in bytes: a thousand persistent peers fit.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
 
@@ -211,6 +218,30 @@ impl Home {
                 None => refused.next("keep the guard that is there; it is what keeps this key from signing twice"),
             }
         })
+    }
+
+    /// Peers that a bundle named with which this home was started: none where there was none. What is no address is passed over: these are a
+    /// help to find the chain, and a peer is believed nothing for standing here.
+    pub fn read_peers(&self) -> Vec<PeerAddr> {
+        let bytes = read_bounded(&self.root.join(PEERS_PATH), PEERS_FILE_BYTES_MAX).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().filter_map(|line| line.trim().parse().ok()).take(PERSISTENT_PEERS_MAX).collect()
+    }
+
+    /// Keeps the peers that a bundle named, in the place of those of an earlier one.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn keep_peers(&self, peers: &[PeerAddr]) -> Result<(), NodeError> {
+        let path = self.root.join(PEERS_PATH);
+        let new = path.with_extension("new");
+        let text: String = peers.iter().map(|peer| format!("{peer}\n")).collect();
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", &new, &error)),
+            _ => {}
+        }
+        write_new(&new, text.as_bytes(), false)?;
+        fs::rename(&new, &path).map_err(|error| io_error("write", &path, &error))
     }
 
     /// Where the vote guard lies.
@@ -392,5 +423,22 @@ mod tests {
         }
         assert_eq!(remedy(io::ErrorKind::InvalidData), None, "a disk that fails is another matter");
         assert_eq!(io_kind(&ShellError::Thread("log")), None);
+    }
+
+    #[test]
+    fn peers_of_a_bundle_are_there_at_the_next_start_and_damage_costs_those_it_hits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let home = super::Home::new(folder.path());
+        assert_eq!(home.read_peers(), [], "a home that was never given one");
+        std::fs::create_dir(folder.path().join(super::DATA_PATH)).expect("a folder");
+        let peer = |n: u8| format!("{}@10.0.0.{n}:26656", format!("{n:02x}").repeat(20)).parse().expect("an address");
+        home.keep_peers(&[peer(1), peer(2)]).expect("there is room");
+        assert_eq!(home.read_peers(), [peer(1), peer(2)]);
+        home.keep_peers(&[peer(3)]).expect("in their place");
+        assert_eq!(home.read_peers(), [peer(3)]);
+        let line = format!("{}\n", peer(4));
+        std::fs::write(folder.path().join(super::PEERS_PATH), [b"\xff\n\n", line.as_bytes(), b"nobody@", &[0; 9]].concat())
+            .expect("a file");
+        assert_eq!(home.read_peers(), [peer(4)]);
     }
 }

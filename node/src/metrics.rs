@@ -119,6 +119,8 @@ pub struct Metrics {
     diverged: Gauge<i64, AtomicI64>,
     /// Reads that met damage.
     damaged_reads: Counter<u64, AtomicU64>,
+    /// Chunks of snapshots that had rotted.
+    chunks_mended: Counter<u64, AtomicU64>,
     /// Times the network was started anew behind the replica's back.
     swarm_restarts: Counter<u64, AtomicU64>,
     /// Of the newest snapshot, of how many there are, and the earliest block.
@@ -131,7 +133,7 @@ pub struct Metrics {
     /// One for each of [`HeldBack::ALL`].
     held_back: [Gauge<i64, AtomicI64>; 5],
     /// One for each of [`CutOff::ALL`].
-    cut_off: [Gauge<i64, AtomicI64>; 4],
+    cut_off: [Gauge<i64, AtomicI64>; 5],
     /// Nothing is signed below this height.
     signs_from: AtomicU64,
 }
@@ -172,8 +174,8 @@ impl Metrics {
         let reasons = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
         let held_back = HeldBack::ALL.map(|why| reasons.get_or_create(&[("reason", why.label())]).clone());
         registry.register("votes_held_back", "1 while this validator signs nothing, for this reason", reasons);
-        let needs = Family::<[(&str, &str); 1], Gauge<i64, AtomicI64>>::default();
-        let cut_off = CutOff::ALL.map(|why| needs.get_or_create(&[("needs", why.label())]).clone());
+        let needs = Family::<Vec<(&str, &str)>, Gauge<i64, AtomicI64>>::default();
+        let cut_off = CutOff::ALL.map(|why| needs.get_or_create(&why.labels()).clone());
         registry.register("cut_off", "1 while blocks do not bring this node further, and it needs this to begin with a snapshot", needs);
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::<u64, AtomicU64>::default();
@@ -188,7 +190,12 @@ impl Metrics {
         let swarm_restarts = counter("swarm_restarts", "Times the network's task failed and was started anew; peers reconnect");
         let snapshots_made = counter("snapshots_made", "Snapshots made since the start");
         let snapshots_failed = counter("snapshots_failed", "Snapshots that could not be made since the start");
-        let damaged_reads = counter("damaged_reads", "Reads of its own files that met damage: a restart heals them");
+        let chunks_mended = counter(
+            "snapshot_chunks_mended",
+            "Chunks of earlier snapshots that had rotted on the disk, and were written anew with the next one",
+        );
+        let damaged_reads =
+            counter("damaged_reads", "Reads of its own files that met damage; the log says which, and whether a restart heals it");
         let refused_connections = Family::<[(&str, &str); 2], Counter<u64, AtomicU64>>::default();
         registry.register(
             "refused_connections",
@@ -226,6 +233,7 @@ impl Metrics {
             healed,
             diverged,
             damaged_reads,
+            chunks_mended,
             swarm_restarts,
             held_back,
             cut_off,
@@ -342,6 +350,10 @@ impl Metrics {
 
     pub(crate) fn damaged_read(&self) {
         self.damaged_reads.inc();
+    }
+
+    pub(crate) fn chunk_mended(&self) {
+        self.chunks_mended.inc();
     }
 
     /// What is kept: the newest snapshot's height, how many there are, and the earliest block.
@@ -474,6 +486,11 @@ mod tests {
         assert_eq!(CutOff::read(&metrics.text()), Some(CutOff::Trust), "said once, and true ever since");
         metrics.state_sync(&Told::Progress { height, chunks: 1, of: 5, bytes: 9, blocks: 0 });
         assert_eq!(CutOff::read(&metrics.text()), Some(CutOff::Time));
+        // So it is with one that peers contradict; an alarm on the word finds both.
+        metrics.state_sync(&Told::Waits { needs: Needs::Hash, reason: String::new() });
+        metrics.state_sync(&chosen);
+        assert_eq!(CutOff::read(&metrics.text()), Some(CutOff::Hash));
+        assert_eq!(CutOff::Hash.label(), CutOff::Trust.label());
     }
 
     #[test]

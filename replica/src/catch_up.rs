@@ -45,14 +45,14 @@ pub struct CatchUp {
     current: Option<Current>,
     /// The earliest tick that is set.
     timer: Option<Mono>,
-    /// What was last reported.
-    reported: bool,
+    /// What was last reported; nothing before a peer has said what it has.
+    reported: Option<bool>,
 }
 
 impl CatchUp {
     /// At start, with this tip.
     pub fn new(tip: Height) -> Self {
-        Self { sync: BlockSync::new(tip, 0), waiting: VecDeque::new(), current: None, timer: None, reported: false }
+        Self { sync: BlockSync::new(tip, 0), waiting: VecDeque::new(), current: None, timer: None, reported: None }
     }
 
     /// The highest height that is proven to be decided.
@@ -100,11 +100,13 @@ impl Replica {
         }
     }
 
-    /// Tells readers when this node falls behind, and when it is in step again.
+    /// Tells readers when this node falls behind, and when it is in step again. That it is in step is said for the first time when a peer
+    /// has said what it has, and most are not ahead: before that nobody knows, or it is about to be proven that it is behind.
     pub(crate) fn report_behind(&mut self) {
         let behind = self.catch_up.is_behind() || self.is_cut_off();
-        if behind != self.catch_up.reported {
-            self.catch_up.reported = behind;
+        let is_known = behind || self.catch_up.reported.is_some() || self.seems_in_step();
+        if is_known && self.catch_up.reported != Some(behind) {
+            self.catch_up.reported = Some(behind);
             // What a peer only claims is no reason for readers to wait.
             let target = if behind { self.catch_up.sync.target() } else { self.catch_up.sync.tip() };
             self.fx.report(Report::CatchingUp { behind, target });

@@ -12,7 +12,7 @@
 //! | `roots` | names of blocks that this node certified, from a log of which nothing could be used any more ([`Root`]) |
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use lockstep_storage::DiskError;
@@ -107,6 +107,8 @@ pub struct LightStore {
     folder: Folder,
     /// Each with the time of its highest block, once somebody asked.
     runs: Arc<RwLock<BTreeMap<Run, Option<Time>>>>,
+    /// Files that were found damaged, and whether that was told.
+    damaged: Arc<Mutex<BTreeMap<String, bool>>>,
     /// What was read last.
     last: Option<(Run, Arc<[LightBlock]>)>,
 }
@@ -119,7 +121,7 @@ impl LightStore {
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self, DiskError> {
         let folder = Folder::new(disk, LIGHT_PATH);
         let runs = folder.names()?.iter().filter_map(|name| Some((Run::named(name)?, None))).collect();
-        Ok(Self { folder, runs: Arc::new(RwLock::new(runs)), last: None })
+        Ok(Self { folder, runs: Arc::new(RwLock::new(runs)), damaged: Arc::default(), last: None })
     }
 
     /// The block of a height, if it is kept. What does not verify counts as not kept.
@@ -166,7 +168,7 @@ impl LightStore {
     pub fn polkas(&self, height: Height) -> Result<Vec<Polka>, DiskError> {
         let mut found = Vec::new();
         for run in self.of(height).into_iter().filter(|run| run.origin == Origin::Pruned) {
-            let polkas = self.folder.read(&run.polkas_name(), BYTES_MAX)?.and_then(|bytes| unpack::<Polka>(&bytes, POLKAS_MAX));
+            let polkas = self.decoded(&run.polkas_name(), |bytes| unpack::<Polka>(bytes, POLKAS_MAX))?;
             found.extend(polkas.unwrap_or_default().into_iter().filter(|polka| polka.height == height));
         }
         Ok(found)
@@ -288,7 +290,24 @@ impl LightStore {
     }
 
     fn read(&self, run: &Run) -> Result<Option<Vec<LightBlock>>, DiskError> {
-        Ok(self.folder.read(&run.name(), BYTES_MAX)?.and_then(|bytes| decode(&bytes)))
+        self.decoded(&run.name(), decode)
+    }
+
+    /// What a file holds; nothing where it is not there, or does not verify, which is remembered.
+    fn decoded<T>(&self, name: &str, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, DiskError> {
+        let Some(bytes) = self.folder.read(name, BYTES_MAX)? else { return Ok(None) };
+        let decoded = decode(&bytes);
+        if decoded.is_none() {
+            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_insert(false);
+        }
+        Ok(decoded)
+    }
+
+    /// Files that were found damaged since this was asked last: each once, below the data folder.
+    pub fn newly_damaged(&self) -> Vec<String> {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |(name, told): (&String, &mut bool)| (!std::mem::replace(told, true)).then(|| format!("{LIGHT_PATH}/{name}"));
+        damaged.iter_mut().filter_map(told).collect()
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {

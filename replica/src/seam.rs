@@ -705,7 +705,7 @@ pub enum Report {
         reason: String,
     },
     /// Whether this node is behind: by proof, or because it begins with a snapshot, or because most peers say that they are ahead and have
-    /// pruned the block that comes next here.
+    /// pruned the block that comes next here. Not said before a peer has said what it has, and most are not ahead: until then nobody knows.
     CatchingUp {
         /// True while it is.
         behind: bool,

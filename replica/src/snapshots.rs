@@ -2,7 +2,7 @@
 //!
 //! The state after a checkpoint is a version of the tree in memory, which stays what it is while blocks go on: a clone of one
 //! pointer. So nothing waits for a snapshot, and no database is read for it (decision record 16). [`make`] walks over that version, writes the chunks
-//! that no snapshot has yet, rests after each as long as its caller says, and gives the snapshot its name when all are there.
+//! that no snapshot has yet, reads those that one has and writes anew what rotted of them, rests after each as long as its caller says, and gives the snapshot its name when all are there.
 //!
 //! Anything that goes wrong costs this snapshot and nothing else. The next checkpoint makes another.
 
@@ -44,6 +44,8 @@ pub struct Progress {
     pub written: usize,
     /// Bytes that were written for them.
     pub written_bytes: u64,
+    /// Chunks that were there from a snapshot before and had rotted: they were written anew, for all that share them.
+    pub mended: usize,
     /// Raw bytes of all entries of the state.
     pub raw_bytes: u64,
     /// Number of these entries.
@@ -78,9 +80,14 @@ fn try_make(store: &Store, genesis_hash: Hash, state: &State, rest: &mut impl Fn
     (progress.of, progress.raw_bytes, progress.entries) = (names.len(), manifest.bytes(), manifest.entries());
     store.begin(state.height().get(), &names, &manifest.to_bytes())?;
     for info in manifest.chunks().iter().filter(|info| info.root != EMPTY) {
-        if !store.has(&info.root.0) {
+        // Every snapshot that shares a chunk is worth what that chunk is worth, so none is shared unread.
+        let is_here = store.has(&info.root.0);
+        if !is_here || !store.is_sound(&info.root.0) {
             let packed = pack(&state.tree().part(info.prefix));
-            if store.put(&info.root.0, &packed)? {
+            if is_here {
+                store.mend(&info.root.0, &packed)?;
+                progress.mended += 1;
+            } else if store.put(&info.root.0, &packed)? {
                 progress.written += 1;
                 progress.written_bytes += packed.len() as u64;
             }

@@ -15,6 +15,8 @@
 //! - A header is believed by the rules of light clients from the root on ([`Climb`](crate::light::Climb)), or by the hash chain below one that
 //!   is ([`is_below`](crate::light::is_below)). The manifest must lead to the root in header H+1, each chunk to its place in the manifest: the caller
 //!   judges both ([`StateEffect::Check`]), since what a snapshot looks like is not known here.
+//! - A named header is believed for its hash alone. A peer that has another one of that height is asked for it no more, and not blamed:
+//!   nobody here can tell whether the peer is wrong or the operator was told something wrong. Where all say so, the operator is told.
 //! - What a manifest says beyond hashes (sizes, counts) is not proven, and nobody is blamed for not fitting it.
 //!
 //! # What it leaves to the caller
@@ -389,6 +391,8 @@ pub enum Told {
 pub enum Needs {
     /// A newer height and hash: everybody has pruned the header that the operator named.
     Root,
+    /// The right height and hash, or another peer: everybody who answers has another header of the height that the operator named.
+    Hash,
     /// A peer whose chain reaches the header that the operator named.
     Height,
     /// A peer that has a snapshot, or all blocks.

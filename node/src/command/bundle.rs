@@ -4,6 +4,7 @@ use std::path::Path;
 
 use lockstep_genesis::Genesis;
 use lockstep_network::PeerAddr;
+use lockstep_network::limits::PERSISTENT_PEERS_MAX;
 use lockstep_types::{Hash, Height};
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +38,8 @@ impl Bundle {
         })
     }
 
-    /// The root of trust, for a node of this genesis; its peers join those of the configuration.
-    pub(super) fn apply(&self, path: &Path, genesis: &Genesis, config: &mut Config) -> Result<(Height, Hash), NodeError> {
+    /// The root of trust, for a node of this genesis, and its peers, which join those of the configuration.
+    pub(super) fn apply(&self, path: &Path, genesis: &Genesis, config: &mut Config) -> Result<((Height, Hash), Vec<PeerAddr>), NodeError> {
         let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
         let hash = |field: &str, text: &str| text.parse::<Hash>().map_err(|error| refused(format!("{field} is no hash: {error}")));
         let genesis_hash = hash("genesis_hash", &self.genesis_hash)?;
@@ -47,14 +48,15 @@ impl Bundle {
         }
         let height = Height::new(self.trust_height).filter(|height| *height > Height::ZERO);
         let height = height.ok_or_else(|| refused(format!("trust_height is {}, which is no height", self.trust_height)))?;
-        for text in &self.peers {
-            let peer: PeerAddr = text.parse().map_err(|error| refused(format!("peer {text}: {error}")))?;
-            if !config.p2p.persistent_peers.contains(&peer) {
-                config.p2p.persistent_peers.push(peer);
+        let parse = |text: &String| text.parse().map_err(|error| refused(format!("peer {text}: {error}")));
+        let peers: Vec<PeerAddr> = self.peers.iter().map(parse).collect::<Result<_, _>>()?;
+        for peer in &peers {
+            if !config.p2p.persistent_peers.contains(peer) {
+                config.p2p.persistent_peers.push(peer.clone());
             }
         }
-        config.p2p.persistent_peers.truncate(lockstep_network::limits::PERSISTENT_PEERS_MAX);
-        Ok((height, hash("trust_hash", &self.trust_hash)?))
+        config.p2p.persistent_peers.truncate(PERSISTENT_PEERS_MAX);
+        Ok(((height, hash("trust_hash", &self.trust_hash)?), peers))
     }
 }
 

@@ -25,13 +25,15 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockstep_app::Application;
 use lockstep_genesis::home::{Member, random_chain_id};
 use lockstep_rpc::client::ClientError;
 use lockstep_types::{ChainId, ConsensusParams, Power, Time};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::cli::{Cli, Command, HomeArg, SnapshotCommand};
@@ -184,6 +186,25 @@ fn say(line: impl Display) {
     }
 }
 
+/// For somebody who waits: beside the answer, so that whoever reads that has nothing else in it.
+fn note(line: impl Display) {
+    // Nobody to tell is no reason to end.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// After so long without an answer it is said what is waited for.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// What comes of it; where that takes longer, something is said first, once.
+async fn said_after<T>(silence: Duration, what: impl Future<Output = T>, says: impl FnOnce()) -> T {
+    let mut what = pin!(what);
+    if let Ok(done) = timeout(silence, &mut what).await {
+        return done;
+    }
+    says();
+    what.await
+}
+
 /// Whether a write of an answer failed. A reader who has heard enough (`| head`) is no failure.
 pub(crate) fn is_failure(error: &io::Error) -> bool {
     error.kind() != io::ErrorKind::BrokenPipe
@@ -192,4 +213,29 @@ pub(crate) fn is_failure(error: &io::Error) -> bool {
 /// An answer that could not be written.
 pub(crate) fn unwritten(error: &io::Error) -> NodeError {
     NodeError::new(Exit::Failed, format!("the answer cannot be written to stdout: {error}")).next("look at where stdout leads")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
+    use super::said_after;
+
+    #[tokio::test]
+    async fn who_waits_long_is_told_once_and_who_does_not_is_told_nothing() {
+        assert_eq!(said_after(Duration::ZERO, ready(7), || unreachable!("it was there at once")).await, 7);
+        let (answer, answered) = oneshot::channel();
+        let mut said = 0;
+        let waits = || {
+            said += 1;
+            answer.send(7).expect("it waits");
+        };
+        assert_eq!(said_after(Duration::from_millis(1), answered, waits).await, Ok(7));
+        assert_eq!(said, 1);
+        let both = tokio::time::timeout(Duration::from_millis(1), said_after(Duration::ZERO, pending::<()>(), || {})).await;
+        assert!(both.is_err(), "nothing is broken off by being told");
+    }
 }

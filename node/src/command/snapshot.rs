@@ -1,8 +1,8 @@
 //! `lockstep snapshot list`, `export` and `restore`: snapshots as files that a person carries.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -121,6 +121,15 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
     let (_, _, body, _) = decided(&reader, height).map_err(failed)?;
 
     let path = &args.output;
+    let home_word = shell_word(home.root().display());
+    let unusable = |what: String| {
+        NodeError::new(Exit::Failed, what)
+            .means(format!("the disk lost a part of the snapshot of height {height}; nothing is left at {}", path.display()))
+            .next(format!(
+                "start the node and make a new one, which writes anew what is damaged:  lockstep snapshot create --home {home_word}   or export \
+                 from another node of the chain"
+            ))
+    };
     let mut file = Sections::create(path)?;
     file.put(&manifest.to_bytes())?;
     file.put(&codec::encode(1, &above))?;
@@ -146,8 +155,8 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
     }
     file.put(&[])?;
     for info in manifest.chunks().iter().filter(|info| info.entries > 0) {
-        let chunk = read_chunk(&*disk, SNAPSHOTS_PATH, &info.root.0).map_err(failed)?;
-        file.put(&chunk.ok_or_else(|| failed(format!("chunk {} is gone", info.root)))?)?;
+        let chunk = read_chunk(&*disk, SNAPSHOTS_PATH, &info.root.0).map_err(|error| unusable(error.to_string()))?;
+        file.put(&chunk.ok_or_else(|| unusable(format!("chunk {} is gone", info.root)))?)?;
     }
     file.finish()?;
     say(format!(
@@ -242,19 +251,48 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
 /// Byte strings behind their lengths.
 struct Sections<F> {
     file: F,
-    path: std::path::PathBuf,
+    path: PathBuf,
 }
 
-impl Sections<BufWriter<File>> {
+/// A file that is being written, under another name until it is whole. One that is not finished is removed.
+struct Draft {
+    file: BufWriter<File>,
+    path: PathBuf,
+    is_whole: bool,
+}
+
+impl Draft {
+    /// The name of a draft of a file.
+    fn path_of(path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".partial");
+        name.into()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            // What failed before is told; that this is left over is not worth hiding it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Sections<Draft> {
     fn create(path: &Path) -> Result<Self, NodeError> {
-        let file = File::create_new(path).map_err(|error| io_error("create", path, &error))?;
-        let mut sections = Self { file: BufWriter::new(file), path: path.to_owned() };
+        if path.symlink_metadata().is_ok() {
+            return Err(io_error("create", path, &std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let draft = Draft::path_of(path);
+        let file = File::create(&draft).map_err(|error| io_error("create", &draft, &error))?;
+        let mut sections = Self { file: Draft { file: BufWriter::new(file), path: draft, is_whole: false }, path: path.to_owned() };
         sections.write(&MAGIC)?;
         Ok(sections)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), NodeError> {
-        self.file.write_all(bytes).map_err(|error| io_error("write", &self.path, &error))
+        self.file.file.write_all(bytes).map_err(|error| io_error("write", &self.path, &error))
     }
 
     fn put(&mut self, section: &[u8]) -> Result<(), NodeError> {
@@ -262,9 +300,12 @@ impl Sections<BufWriter<File>> {
         self.write(section)
     }
 
-    fn finish(self) -> Result<(), NodeError> {
-        let error = |error: std::io::Error| io_error("write", &self.path, &error);
-        self.file.into_inner().map_err(|failed| error(failed.into_error()))?.sync_all().map_err(error)
+    /// Gives the file its name.
+    fn finish(mut self) -> Result<(), NodeError> {
+        let written = self.file.file.flush().and_then(|()| self.file.file.get_ref().sync_all());
+        let named = written.and_then(|()| fs::rename(&self.file.path, &self.path));
+        self.file.is_whole = named.is_ok();
+        named.map_err(|error| io_error("write", &self.path, &error))
     }
 }
 
@@ -304,5 +345,28 @@ impl Sections<BufReader<File>> {
         let mut bytes = Vec::new();
         let read = (&mut self.file).take(len as u64).read_to_end(&mut bytes).map_err(|error| io_error("read", &self.path, &error))?;
         if read == len { Ok(bytes.into()) } else { Err(ends(std::io::ErrorKind::UnexpectedEof.into())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAGIC, Sections};
+
+    #[test]
+    fn a_file_has_its_name_when_it_is_whole_and_leaves_nothing_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.snapshot");
+        let names = || std::fs::read_dir(folder.path()).expect("a folder").count();
+        let mut broken_off = Sections::create(&path).expect("a file");
+        broken_off.put(b"chunk").expect("there is room");
+        assert!(!path.exists(), "not whole");
+        drop(broken_off);
+        assert_eq!(names(), 0);
+        let mut whole = Sections::create(&path).expect("a file");
+        whole.put(b"chunk").expect("there is room");
+        whole.finish().expect("there is room");
+        assert_eq!(std::fs::read(&path).expect("it is there"), [&MAGIC[..], &5_u32.to_le_bytes(), b"chunk"].concat());
+        assert_eq!(names(), 1);
+        assert!(Sections::create(&path).is_err(), "nothing is overwritten");
     }
 }

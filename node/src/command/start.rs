@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use lockstep_app::Application;
+use lockstep_network::PeerAddr;
 use lockstep_replica::audit::ASK_TO_QUIT;
 use lockstep_replica::recovery::RecoveryError;
 use lockstep_storage::guard::GuardError;
@@ -29,7 +30,10 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     home.check_exists()?;
     let mut stop = StopSignal::on_signals().map_err(|error| NodeError::new(Exit::Failed, format!("signals cannot be handled: {error}")))?;
     let mut config = load_config(&home, args)?;
-    let root = root_of_trust(&home, args, &mut config)?;
+    let (root, given) = root_of_trust(&home, args, &mut config)?;
+    let is_told = given.is_empty() && config.p2p.persistent_peers.is_empty();
+    let remembered = if is_told { Vec::from_iter(home.read_peers()) } else { Vec::new() };
+    config.p2p.persistent_peers.extend(remembered.iter().cloned());
     // What can be wrong in the files is told before anything is held or bound.
     let options = options_of(&home, &config, root, app.clone())?;
     crate::log::start(&config)?;
@@ -41,6 +45,15 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
         chain = %options.genesis.chain_id,
         "node starts"
     );
+    if !given.is_empty() {
+        home.keep_peers(&given)?;
+    }
+    if !remembered.is_empty() {
+        info!(
+            peers = remembered.len(),
+            "the configuration names no peers: those of the bundle that this home was started with are dialled"
+        );
+    }
 
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.runtime.worker_threads > 0 {
@@ -83,16 +96,19 @@ fn load_config(home: &Home, args: &StartArgs) -> Result<Config, NodeError> {
     Ok(Config::load(&home.config_path().display().to_string(), &home.read_config()?, variables, &overrides)?)
 }
 
-/// What the operator trusts, by flags or by a bundle, whose peers join those of the configuration.
-fn root_of_trust(home: &Home, args: &StartArgs, config: &mut Config) -> Result<Option<(Height, Hash)>, NodeError> {
+/// A height and the hash of its header, where the operator names one.
+type Named = Option<(Height, Hash)>;
+
+/// What the operator trusts, by flags or by a bundle, whose peers join those of the configuration; and these.
+fn root_of_trust(home: &Home, args: &StartArgs, config: &mut Config) -> Result<(Named, Vec<PeerAddr>), NodeError> {
     match &args.bundle {
-        Some(path) => Bundle::read(path)?.apply(path, &home.read_genesis()?, config).map(Some),
-        None => Ok(args.trust_height.zip(args.trust_hash)),
+        Some(path) => Bundle::read(path)?.apply(path, &home.read_genesis()?, config).map(|(root, peers)| (Some(root), peers)),
+        None => Ok((args.trust_height.zip(args.trust_hash), Vec::new())),
     }
 }
 
 /// Reads and checks the files of a home.
-fn options_of(home: &Home, config: &Config, root: Option<(Height, Hash)>, app: Arc<dyn Application>) -> Result<shell::Options, NodeError> {
+fn options_of(home: &Home, config: &Config, root: Named, app: Arc<dyn Application>) -> Result<shell::Options, NodeError> {
     Ok(shell::Options {
         genesis: home.read_genesis()?,
         app,

@@ -51,7 +51,7 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     say(format!("peers       {}", peers.map_or_else(|| "not known".to_owned(), |peers| peers.to_string())));
     let is_alone = validator.voting_power != Power::ZERO && validators == Some(1);
     say(format!("in step     {}", in_step(sync.catching_up, cut_off, peers, is_alone)));
-    if let Some(line) = standstill(&client, sync, now()?).await {
+    if let Some(line) = standstill(&client, sync, peers, now()?).await {
         say(format!("waits       {line}"));
     }
     if let Some(remedy) = cut_off.and_then(CutOff::remedy) {
@@ -76,6 +76,7 @@ fn in_step(catching_up: bool, cut_off: Option<CutOff>, peers: Option<u64>, is_al
     match (catching_up, cut_off, peers) {
         (true, Some(why), _) if why.remedy().is_some() => return format!("NO: {}", why.meaning()),
         (true, Some(why), _) => return format!("no: {}", why.meaning()),
+        (true, None, Some(0)) => "no: it has no peers so far that tell it where the chain is",
         (true, None, _) => "no: it catches up",
         (false, ..) if is_alone => "yes: it is the only validator",
         (false, _, Some(0)) => "not known: it has no peers, so there may be blocks that it does not know of",
@@ -90,9 +91,11 @@ const QUIET_S: u64 = 30;
 const PAGES_MAX: usize = 10;
 
 /// Where no block came for a while: since when, and whose signature the last block lacks of those who decide the next.
-async fn standstill(client: &Client, sync: &SyncInfo, now: Time) -> Option<String> {
+async fn standstill(client: &Client, sync: &SyncInfo, peers: Option<u64>, now: Time) -> Option<String> {
     let seconds = u64::try_from(now.unix_nanos() - sync.latest_block_time.unix_nanos()).ok()? / 1_000_000_000;
-    if sync.catching_up || sync.latest_block_height == Height::ZERO || seconds < QUIET_S {
+    // A node that was just started and finds nobody is what a chain that stands still looks like, too.
+    let catches_up = sync.catching_up && peers != Some(0);
+    if catches_up || sync.latest_block_height == Height::ZERO || seconds < QUIET_S {
         return None;
     }
     let ask = async {

@@ -7,7 +7,7 @@ use lockstep_rpc::client::ClientError;
 use lockstep_types::Hash;
 use lockstep_types::block::BODY_BYTES_MAX;
 
-use super::{client_error, is_no_rpc, say};
+use super::{SILENCE_MAX, client_error, is_no_rpc, note, said_after, say};
 use crate::cli::{TxArgs, Wait};
 use crate::error::{Exit, NodeError};
 use crate::home::read_bounded;
@@ -32,7 +32,9 @@ pub(super) async fn send(client: &Client, tx: &[u8], wait: Wait) -> Result<(), N
             say(format!("by         {}", client.endpoint()));
         }
         Wait::Commit => {
-            let answer = client.broadcast_tx_commit(tx).await.map_err(|error| broadcast_error(&error, &hash, client, tx.len()))?;
+            let waits = || note(format!("handed to {}; waiting for a block that takes it in", client.endpoint()));
+            let answer = said_after(SILENCE_MAX, client.broadcast_tx_commit(tx), waits).await;
+            let answer = answer.map_err(|error| broadcast_error(&error, &hash, client, tx.len()))?;
             refuse_code("its check", answer.check_tx.code, &answer.check_tx.log)?;
             refuse_code(&format!("its execution in block {}", answer.height), answer.tx_result.code, &answer.tx_result.log)?;
             say(format!("committed  {hash}"));

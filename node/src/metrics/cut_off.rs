@@ -13,12 +13,14 @@ pub enum CutOff {
     Peer,
     /// What it trusts is too old, or everybody has forgotten it.
     Trust,
+    /// Its peers have another block at the height that the operator named than the one that was named.
+    Hash,
 }
 
 impl CutOff {
     /// Each of them.
-    pub const ALL: [Self; 4] = [Self::Time, Self::Height, Self::Peer, Self::Trust];
-    /// The metric, as a reader finds it; its label `needs` is [`Self::label`].
+    pub const ALL: [Self; 5] = [Self::Time, Self::Height, Self::Peer, Self::Trust, Self::Hash];
+    /// The metric, as a reader finds it, with [`Self::labels`].
     const METRIC: &str = "lockstep_cut_off";
 
     /// The word in the metric, and in `lockstep status --json`. Part of the interface.
@@ -27,8 +29,14 @@ impl CutOff {
             Self::Time => "time",
             Self::Height => "height",
             Self::Peer => "peer",
-            Self::Trust => "trust",
+            Self::Trust | Self::Hash => "trust",
         }
+    }
+
+    /// The labels of the metric: the word, and which case of it where there is more than one.
+    pub(crate) fn labels(self) -> Vec<(&'static str, &'static str)> {
+        let needs = ("needs", self.label());
+        if self == Self::Hash { vec![needs, ("because", "another_hash")] } else { vec![needs] }
     }
 
     /// For the operator: what it means.
@@ -41,6 +49,7 @@ impl CutOff {
                 "no peer has the blocks that it needs any more, and what it trusts is too old to prove a snapshot, or forgotten by \
                  everybody"
             }
+            Self::Hash => "the header that it is to trust is not the one that its peers have at that height",
         }
     }
 
@@ -54,6 +63,11 @@ impl CutOff {
                 "beside a node that you trust:  lockstep snapshot bundle --output join.json   and start this one with it:  lockstep start \
                  --bundle join.json   (docs/operating.md, \"A new node from a snapshot\")",
             ),
+            Self::Hash => Some(
+                "compare the hash of that height with somebody you trust (the log has both). If what this node was given is wrong or of \
+                 another chain, write a new bundle beside a node that you trust:  lockstep snapshot bundle --output join.json   and start \
+                 this one with it:  lockstep start --bundle join.json",
+            ),
         }
     }
 
@@ -63,19 +77,21 @@ impl CutOff {
     }
 
     fn needed(line: &str) -> Option<Self> {
-        let (label, value) = line.strip_prefix("{needs=\"")?.split_once("\"} ")?;
-        Self::ALL.into_iter().find(|why| why.label() == label && value == "1")
+        let (labels, value) = line.strip_prefix('{')?.split_once("} ")?;
+        let written = |why: &Self| why.labels().iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect::<Vec<_>>().join(",");
+        Self::ALL.into_iter().find(|why| written(why) == labels && value == "1")
     }
 
     /// What state sync's words mean where this is so by now: none where they leave it as it is.
     pub(crate) fn of(told: &Told, now: Option<Self>) -> Option<Option<Self>> {
         match told {
             // It goes on asking though nothing that it trusts is known to anybody. That is over with the first chunk.
-            Told::Chosen { .. } if now == Some(Self::Trust) => None,
+            Told::Chosen { .. } if matches!(now, Some(Self::Trust | Self::Hash)) => None,
             Told::Chosen { .. } | Told::Progress { .. } => Some(Some(Self::Time)),
             Told::GivenUp { .. } => None,
             Told::FallsBack { .. } => Some(None),
             Told::Fails { .. } | Told::Waits { needs: Needs::Root, .. } => Some(Some(Self::Trust)),
+            Told::Waits { needs: Needs::Hash, .. } => Some(Some(Self::Hash)),
             Told::Waits { needs: Needs::Height, .. } => Some(Some(Self::Height)),
             Told::Waits { needs: Needs::Peer, .. } => Some(Some(Self::Peer)),
         }

@@ -54,7 +54,8 @@ use lockstep_storage::guard::{Guard, GuardError};
 use lockstep_storage::log::LogOptions;
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::snapshots::{SnapshotError, Snapshots};
-use lockstep_types::PrivateKey;
+use lockstep_types::quorum::Quorum;
+use lockstep_types::{PrivateKey, PublicKey, ValidatorSet};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
@@ -296,6 +297,19 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         damage,
     );
     let readers = Arc::new(readers);
+    let key = options.validator_key.as_ref().map(PrivateKey::public_key);
+    let needs_others = !decides_alone(key.as_ref(), &restored.chain.validators);
+    if needs_others && options.persistent_peers.is_empty() {
+        tracing::warn!(
+            "this node has NO PEERS in its configuration: it dials nobody, and hears of the chain only from nodes that dial it. To do: name some in \
+             config/config.toml (p2p.persistent_peers), or start it once with a join bundle (--bundle), whose peers it remembers"
+        );
+    }
+    if needs_others && !options.persistent_peers.is_empty() {
+        // What the chain did meanwhile, those peers know. Until they have said what they have, this node is not in step, as with CometBFT.
+        readers.set_behind(true, restored.chain.height);
+        metrics.catching_up(true);
+    }
     let me = options.validator_key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
     let mut replica = Replica::new(
         lockstep_replica::Config {
@@ -355,6 +369,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         store: store.clone(),
         genesis_hash,
         keep: options.keep_snapshots,
+        light: light.clone(),
         retention: options.retention,
         pruning,
         kept: kept.clone(),
@@ -441,6 +456,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     threads.join();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Whether no block is decided without this key, and every one with it.
+fn decides_alone(key: Option<&PublicKey>, validators: &ValidatorSet) -> bool {
+    let own = key.and_then(|key| validators.iter().find(|validator| validator.public_key == *key));
+    own.is_some_and(|own| Quorum::Byzantine.is_quorum(own.power, validators.total_power()))
 }
 
 /// How long a node that is asked to stop goes on deciding for clients that wait for a commit. A few blocks, if the others run;

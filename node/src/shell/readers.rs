@@ -172,6 +172,12 @@ impl Readers {
         states.last_key_value().map(|(_, state)| state.clone()).expect("there is always one")
     }
 
+    /// The lowest height whose state is kept.
+    pub fn oldest_state(&self) -> Height {
+        let states = self.states.lock().expect("no holder panics");
+        states.first_key_value().map(|(height, _)| *height).expect("there is always one")
+    }
+
     /// The state after a height, if it is kept.
     pub fn state_at(&self, height: Height) -> Option<State> {
         self.states.lock().expect("no holder panics").get(&height).cloned()

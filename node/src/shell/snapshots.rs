@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_app::State;
 use lockstep_replica::Input;
+use lockstep_replica::light_store::LightStore;
 use lockstep_replica::recovery::RecoveryError;
 use lockstep_replica::retention::{Needs, Pruning, Retention};
 use lockstep_replica::snapshots::{Leases, MakeError, Progress, keep_newest, make};
@@ -37,6 +38,8 @@ pub(crate) struct Keeper {
     pub(crate) genesis_hash: Hash,
     /// Snapshots that are kept; 0 for making none.
     pub(crate) keep: usize,
+    /// Headers of blocks that are gone.
+    pub(crate) light: LightStore,
     pub(crate) retention: Retention,
     pub(crate) pruning: Pruning,
     pub(crate) kept: Arc<Mutex<Results>>,
@@ -97,11 +100,25 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.tell_damaged_headers();
             if let Err(reason) = self.prune() {
                 self.inbox.answer(Input::DiskFailed { reason });
                 while receiver.recv().is_ok() {}
                 return;
             }
+        }
+    }
+
+    /// Tells of kept headers that somebody asked for, and that cannot be read back. A start does not mend them: whoever gave them is not asked
+    /// for them again.
+    fn tell_damaged_headers(&self) {
+        for file in self.light.newly_damaged() {
+            self.metrics.damaged_read();
+            tracing::warn!(
+                file,
+                "headers of pruned blocks, or votes for them, are damaged: this node does not answer for their heights any more, and judges no \
+                 evidence of them. Everything else is served; to do: look at this disk"
+            );
         }
     }
 
@@ -111,13 +128,18 @@ impl Keeper {
             return;
         }
         let began = Instant::now();
-        let (mut worked_from, mut told) = (began, began);
+        let (mut worked_from, mut told, mut mended) = (began, began, 0);
         let made = make(&self.store, self.genesis_hash, state, |progress| {
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
                 tracing::info!(height, chunks = progress.chunks, of = progress.of, "making a snapshot");
             }
             self.metrics.making_snapshot(progress.chunks, progress.of);
+            if progress.mended > mended {
+                mended = progress.mended;
+                self.metrics.chunk_mended();
+                tracing::warn!(height, "a chunk of an earlier snapshot had rotted on the disk; it is written anew. Look at this disk");
+            }
             let rest = (worked_from.elapsed() * REST).min(REST_MAX);
             if rest > REST_MIN {
                 std::thread::sleep(rest);

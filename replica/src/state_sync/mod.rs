@@ -11,8 +11,8 @@
 //!   old to prove anything, the header that the operator named is, if it lies above what is here; or one that this node certified before it
 //!   lost its log ([`KeptRoot`]).
 //!
-//! A node of which most peers say that they are ahead and have pruned its next block is not in step, and says so ([`Report::CatchingUp`]), though no block above its own
-//! is proven to it.
+//! A node of which most peers say that they are ahead and have pruned its next block is not in step, and says so at once ([`Report::CatchingUp`]), though no block
+//! above its own is proven to it and it seeks no snapshot yet.
 
 pub(crate) mod files;
 mod install;
@@ -82,8 +82,6 @@ pub(crate) struct Syncing {
     goes_first: bool,
     /// What this node certified itself did not lead to a snapshot, being too old.
     own_is_too_old: bool,
-    /// Nobody sent this block, which comes next here, for as long as it takes to seek a snapshot instead.
-    cut_off_from: Option<Height>,
     /// What connected peers say that they have.
     claims: BTreeMap<Peer, Status>,
     /// The block that comes next here, and since when somebody ahead says to have pruned it.
@@ -202,13 +200,20 @@ impl Replica {
         self.report_behind();
     }
 
-    /// Whether what this node lacks does not come as blocks: it begins with a snapshot, or nobody sent its next block for a while,
-    /// and most of its peers say that they are ahead and have pruned it. What they say is no proof, so a few of them must not be able to make a
-    /// node look behind that is not.
+    /// Whether what this node lacks does not come as blocks: it begins with a snapshot, or most of its peers say that they are ahead and have
+    /// pruned its next block. What they say is no proof, so a few of them must not be able to make a node look behind that is not: whoever is
+    /// connected and says nothing counts, too.
     pub(crate) fn is_cut_off(&self) -> bool {
         let next = self.height();
         let pruned = self.syncing.claims.values().filter(|claim| claim.tip > next && claim.base > next).count();
-        self.syncing.goes_first() || (self.syncing.cut_off_from == Some(next) && 2 * pruned > self.syncing.claims.len())
+        self.syncing.goes_first() || 2 * pruned > self.peers.len()
+    }
+
+    /// Whether peers have said what they have, and most of these are not ahead. Who was quick to lie is outvoted as soon as the others speak.
+    pub(crate) fn seems_in_step(&self) -> bool {
+        let next = self.height();
+        let ahead = self.syncing.claims.values().filter(|claim| claim.tip > next).count();
+        !self.syncing.claims.is_empty() && 2 * ahead <= self.syncing.claims.len()
     }
 
     /// Seeks a snapshot when the block that comes next here has not come for too long though somebody is ahead, who says to have pruned
@@ -243,7 +248,6 @@ impl Replica {
             self.set_state_timer(now, due);
             return;
         }
-        self.syncing.cut_off_from = Some(next);
         let bases = self.syncing.claims.values().map(|claim| claim.base);
         let earliest = bases.filter(|base| *base > next).min().unwrap_or(next);
         self.fx.report(Report::Note(format!(

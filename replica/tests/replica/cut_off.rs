@@ -46,13 +46,17 @@ fn wait(desk: &mut Desk, peers: &[(u64, Status)]) {
     }
 }
 
-/// What it said last of being behind.
-fn is_behind(desk: &Desk) -> bool {
-    let said = desk.out.iter().rev().find_map(|effect| match effect {
+/// What it said last of being behind, if anything.
+fn is_behind(desk: &Desk) -> Option<bool> {
+    desk.out.iter().rev().find_map(|effect| match effect {
         Effect::Report { report: Report::CatchingUp { behind, .. }, .. } => Some(*behind),
         _ => None,
-    });
-    said.unwrap_or(false)
+    })
+}
+
+/// Whether it has begun to seek a snapshot.
+fn seeks(desk: &Desk) -> bool {
+    desk.out.iter().any(|effect| matches!(effect, Effect::Stage { task: Task::Look, .. }))
 }
 
 #[test]
@@ -68,13 +72,40 @@ fn who_needs_a_block_that_most_peers_have_pruned_is_not_in_step() {
         let mut desk = desk(1_000_000);
         let peers: Vec<(u64, Status)> = (1..).zip(says).collect();
         peers.iter().for_each(|(peer, _)| desk.connect(*peer, None));
-        assert!(!is_behind(&desk), "what peers say may be corrected at once");
+        assert_eq!(is_behind(&desk), None, "nobody has said anything");
+        for (heard, (peer, status)) in peers.iter().enumerate() {
+            desk.receive(*peer, &Message::Status(*status));
+            let pruned = says[..=heard].iter().filter(|status| **status == PRUNED).count();
+            assert_eq!(is_behind(&desk) == Some(true), 2 * pruned > peers.len(), "{says:?}, of which {} are heard", heard + 1);
+        }
+        assert_eq!(is_behind(&desk), Some(expected), "from the moment on when most say so: {says:?}");
+        assert!(!seeks(&desk), "what peers say may be corrected at once");
         wait(&mut desk, &peers);
-        assert_eq!(is_behind(&desk), expected, "{says:?}");
+        assert_eq!(is_behind(&desk), Some(expected), "{says:?}");
+        assert_eq!(seeks(&desk), says.contains(&PRUNED));
         // They leave, and nobody is left who says so.
         peers.iter().for_each(|(peer, _)| desk.step(Input::PeerDown { peer: lockstep_replica::seam::Peer(*peer) }));
-        assert!(!is_behind(&desk), "{says:?}");
+        assert_eq!(is_behind(&desk), Some(false), "{says:?}");
     }
+}
+
+#[test]
+fn a_node_that_has_just_started_is_not_in_step_before_most_peers_are_not_ahead() {
+    const AHEAD: Status = Status { base: height_of(1), tip: height_of(100) };
+    const LEVEL: Status = Status { base: height_of(1), tip: height_of(3) };
+    let mut desk = desk(1_000_000);
+    (1..=3).for_each(|peer| desk.connect(peer, None));
+    for (peer, status) in [(1, AHEAD), (2, AHEAD)] {
+        desk.receive(peer, &Message::Status(status));
+    }
+    assert_eq!(is_behind(&desk), None, "what they say is proven first, and this is no word that it is in step");
+    // One of them did not mean it so, and the third never did.
+    desk.receive(3, &Message::Status(LEVEL));
+    assert_eq!(is_behind(&desk), None);
+    desk.receive(2, &Message::Status(LEVEL));
+    assert_eq!(is_behind(&desk), Some(false), "one of three cannot keep it from saying so");
+    desk.receive(2, &Message::Status(AHEAD));
+    assert_eq!(is_behind(&desk), Some(false), "from then on it is behind by proof alone");
 }
 
 /// The first header that is asked for when the peer offers a snapshot.

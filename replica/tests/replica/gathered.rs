@@ -104,6 +104,26 @@ fn damaged_files_of_the_light_store_count_as_not_kept() {
     assert_eq!(store.get(height(5)).unwrap(), Some(light()), "what is open sees it, too");
 }
 
+/// Whoever watches hears once of each file, from whichever clone met the damage.
+#[test]
+fn a_damaged_file_of_the_light_store_is_told_once() {
+    let (folder, disk) = disk();
+    LightStore::open(disk.clone()).unwrap().put_aside(&[light()], &[polka()]).unwrap();
+    let store = LightStore::open(disk).unwrap();
+    let range = "00000000000000000005-00000000000000000005";
+    for prefix in ["pruned-", "polkas-"] {
+        let path = folder.path().join("light").join(format!("{prefix}{range}"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[7] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(store.newly_damaged(), Vec::<String>::new(), "nobody has read them");
+    assert_eq!(store.find(height(5)).unwrap(), None);
+    assert_eq!(store.newly_damaged(), [format!("light/pruned-{range}")]);
+    assert_eq!((store.find(height(5)).unwrap(), store.polkas(height(5)).unwrap()), (None, Vec::new()));
+    assert_eq!(store.newly_damaged(), [format!("light/polkas-{range}")]);
+}
+
 /// The topmost header that came with a snapshot has some certificate; that of a block which was let go is what the block above carries.
 #[test]
 fn what_was_put_aside_comes_before_what_came_with_a_snapshot() {

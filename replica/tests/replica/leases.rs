@@ -65,6 +65,36 @@ impl House {
     }
 }
 
+/// A chunk that rots is shared by no further snapshot: it is written anew, and those that share it have it again, too.
+#[test]
+fn what_rotted_is_written_anew_by_the_next_snapshot() {
+    let house = House::with(&[]);
+    let state = |at: u64| {
+        let state = house.made.executor.state();
+        State::new(height(at), state.tree().clone(), state.standing().clone(), state.newest().clone())
+    };
+    let make = |at: u64| make(&house.store, Hash([1; 32]), &state(at), |_| true).unwrap();
+    let first = make(10);
+    assert!(first.written > 0 && first.mended == 0);
+    let is_chunk = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "chunk");
+    let folder = house._folder.path().join("snapshots");
+    let chunk = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find(is_chunk).expect("there is one");
+    let good = std::fs::read(&chunk).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() - 1] ^= 1;
+    for (at, bad) in [(20, Some(&flipped[..])), (30, Some(&good[..good.len() / 2])), (40, Some(&[])), (50, None)] {
+        match bad {
+            Some(bad) => std::fs::write(&chunk, bad).unwrap(),
+            None => std::fs::remove_file(&chunk).unwrap(),
+        }
+        let next = make(at);
+        assert_eq!((next.written, next.mended), (0, 1), "height {at}");
+        assert_eq!(std::fs::read(&chunk).unwrap(), good, "height {at}");
+    }
+    assert_eq!(make(60).mended, 0, "sound ones stay");
+    assert_eq!(house.store.heights(), [10, 20, 30, 40, 50, 60]);
+}
+
 #[test]
 fn the_newest_stay_that_a_decided_header_confirms() {
     let house = House::with(&[10, 20, 30]);

@@ -236,6 +236,12 @@ impl Snapshots {
         self.index().chunks.contains(name)
     }
 
+    /// Whether a chunk is here as it was written. It is read for that: a disk that lets bytes rot says nothing of it by itself.
+    pub fn is_sound(&self, name: &Name) -> bool {
+        // One that a later program wrote is not judged here.
+        matches!(self.chunk(name), Ok(Some(_)) | Err(SnapshotError::Newer { .. }))
+    }
+
     /// A chunk, verified against what was written; nothing when it is not here (any more).
     ///
     /// # Errors
@@ -277,6 +283,17 @@ impl Snapshots {
         self.write(&chunk_name(name), file::CHUNK, chunk, CHUNK_FILE_BYTES_MAX)?;
         self.index().chunks.insert(*name);
         Ok(true)
+    }
+
+    /// Writes a chunk in the place of one that is damaged, for every snapshot that names it. Durable as one that is [put](Snapshots::put).
+    ///
+    /// # Errors
+    /// When the disk fails or is full; the damaged one is here then.
+    pub fn mend(&self, name: &Name, chunk: &[u8]) -> Result<(), SnapshotError> {
+        let _writing = self.write_alone();
+        self.write(&chunk_name(name), file::CHUNK, chunk, CHUNK_FILE_BYTES_MAX)?;
+        self.index().chunks.insert(*name);
+        Ok(())
     }
 
     /// Makes a snapshot that was begun, and has all its chunks, a whole one: durable when this returns.

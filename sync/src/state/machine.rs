@@ -7,10 +7,10 @@ mod asking;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_types::light::LightBlock;
-use lockstep_types::{Header, Height};
+use lockstep_types::{Hash, Header, Height};
 
 use self::ahead::Ahead;
-use super::{Check, ChunkWanted, Clock, OFFERS_MS, PATIENCE_MS, STALL_MS, StateEffect, StateInput, StateOptions, Told};
+use super::{Check, ChunkWanted, Clock, Needs, OFFERS_MS, PATIENCE_MS, STALL_MS, StateEffect, StateInput, StateOptions, Told};
 use crate::fetch::Fetch;
 use crate::light::Climb;
 
@@ -115,6 +115,9 @@ pub struct StateSync {
     preferred: Option<Height>,
     /// The named header, once it came.
     root: Option<Box<LightBlock>>,
+    /// Peers that have another header of that height, and its hash. Which of both is right nobody here can tell, so they are not blamed;
+    /// they are not asked for the named one again.
+    other_roots: BTreeMap<u64, Hash>,
     phase: Phase,
     judging: BTreeMap<u64, Judging>,
     tickets: u64,
@@ -122,8 +125,8 @@ pub struct StateSync {
     /// When anybody last offered anything of use.
     offered_at: u64,
     waited: bool,
-    /// The operator was told that nobody has the named header any more.
-    root_was_pruned: bool,
+    /// What the operator was told last of the named header that nobody has.
+    root_told: Option<Needs>,
     /// The operator was told that nobody has it yet.
     root_was_ahead: bool,
     bytes: u64,
@@ -144,13 +147,14 @@ impl StateSync {
             root_attempts: 0,
             preferred,
             root: None,
+            other_roots: BTreeMap::new(),
             phase: Phase::Seek(now.mono_ms),
             judging: BTreeMap::new(),
             tickets: 0,
             progressed_at: now.mono_ms,
             offered_at: now.mono_ms,
             waited: false,
-            root_was_pruned: false,
+            root_told: None,
             root_was_ahead: false,
             bytes: 0,
             fx: Vec::new(),
@@ -214,6 +218,7 @@ impl StateSync {
         self.claims.remove(&peer);
         self.offers.remove(&peer);
         self.offers_asked.remove(&peer);
+        self.other_roots.remove(&peer);
     }
 
     fn blame(&mut self, peer: u64, reason: String) {
@@ -221,6 +226,7 @@ impl StateSync {
         self.claims.remove(&peer);
         self.offers.remove(&peer);
         self.offers_asked.remove(&peer);
+        self.other_roots.remove(&peer);
         self.fx.push(StateEffect::Blame { peer, reason });
     }
 
@@ -250,8 +256,12 @@ impl StateSync {
     /// This height does not work out: another is sought, or the same again when there is no other.
     fn give_up(&mut self, reason: String) {
         let Some(height) = self.goal() else { return };
-        let attempts =
-            if matches!(self.phase, Phase::Root(_)) { &mut self.root_attempts } else { self.attempts.entry(height).or_default() };
+        let attempts = if matches!(self.phase, Phase::Root(_)) {
+            self.tell_root_is_nowhere();
+            &mut self.root_attempts
+        } else {
+            self.attempts.entry(height).or_default()
+        };
         *attempts = attempts.saturating_add(1);
         if self.attempts.len() > ATTEMPTED_MAX {
             self.attempts.pop_last();

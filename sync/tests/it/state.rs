@@ -358,7 +358,10 @@ impl Story {
                         continue;
                     }
                     let answer = (self.peers[&peer].1)(&self.blocks, &question);
-                    self.input(StateInput::Response { peer, id, answer });
+                    // What is lost is noticed by its deadline alone.
+                    if answer != StateAnswer::Lost {
+                        self.input(StateInput::Response { peer, id, answer });
+                    }
                 }
                 StateEffect::Verify { ticket, checks } => {
                     let verdicts = checks.iter().map(|check| verify(&check.public_key, &check.message, &check.signature)).collect();
@@ -492,12 +495,68 @@ fn where_nobody_offers_anything_it_falls_back_or_says_what_it_waits_for() {
     assert_eq!(story.installed, Some(h(20)));
 }
 
+/// Whole, and of a chain that nobody knows.
+fn of_another_chain(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Light { from, .. } => StateAnswer::Light(vec![forged(from.get())]),
+        question => honest(blocks, question),
+    }
+}
+
+/// A header with the validators of another.
+fn of_no_chain(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Light { from, .. } => StateAnswer::Light(vec![LightBlock { validators: set(1), ..forged(from.get()) }]),
+        question => honest(blocks, question),
+    }
+}
+
+/// Never answers for a header.
+fn silent(blocks: &[LightBlock], question: &Question) -> StateAnswer {
+    match question {
+        Question::Light { .. } => StateAnswer::Lost,
+        question => honest(blocks, question),
+    }
+}
+
 #[test]
-fn who_shows_another_header_than_the_trusted_one_is_left() {
-    let wrong = Root::Named { height: h(30), hash: Hash::of(b"another chain") };
-    let mut story = Story::new(wrong, &[(1, 1, honest)]);
+fn a_trusted_hash_that_no_peer_has_is_the_operators_matter_and_nobodys_lie() {
+    for beside in [honest as Answers, silent, forgetful] {
+        let wrong = Root::Named { height: h(30), hash: Hash::of(b"another chain") };
+        let mut story = Story::new(wrong, &[(1, 1, honest), (2, 1, honest), (3, 1, beside)]);
+        story.pass(600_000);
+        assert_eq!((story.installed, &story.blamed[..]), (None, &[][..]));
+        let waits: Vec<&Told> = story.told.iter().filter(|told| matches!(told, Told::Waits { .. })).collect();
+        let [Told::Waits { needs: Needs::Hash, reason }] = waits[..] else { panic!("{waits:?}") };
+        let theirs = chain()[29].header.hash().to_string();
+        assert!(reason.contains("height 30") && reason.contains(&theirs) && reason.contains("compare"), "{reason}");
+        assert!(!story.sync.is_over());
+        let tries = story.told.iter().filter(|told| matches!(told, Told::Chosen { .. })).count();
+        assert!((10..40).contains(&tries), "it goes on asking, less and less often: {tries}");
+    }
+}
+
+#[test]
+fn who_shows_another_header_than_the_trusted_one_keeps_nobody_from_it() {
+    let liars: Vec<(u64, u64, Answers)> = (1..=50).map(|peer| (peer, 1, of_another_chain as Answers)).collect();
+    let mut story = Story::new(named(30), &[&liars[..], &[(51, 1, honest)]].concat());
     story.pass(60_000);
-    assert_eq!((story.installed, &story.blamed[..]), (None, &[1][..]));
+    assert_eq!(story.installed, Some(h(20)), "{:?}", story.told);
+    // Alone they can say that what the operator named is wrong. With the first honest peer it goes on.
+    let mut story = Story::new(named(30), &liars);
+    story.pass(300_000);
+    assert!(story.told.iter().any(|told| matches!(told, Told::Waits { needs: Needs::Hash, .. })), "{:?}", story.told);
+    story.peers.insert(51, (1, honest));
+    story.input(StateInput::PeerStatus { peer: 51, base: h(1), tip: h(TIP) });
+    story.pass(300_000 + 2 * RETRY_MS_MAX);
+    assert_eq!(story.installed, Some(h(20)), "{:?}", story.told);
+}
+
+#[test]
+fn a_trusted_header_that_comes_with_something_else_is_a_lie() {
+    let mut story = Story::new(named(30), &[(1, 1, of_no_chain), (2, 1, honest)]);
+    story.pass(60_000);
+    assert_eq!((story.installed, &story.blamed[..]), (Some(h(20)), &[1][..]));
 }
 
 #[test]

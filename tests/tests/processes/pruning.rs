@@ -71,6 +71,10 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
         assert!(told >= lowest && told <= earliest(&mut client), "{method}: {refused}");
     }
     client.place(&first_tx).expect_err("its block is gone");
+    // Nor is a question about the state of long ago answered from today's.
+    let refused = client.call("abci_query", json!({ "data": "00", "height": "1" })).expect_err("a state of long ago").to_string();
+    assert!(refused.contains("height 1 is not available, lowest height is"), "{refused}");
+    client.call("abci_query", json!({ "data": "00" })).expect("of the newest");
     wait_until("the metric says so", || client.metric("lockstep_earliest_block_height").ok().filter(|shown| *shown >= base));
     let lowest = earliest(&mut client);
     assert!(client.hashes(lowest).is_ok(), "and the earliest is there");
@@ -89,6 +93,19 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     assert!(told.contains(&format!("the state after height {snapshot} ")), "{told}");
     let replayed: Value = serde_json::from_str(&run(["replay", "--home", text(&home), "--json"]).done()).expect("JSON");
     assert_eq!(replayed["from"], oldest + 1, "a replay begins with the snapshot: the first blocks are gone");
+
+    // Of one with a damaged chunk nothing is left that looks like a snapshot.
+    let broken = folder.path().join("broken.snapshot");
+    let paths = fs::read_dir(home.join("data/snapshots")).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let chunks: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|kind| kind == "chunk")).collect();
+    let good: Vec<Vec<u8>> = chunks.iter().map(|chunk| fs::read(chunk).expect("a chunk")).collect();
+    chunks.iter().zip(&good).for_each(|(chunk, good)| fs::write(chunk, &good[..good.len() - 1]).expect("a file"));
+    let refused = ended(command(["snapshot", "export", "--home", text(&home), "--output", text(&broken)]));
+    chunks.iter().zip(&good).for_each(|(chunk, good)| fs::write(chunk, good).expect("a file"));
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert!(refused.err.contains("is damaged") && refused.err.contains("lockstep snapshot create"), "{}", refused.err);
+    let names = fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    assert_eq!(names.filter(|name| name.to_string_lossy().starts_with("broken")).count(), 0);
 
     let second = folder.path().join("n1");
     run(["init", "--home", text(&second), "--genesis", text(&home.join("config/genesis.json"))]).done();

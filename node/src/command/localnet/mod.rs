@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_app::Application;
 use lockstep_genesis::home as files;
+use lockstep_types::Address;
 use lockstep_types::params::Millis;
 
 use super::{chain_id_of, new_member, now, program, random, rules, runtime, shell_word};
@@ -45,6 +46,8 @@ const LOAD_TX_BYTES: usize = 256;
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) name: String,
+    /// Of its validator's key; whether it validates the chain says.
+    pub(super) address: Address,
     pub(super) home: Home,
     pub(super) rpc: SocketAddr,
     pub(super) p2p: SocketAddr,
@@ -162,7 +165,8 @@ fn open(args: &LocalnetArgs) -> Result<Vec<Node>, NodeError> {
         }
         // The environment and flags of this process are not the validators' own.
         let config = Config::load(&home.config_path().display().to_string(), &home.read_config()?, [], &[])?;
-        nodes.push(Node { name: format!("node{index}"), home, rpc: config.rpc.laddr, p2p: config.p2p.laddr });
+        let address = home.read_validator_key()?.public_key().address();
+        nodes.push(Node { name: format!("node{index}"), address, home, rpc: config.rpc.laddr, p2p: config.p2p.laddr });
     }
     let differs = |flag: &str, asked: String, has: String| {
         Err(NodeError::new(Exit::Refused, format!("{flag} is {asked}, and the network in {} has {has}", args.home.display()))
@@ -247,6 +251,7 @@ impl Network<'_> {
                 nodes: self.nodes,
                 states: validators.states(),
                 snapshots: watch.snapshots(),
+                validators: watch.validators(),
                 rates: watch.rates(),
                 running: start.elapsed(),
                 load: self.args.load.map(|rate| (rate, counters.accepted.load(Ordering::Relaxed), counters.failed.load(Ordering::Relaxed))),

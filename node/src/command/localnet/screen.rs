@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use super::validators::{State, number};
-use super::watch::{Rates, Snapshot};
+use super::watch::{Powers, Rates, Snapshot};
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -21,6 +21,8 @@ pub(super) struct View<'a> {
     pub(super) nodes: &'a [Node],
     pub(super) states: &'a [State],
     pub(super) snapshots: Vec<Option<Snapshot>>,
+    /// Who decides the next block; empty where nobody has said so far.
+    pub(super) validators: Powers,
     pub(super) rates: Rates,
     pub(super) running: Duration,
     /// Rate asked for, accepted, not accepted.
@@ -131,12 +133,22 @@ fn figures(view: &View<'_>) -> String {
 /// The load, and why the chain stands still, where there is something to say.
 fn remarks(view: &View<'_>) -> Vec<String> {
     let load = view.load.map(|(rate, accepted, failed)| format!("load {rate}/s: {accepted} accepted, {failed} not"));
-    let votes = |snapshot: &&Option<Snapshot>| snapshot.is_some_and(|snapshot| snapshot.held_back.is_none());
-    let (voting, all) = (view.snapshots.iter().filter(votes).count(), view.nodes.len());
-    // The validators of a localnet have the same power: more than two thirds of them decide.
-    let needed = all * 2 / 3 + 1;
-    let still = (voting < needed).then(|| format!("STANDS STILL: {voting} of {} vote, {needed} must", number(all)));
-    load.into_iter().chain(still).collect()
+    load.into_iter().chain(stands_still(view)).collect()
+}
+
+/// Who is known not to vote, and that too few are left. A node that only follows counts for nothing, and a validator with a home elsewhere may vote.
+fn stands_still(view: &View<'_>) -> Option<String> {
+    let votes = |snapshot: &Option<Snapshot>| snapshot.is_some_and(|snapshot| snapshot.held_back.is_none());
+    let power_of = |node: &Node| view.validators.get(&node.address).copied().unwrap_or(0);
+    let silent: Vec<&Node> =
+        view.nodes.iter().zip(&view.snapshots).filter(|(_, snapshot)| !votes(snapshot)).map(|(node, _)| node).collect();
+    let silent: Vec<u64> = silent.into_iter().map(power_of).filter(|power| *power > 0).collect();
+    let sum = |powers: &mut dyn Iterator<Item = u64>| powers.fold(0, u64::saturating_add);
+    let total = sum(&mut view.validators.values().copied());
+    let voting = total - sum(&mut silent.iter().copied());
+    let (all, count) = (view.validators.len(), view.validators.len() - silent.len());
+    let is_enough = view.validators.is_empty() || u128::from(voting) * 3 > u128::from(total) * 2;
+    (!is_enough).then(|| format!("STANDS STILL: {count} of {} vote, with power {voting} of {total}; more than 2/3 must", number(all)))
 }
 
 fn one_line(view: &View<'_>) -> String {
@@ -167,7 +179,9 @@ fn one_line(view: &View<'_>) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{View, one_line, table};
+    use lockstep_types::Address;
+
+    use super::{View, one_line, remarks, table};
     use crate::command::localnet::Node;
     use crate::command::localnet::validators::State;
     use crate::command::localnet::watch::{Rates, Snapshot};
@@ -179,8 +193,10 @@ mod tests {
 
     #[test]
     fn the_table_says_who_votes_within_eighty_columns() {
+        let address = |index: u16| Address([u8::try_from(index).expect("few"); 20]);
         let node = |index: u16| Node {
             name: format!("node{index}"),
+            address: address(index),
             home: Home::new("net"),
             rpc: ([127, 0, 0, 1], 26_657 + index).into(),
             p2p: ([127, 0, 0, 1], 26_757 + index).into(),
@@ -193,6 +209,7 @@ mod tests {
             nodes: &nodes,
             states: &states,
             snapshots: vec![Some(up), Some(up), Some(Snapshot { held_back, ..up }), None],
+            validators: (0..4).map(|index| (address(index), 10)).collect(),
             rates: Rates::default(),
             running: Duration::from_secs(5),
             load: Some((500, 1_000_000, 0)),
@@ -204,9 +221,24 @@ mod tests {
 
         // Two of four are not.
         let held = view(Some(HeldBack::GuardLost));
-        assert_eq!(table(&held, 24).last().map(String::as_str), Some("STANDS STILL: 2 of 4 validators vote, 3 must"));
+        assert_eq!(
+            table(&held, 24).last().map(String::as_str),
+            Some("STANDS STILL: 2 of 4 validators vote, with power 20 of 40; more than 2/3 must")
+        );
+        assert!(table(&held, 24).last().is_some_and(|line| line.len() < COLUMNS));
         let line = one_line(&held);
-        assert!(line.contains("node2 holds votes: guard lost") && line.ends_with("3 must"), "{line}");
+        assert!(line.contains("node2 holds votes: guard lost") && line.ends_with("2/3 must"), "{line}");
+
+        // One of the four only follows, or has little power: it is not needed. One whose home is elsewhere may vote.
+        let among = |powers: &[(u16, u64)]| {
+            let validators = powers.iter().map(|(index, power)| (address(*index), *power)).collect();
+            remarks(&View { validators, ..view(Some(HeldBack::GuardLost)) }).len() == 1
+        };
+        assert!(among(&[(0, 10), (1, 10)]), "two observers are silent");
+        assert!(among(&[(0, 10), (1, 10), (2, 4), (3, 5)]));
+        assert!(!among(&[(0, 10), (1, 10), (2, 5), (3, 5)]), "just two thirds");
+        assert!(among(&[(0, 10), (1, 10), (2, 10), (7, 10), (8, 10)]));
+        assert!(!among(&[(0, 10), (1, 10), (2, 10), (3, 10), (7, 10)]));
         assert!(table(&held, 5).contains(&"and 3 more".to_owned()), "a low terminal shows those that fit");
     }
 }

@@ -1,9 +1,10 @@
 //! What the validators say of themselves, asked a few times a second.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use lockstep_types::Address;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -45,9 +46,14 @@ pub(super) struct Rates {
     pub(super) txs: f64,
 }
 
+/// Who decides the next block, and with which power.
+pub(super) type Powers = BTreeMap<Address, u64>;
+
 #[derive(Default)]
 struct Shared {
     snapshots: Vec<Option<Snapshot>>,
+    /// As the node says that is furthest, after its height; nothing before one has said so.
+    validators: (u64, Powers),
     was_up: Vec<bool>,
     chain: Chain,
 }
@@ -72,7 +78,7 @@ impl Watch {
     /// Begins to ask. Must run within a tokio runtime.
     pub(super) fn start(nodes: &[Node]) -> Self {
         let shared =
-            Arc::new(Mutex::new(Shared { snapshots: vec![None; nodes.len()], was_up: vec![false; nodes.len()], chain: Chain::default() }));
+            Arc::new(Mutex::new(Shared { snapshots: vec![None; nodes.len()], was_up: vec![false; nodes.len()], ..Shared::default() }));
         let endpoints: Vec<Endpoint> =
             nodes.iter().map(|node| Endpoint::parse(&node.rpc.to_string()).expect("an address and a port")).collect();
         let mut tasks = JoinSet::new();
@@ -93,6 +99,11 @@ impl Watch {
     /// The last answers; none from those that are silent.
     pub(super) fn snapshots(&self) -> Vec<Option<Snapshot>> {
         lock(&self.shared).snapshots.clone()
+    }
+
+    /// Who decides the next block; empty where nobody has said so far.
+    pub(super) fn validators(&self) -> Powers {
+        lock(&self.shared).validators.1.clone()
     }
 
     /// Validators that have not answered once.
@@ -134,7 +145,7 @@ async fn watch(index: usize, endpoint: Endpoint, shared: Arc<Mutex<Shared>>) {
 
 /// Asks a validator once.
 async fn look(index: usize, endpoint: &Endpoint, shared: &Mutex<Shared>, connection: &mut Option<Connection>) {
-    let answered = timeout(ANSWER_WAIT, ask(connection, endpoint)).await.ok().flatten();
+    let (answered, validators) = timeout(ANSWER_WAIT, ask(connection, endpoint)).await.ok().flatten().unzip();
     if answered.is_none() {
         *connection = None;
     }
@@ -142,6 +153,11 @@ async fn look(index: usize, endpoint: &Endpoint, shared: &Mutex<Shared>, connect
         let mut shared = lock(shared);
         shared.snapshots[index] = answered;
         shared.was_up[index] |= answered.is_some();
+        if let (Some(snapshot), Some(Some(validators))) = (answered, validators)
+            && snapshot.height >= shared.validators.0
+        {
+            shared.validators = (snapshot.height, validators);
+        }
         shared.chain.height
     };
     let (Some(snapshot), Some(connection)) = (answered, connection) else { return };
@@ -178,9 +194,9 @@ struct Reply {
     result: Option<serde_json::Value>,
 }
 
-/// One batch: status, net_info, num_unconfirmed_txs, commit; and the metrics.
-async fn ask(connection: &mut Option<Connection>, endpoint: &Endpoint) -> Option<Snapshot> {
-    const QUESTIONS: &str = r#"[{"jsonrpc":"2.0","id":0,"method":"status"},{"jsonrpc":"2.0","id":1,"method":"net_info"},{"jsonrpc":"2.0","id":2,"method":"num_unconfirmed_txs"},{"jsonrpc":"2.0","id":3,"method":"commit"}]"#;
+/// One batch: status, net_info, num_unconfirmed_txs, commit, validators; and the metrics.
+async fn ask(connection: &mut Option<Connection>, endpoint: &Endpoint) -> Option<(Snapshot, Option<Powers>)> {
+    const QUESTIONS: &str = r#"[{"jsonrpc":"2.0","id":0,"method":"status"},{"jsonrpc":"2.0","id":1,"method":"net_info"},{"jsonrpc":"2.0","id":2,"method":"num_unconfirmed_txs"},{"jsonrpc":"2.0","id":3,"method":"commit"},{"jsonrpc":"2.0","id":4,"method":"validators","params":{"per_page":"100"}}]"#;
     let open = match connection {
         Some(open) => open,
         None => connection.insert(Connection::open(endpoint).await.ok()?),
@@ -189,14 +205,23 @@ async fn ask(connection: &mut Option<Connection>, endpoint: &Endpoint) -> Option
     let held_back = open.held_back().await?;
     let member = |id: u64, path: &str| replies.iter().find(|reply| reply.id == id)?.result.as_ref()?.pointer(path).cloned();
     let decimal = |id: u64, path: &str| member(id, path)?.as_str()?.parse::<u64>().ok();
-    Some(Snapshot {
+    let snapshot = Snapshot {
         height: decimal(0, "/sync_info/latest_block_height")?,
         catching_up: member(0, "/sync_info/catching_up")?.as_bool()?,
         held_back,
         peers: decimal(1, "/n_peers").unwrap_or(0),
         mempool: decimal(2, "/total").unwrap_or(0),
         round: member(3, "/signed_header/commit/round").and_then(|round| u32::try_from(round.as_u64()?).ok()).unwrap_or(0),
-    })
+    };
+    Some((snapshot, member(4, "").as_ref().and_then(powers)))
+}
+
+/// The set in an answer to `validators`, if all of it is there.
+fn powers(answer: &serde_json::Value) -> Option<Powers> {
+    let text = |value: &serde_json::Value, name: &str| value.get(name).and_then(|found| found.as_str().map(str::to_owned));
+    let one = |one: &serde_json::Value| Some((text(one, "address")?.parse().ok()?, text(one, "voting_power")?.parse().ok()?));
+    let set: Powers = answer.get("validators")?.as_array()?.iter().map(one).collect::<Option<_>>()?;
+    (text(answer, "total")?.parse() == Ok(set.len())).then_some(set)
 }
 
 /// Transactions of the blocks above `known`, up to `height`.

@@ -10,6 +10,9 @@ use crate::cli::{ApproveArgs, QuitArgs};
 use crate::command::say;
 use crate::error::{Exit, NodeError};
 
+/// Commits after which the chain itself does not count any more on a validator that signed none of them.
+const COUNTED_ON: u64 = 20;
+
 const NOTHING: Signature = Signature([0; 64]);
 
 pub(super) async fn quit(args: &QuitArgs) -> Result<(), NodeError> {
@@ -23,8 +26,12 @@ pub(super) async fn quit(args: &QuitArgs) -> Result<(), NodeError> {
     };
     let address = public_key.address();
     if members.get(&address).is_none() {
-        return Err(NodeError::new(Exit::Refused, format!("{address} is no validator and does not ask to be one"))
-            .next("lockstep validator list shows who is"));
+        return Err(NodeError::new(
+            Exit::Refused,
+            format!("{address} is no validator and does not ask to be one: it has left already, or never was one"),
+        )
+        .means("there is nothing to leave; its node follows the chain")
+        .next("lockstep validator list shows who validates"));
     }
     let key = seat.signer(args.signer.as_deref())?;
     let make =
@@ -33,6 +40,7 @@ pub(super) async fn quit(args: &QuitArgs) -> Result<(), NodeError> {
     if leaves_already {
         say(format!("{address} is leaving already"));
     } else {
+        wait_for_those_who_stay(&seat, &address, &mut told).await?;
         let (height, log) = seat.request(&mut told, make).await?;
         told.progress(format!("in block {height}: {log}"));
     }
@@ -41,6 +49,36 @@ pub(super) async fn quit(args: &QuitArgs) -> Result<(), NodeError> {
         return Ok(());
     }
     wait_until_gone(&seat, &address, &mut told).await
+}
+
+/// Waits where those who stay could not go on alone, until they can. The chain refuses a request that leaves it without a live majority,
+/// but it counts on everybody who signed one of its last commits: a validator that has only just stopped is missed here first. When the chain
+/// has seen so many commits more, it judges rightly, and is asked.
+async fn wait_for_those_who_stay(seat: &Seat, address: &Address, told: &mut Told) -> Result<(), NodeError> {
+    let mut until = None;
+    loop {
+        let members = seat.members().await?;
+        if members.get(address).is_none_or(|member| member.power == 0) {
+            return Ok(());
+        }
+        let rest = members.rest(Some(address));
+        if rest.total == 0 {
+            say(format!("{address} is the last validator: without it nobody would decide the next block"));
+            return Ok(());
+        }
+        let until = *until.get_or_insert(members.height.saturating_add(COUNTED_ON));
+        if rest.can_decide() || members.height > until {
+            return Ok(());
+        }
+        told.progress(format!(
+            "NOT asked yet: without {address} the chain would stand still. Of power {} that stays {} signed of late, more than two thirds must; \
+             absent: {}. Waiting for them (Ctrl-C breaks off, and nothing was asked)",
+            rest.total,
+            rest.present,
+            rest.absent.join(", ")
+        ));
+        sleep(LOOK).await;
+    }
 }
 
 /// Whether it has lost its power, or stands in the line of those who do.

@@ -32,13 +32,34 @@ pub(super) struct Members {
     pub(super) genesis_hash: String,
 }
 
+/// A validator that signed none of so many last commits is absent, as far as one sees from here. The chain itself is more patient.
+const PRESENT_WITHIN: u64 = 5;
+
+/// Validators that stay.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// Their power.
+    pub(super) total: u64,
+    /// That of those who are there.
+    pub(super) present: u64,
+    /// The others.
+    pub(super) absent: Vec<String>,
+}
+
+impl Rest {
+    /// Whether those who are there decide without the others.
+    pub(super) fn can_decide(&self) -> bool {
+        u128::from(self.present) * 3 > u128::from(self.total) * 2
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Authority {
     pub(super) keys: Vec<String>,
     pub(super) threshold: u32,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct Member {
     pub(super) address: String,
     public_key: String,
@@ -100,6 +121,44 @@ impl Members {
     /// The least power that a validator has.
     pub(super) fn least_power(&self) -> Option<u64> {
         self.members.iter().map(|member| member.power).filter(|power| *power > 0).min()
+    }
+
+    /// Those who have power and stay, all or without one who leaves, and how many of them are there.
+    pub(super) fn rest(&self, leaver: Option<&Address>) -> Rest {
+        let leaver = leaver.map(ToString::to_string);
+        let leaves = |member: &Member| self.waiting.iter().any(|waiting| waiting.power == 0 && waiting.address == member.address);
+        let stays = |member: &&Member| member.power > 0 && leaver.as_ref() != Some(&member.address) && !leaves(member);
+        let mut rest = Rest { total: 0, present: 0, absent: Vec::new() };
+        for member in self.members.iter().filter(stays) {
+            rest.total = rest.total.saturating_add(member.power);
+            if self.is_present(member) {
+                rest.present = rest.present.saturating_add(member.power);
+            } else {
+                rest.absent.push(member.address.clone());
+            }
+        }
+        rest
+    }
+
+    /// Whether it signed one of the last commits, or has only just been let in.
+    fn is_present(&self, member: &Member) -> bool {
+        member.last_signed.is_none_or(|signed| signed.saturating_add(PRESENT_WITHIN) >= self.height)
+    }
+
+    /// That the chain may soon stand still, where somebody is absent and nobody else may be.
+    fn is_close(&self) -> Option<String> {
+        let rest = self.rest(None);
+        let largest = self.members.iter().filter(|member| self.is_present(member)).map(|member| member.power).max()?;
+        let without = Rest { present: rest.present.saturating_sub(largest), ..rest };
+        (!without.absent.is_empty() && !without.can_decide()).then(|| {
+            format!(
+                "CLOSE: {} of {} of the power signed of late, and more than two thirds decide; absent: {}. If another one stops or leaves, the \
+                 chain may stand still",
+                without.present + largest,
+                without.total,
+                without.absent.join(", ")
+            )
+        })
     }
 
     /// Where an address stands in the line of those who wait for power to move, from one.
@@ -189,6 +248,9 @@ fn tell(members: &Members, names: &BTreeMap<String, String>) {
         "live within {} heights, absent after {}; power moves by a third within {} ({} moved lately)",
         members.live_window, members.absence_window, members.power_window, members.power_moved_in_window
     ));
+    if let Some(line) = members.is_close() {
+        say(line);
+    }
     say(format!("{:<40}  {:>8}  {:<10}  {:>9}  {:>11}  NAME", "ADDRESS", "POWER", "STATUS", "SINCE", "LAST SIGNED"));
     for member in &members.members {
         let power = if member.power > 0 { member.power.to_string() } else { format!("({})", member.asks_for) };
@@ -210,7 +272,9 @@ fn tell(members: &Members, names: &BTreeMap<String, String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::Members;
+    use lockstep_types::Address;
+
+    use super::{Member, Members, Waiting};
 
     fn answer(admission: &str, approvals: &str) -> Members {
         let member = |address: &str, power: u64, approvals: &str| {
@@ -226,6 +290,38 @@ mod tests {
                 "members":[{members}],"waiting":[],"recent":{{"height":5,"hash":null}},"genesis_hash":"00"}}"#
         ))
         .expect("the form of the answer")
+    }
+
+    #[test]
+    fn who_would_be_left_and_who_of_them_is_there_is_known_before_somebody_leaves() {
+        let address = |n: u8| Address([n; 20]);
+        // Equal power; who signed last at which height, of twenty.
+        let of = |signed: &[Option<u64>]| {
+            let mut members = answer("open", "");
+            let member = members.members.pop().expect("an observer");
+            members.height = 20;
+            members.members = (1..)
+                .zip(signed)
+                .map(|(n, last_signed)| Member { address: address(n).to_string(), power: 10, last_signed: *last_signed, ..member.clone() })
+                .collect();
+            members
+        };
+        let left = |members: &Members| {
+            let rest = members.rest(Some(&address(1)));
+            (rest.present, rest.total, rest.can_decide())
+        };
+        let mut four = of(&[Some(20), Some(19), Some(15), None]);
+        assert_eq!(left(&four), (30, 30, true), "the last has only just been let in");
+        assert_eq!(four.is_close(), None, "all are there");
+        four.members[3].last_signed = Some(14);
+        assert_eq!(left(&four), (20, 30, false), "two of three are not enough");
+        let told = four.is_close().expect("three of four are needed");
+        assert!(told.contains("30 of 40") && told.contains(&address(4).to_string()), "{told}");
+        four.waiting.push(Waiting { address: address(4).to_string(), power: 0 });
+        assert_eq!(left(&four), (20, 20, true), "who leaves already is not counted on");
+        assert_eq!(left(&of(&[Some(20)])), (0, 0, false), "the last one");
+        let seven = of(&[Some(20), Some(20), Some(20), Some(20), Some(20), Some(20), Some(3)]);
+        assert_eq!((left(&seven), seven.is_close()), ((50, 60, true), None));
     }
 
     #[test]

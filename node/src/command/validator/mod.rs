@@ -12,7 +12,6 @@ mod members;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use lockstep_app::membership::{NodeTx, RecentBlock};
@@ -24,7 +23,7 @@ use lockstep_rpc::client::ClientError;
 use lockstep_types::{Hash, Height, Power, PrivateKey};
 use tokio::time::{sleep, timeout};
 
-use super::{client_error, home_of, say, shell_word};
+use super::{SILENCE_MAX, client_error, home_of, said_after, say, shell_word};
 use crate::cli::{SeatArgs, ValidatorCommand};
 use crate::config::Config;
 use crate::error::{Exit, NodeError};
@@ -36,8 +35,6 @@ use members::Members;
 
 /// Between two looks at the chain.
 const LOOK: Duration = Duration::from_millis(100);
-/// After so long without an answer it is said what is waited for.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// How long a transaction that a node took may stay without a block before the command says so. A chain that stands still has no
 /// bound; what was sent is not lost.
 const BLOCK_WAIT: Duration = Duration::from_secs(60);
@@ -179,15 +176,8 @@ impl Seat {
         let refused = |code: u32, codespace: &str, log: String| {
             if codespace == NODE_CODESPACE && code == NODE_TX_STALE { Submitted::Stale(log) } else { Submitted::Refused(log) }
         };
-        let mut answer = pin!(self.client.broadcast_tx_commit(&bytes));
-        let answer = match timeout(SILENCE_MAX, &mut answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                say("handed to the node; waiting for a block that takes it in".to_owned());
-                answer.await
-            }
-        };
-        match answer {
+        let waits = || say("handed to the node; waiting for a block that takes it in");
+        match said_after(SILENCE_MAX, self.client.broadcast_tx_commit(&bytes), waits).await {
             Ok(answer) if answer.check_tx.code != 0 => Ok(refused(answer.check_tx.code, &answer.check_tx.codespace, answer.check_tx.log)),
             Ok(answer) if answer.tx_result.code != 0 => {
                 Ok(refused(answer.tx_result.code, &answer.tx_result.codespace, answer.tx_result.log))

@@ -65,11 +65,13 @@ impl StateSync {
         match &mut self.phase {
             Phase::Root(_) => {
                 let Root::Named { hash, .. } = self.options.root else { return };
-                if block.header.hash() != hash {
-                    // Whoever told the operator, or this peer: other peers decide.
-                    self.blame(peer, format!("its header of height {height} is {}, and {hash} is trusted", block.header.hash()));
-                } else if let Err(what) = is_whole(&block) {
+                let found = block.header.hash();
+                if let Err(what) = is_whole(&block) {
                     self.blame(peer, format!("the header of height {height} came with something else: {what}"));
+                } else if found != hash {
+                    // Whoever told the operator is wrong, or this peer is. Others are asked; where all say so, the operator is told.
+                    self.fetch.owes(peer);
+                    self.other_roots.insert(peer, found);
                 } else {
                     self.progressed();
                     self.root = Some(Box::new(block));

@@ -27,9 +27,11 @@ impl StateSync {
             Phase::Root(_) => {
                 let Root::Named { height, .. } = self.options.root else { return };
                 let question = Question::Light { from: height, count: 1 };
-                if !self.ask(Item::Light(height), question, |claims| height <= claims.1) && !self.claims.is_empty() {
-                    self.tell_root_pruned(height);
-                    self.give_up(format!("no peer has the trusted header of height {height}"));
+                let others = self.other_roots.clone();
+                let may_have = |peer, claims: (Height, Height)| height <= claims.1 && !others.contains_key(&peer);
+                if !self.ask_any(Item::Light(height), question, may_have) && !self.claims.is_empty() {
+                    let known = if others.is_empty() { "" } else { ", and some have another one of that height" };
+                    self.give_up(format!("no peer has the trusted header of height {height}{known}"));
                 }
             }
             Phase::Climb(goal, climb) => {
@@ -64,18 +66,40 @@ impl StateSync {
         }
     }
 
+    /// Nobody gave the header that the operator named: where that is the operator's matter, it is said.
+    pub(super) fn tell_root_is_nowhere(&mut self) {
+        let Root::Named { height, hash } = self.options.root else { return };
+        let Some((needs, reason)) = self.root_is_another(height, hash).or_else(|| self.root_is_pruned(height)) else { return };
+        if self.root_told.replace(needs) != Some(needs) {
+            self.fx.push(StateEffect::Tell(Told::Waits { needs, reason }));
+        }
+    }
+
+    /// Everybody who showed a header of that height showed another one. Peers can be liars, all of them, so it goes on; more likely the
+    /// operator was told something wrong.
+    fn root_is_another(&self, height: Height, hash: Hash) -> Option<(Needs, String)> {
+        let mut hashes: BTreeMap<Hash, usize> = BTreeMap::new();
+        self.other_roots.values().for_each(|other| *hashes.entry(*other).or_default() += 1);
+        let (most, count) = hashes.into_iter().max_by_key(|(_, count)| *count)?;
+        let reason = format!(
+            "the trusted hash of height {height} is {hash}, and peers have another block there: {most} ({count} of {} peers that answered). It \
+             goes on asking; to do: compare the hash of that height with somebody you trust. If the trusted one is wrong, start it with a \
+             new one (--trust-height, --trust-hash, or a new --bundle)",
+            self.other_roots.len()
+        );
+        Some((Needs::Hash, reason))
+    }
+
     /// The operator named a header that everybody has forgotten since: nothing leads from there, and only a newer one helps.
-    fn tell_root_pruned(&mut self, height: Height) {
+    fn root_is_pruned(&self, height: Height) -> Option<(Needs, String)> {
         // Whose chain does not reach that height says nothing about it.
         let reach = self.claims.values().filter(|(_, tip)| *tip >= height);
-        let Some(earliest) = reach.map(|(base, _)| *base).min().filter(|earliest| *earliest > height) else { return };
-        if !std::mem::replace(&mut self.root_was_pruned, true) {
-            let reason = format!(
-                "no peer has the trusted header of height {height} any more: pruned, earliest is {earliest}. It goes on asking; to do: start it \
-                 with a newer height and hash (--trust-height, --trust-hash, or a new --bundle)"
-            );
-            self.fx.push(StateEffect::Tell(Told::Waits { needs: Needs::Root, reason }));
-        }
+        let earliest = reach.map(|(base, _)| *base).min().filter(|earliest| *earliest > height)?;
+        let reason = format!(
+            "no peer has the trusted header of height {height} any more: pruned, earliest is {earliest}. It goes on asking; to do: start it \
+             with a newer height and hash (--trust-height, --trust-hash, or a new --bundle)"
+        );
+        Some((Needs::Root, reason))
     }
 
     /// Whether the header that the operator named lies above everything that peers have: nothing leads anywhere before one has it.
@@ -87,6 +111,7 @@ impl StateSync {
             return false;
         }
         if !std::mem::replace(&mut self.root_was_ahead, true) {
+            self.root_told = None;
             let reason = format!(
                 "the header that is trusted is that of height {height}, and the peers' chain ends at {highest}. It goes on when a peer has it; to \
                  do: if that height is not one of this chain, start it with one that is (--trust-height, --trust-hash, or a new --bundle)"
@@ -184,6 +209,7 @@ impl StateSync {
             return;
         }
         self.waited = true;
+        self.root_told = None;
         let needs = Needs::Peer;
         let reason = match self.claims.values().map(|(base, _)| *base).min() {
             Some(earliest) => format!(

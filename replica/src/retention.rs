@@ -108,23 +108,22 @@ impl Pruning {
     /// Keeps the light data of all blocks up to this height, durably: whether all of it was here to be kept.
     fn put_aside(&mut self, to: Height) -> Result<bool, RecoveryError> {
         let Some(base) = self.log.base().and_then(Height::new) else { return Ok(false) };
-        put_aside(&mut self.source, &self.light, base..=to, Height::ZERO, |_, _| true)
+        put_aside(&mut self.source, &self.light, base..=to, |_, _| true)
     }
 }
 
 /// Keeps the light data of these heights, from the highest downwards and durably, for as long as it is wanted: whether all of that was here to be
-/// kept. Of `tip`, which is none for none, the commit is this node's own.
+/// kept.
 pub(crate) fn put_aside(
     source: &mut BlockSource,
     light: &LightStore,
     heights: RangeInclusive<Height>,
-    tip: Height,
     is_wanted: impl Fn(Height, Time) -> bool,
 ) -> Result<bool, RecoveryError> {
     let (base, mut next) = heights.into_inner();
     while next >= base {
         let count = (next.get() - base.get()).saturating_add(1).min(RUN_MAX as u64);
-        let mut blocks = source.headers(next, u32::try_from(count).expect("a short run"), RUN_BYTES as u64, tip)?;
+        let mut blocks = source.headers(next, u32::try_from(count).expect("a short run"), RUN_BYTES as u64, Height::ZERO)?;
         if blocks.first().is_some_and(|top| !is_wanted(top.header.height, top.header.time)) {
             break;
         }

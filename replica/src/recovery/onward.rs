@@ -186,7 +186,8 @@ fn keep(
     Ok(gone)
 }
 
-/// Puts those headers aside that evidence may still be about, with their polkas.
+/// Puts those headers aside that evidence may still be about, with their polkas. The last before the damage is none of them: the commit that its
+/// successor carries was in what is damaged, and with another one it would stand in the way of a header that is whole.
 fn keep_headers(home: &Home<'_>, prefix: &LogReader, rest: &LogReader, window: &EvidenceParams) -> Result<(), RecoveryError> {
     let heights = |log: &LogReader| Some((log.base().and_then(Height::new)?, log.tip().and_then(Height::new)?));
     let (Some((base, top)), Some((_, tip))) = (heights(prefix), heights(rest)) else { return Ok(()) };
@@ -194,6 +195,6 @@ fn keep_headers(home: &Home<'_>, prefix: &LogReader, rest: &LogReader, window: &
     let needs = Needs { tip, tip_time: newest.header.time, flushed: tip, oldest_snapshot: None, names: 0, evidence: window.clone() };
     let light = LightStore::open(home.disk.clone())?;
     let mut source = BlockSource::new(prefix.clone()).with_light(look(&*home.disk, home.log).ok(), light.clone());
-    put_aside(&mut source, &light, base..=top, top, |height, time| !needs.has_expired(height, time))?;
+    put_aside(&mut source, &light, base..=top.previous(), |height, time| !needs.has_expired(height, time))?;
     Ok(())
 }

@@ -316,7 +316,9 @@ impl Machine {
         };
         let (height, flushed) = (restored.chain.height, restored.flushed);
         let mut replayed = Vec::new();
-        for (_, outcome) in outcomes.range(..=height) {
+        // What a pass executed that met damage behind it may have been set aside with it since.
+        let is_here = |at: Height| at >= restored.base && at <= height;
+        for outcome in outcomes.values().filter(|outcome| is_here(outcome.height)) {
             let (block_id, block, _, commit) = decided(&reader, outcome.height).map_err(|error| error.to_string())?;
             replayed.push(Replayed { block_id, block: Arc::new(block), commit, outcome: outcome.clone() });
         }

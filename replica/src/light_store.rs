@@ -187,6 +187,12 @@ impl LightStore {
         base
     }
 
+    /// The lowest height that is kept below `above`; `above` itself where nothing is. What a disk damaged may be missing in between.
+    pub fn lowest_below(&self, above: Height) -> Height {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        runs.keys().map(|run| run.from).min().map_or(above, |lowest| lowest.min(above))
+    }
+
     /// Keeps headers that came with a snapshot, by ascending heights without a gap, durable when this returns.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use lockstep_app::snapshot::{self, Difference, Manifest, Outline};
 use lockstep_storage::DiskError;
-use lockstep_storage::log::{Entry, Kind, LogReader, Stored};
+use lockstep_storage::log::{Entry, Kind, LogError, LogReader, Stored};
 use lockstep_storage::results::ResultsReader;
 use lockstep_types::block::{self, PART_BYTES, PARTS_MAX, Part, part_set_header};
 use lockstep_types::codec;
@@ -148,6 +148,25 @@ impl BlockSource {
             height = height.previous();
         }
         Ok(blocks)
+    }
+
+    /// The name of the decided block of a height: from its decision, from what is kept apart, or, where that is damaged, from the block above.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn name(&mut self, height: Height) -> Result<Option<Hash>, RecoveryError> {
+        let sound = |found: Result<Option<Hash>, RecoveryError>| match found {
+            Err(RecoveryError::Log(LogError::Rot { .. })) => Ok(None),
+            found => found,
+        };
+        if let Some(name) = sound(self.decision(height).map(|found| found.map(|commit| commit.block_id.hash)))? {
+            return Ok(Some(name));
+        }
+        if let Some(light) = self.light.as_mut().map(|light| light.get(height)).transpose()?.flatten() {
+            return Ok(Some(light.header.hash()));
+        }
+        let above = self.block(height.next()).map(|found| found.and_then(|block| block.header.last_block_id).map(|named| named.hash));
+        sound(above)
     }
 
     /// A header that is kept apart from its body. One that came with a snapshot, and is topmost there, has some certificate: it is given only

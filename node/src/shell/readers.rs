@@ -215,11 +215,11 @@ impl Readers {
         decided(&self.log, height).map(Some).map_err(|error| self.damage.met(error))
     }
 
-    /// The lowest height of which header, commit and validators are kept, up to the first block.
+    /// The lowest height of which header, commit and validators are kept, up to the first block. What a disk damaged may be missing in between.
     pub fn headers_base(&self) -> Height {
         match self.base() {
             Height::ZERO => Height::ZERO,
-            base => self.light.base_below(base),
+            base => self.light.lowest_below(base),
         }
     }
 

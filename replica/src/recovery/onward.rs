@@ -86,6 +86,12 @@ pub(super) fn remember_roots(home: &Home<'_>, damage: Option<&LogError>) -> Resu
     Ok(())
 }
 
+/// Whether all blocks are wanted, and there is anybody to ask for them: the operator of a chain of several validators keeps all.
+pub(super) fn comes_again(home: &Home<'_>, state: Option<&ChainState>) -> bool {
+    let voters = state.map_or(home.genesis.validators.len(), |chain| chain.next_validators.len());
+    home.keeps_all_blocks && voters > 1
+}
+
 /// Whether what lies before the damage is to be kept, whatever lies behind it.
 fn is_cut(home: &Home<'_>, prefix: Option<&LogReader>, state: Option<&ChainState>) -> Result<bool, RecoveryError> {
     let initial = home.genesis.initial_height().get();
@@ -93,15 +99,14 @@ fn is_cut(home: &Home<'_>, prefix: Option<&LogReader>, state: Option<&ChainState
         Some(base) => base <= initial,
         None => pruned_below(&*home.disk, home.log)? <= initial && !LightStore::open(home.disk.clone())?.is_of_snapshot(),
     };
-    let voters = state.map_or(home.genesis.validators.len(), |chain| chain.next_validators.len());
-    let comes_again = begins_with_chain && home.keeps_all_blocks && voters > 1;
+    let comes_again = begins_with_chain && comes_again(home, state);
     // What is damaged came after the state: nothing is lost that blocks do not bring.
     let has_state = state.zip(prefix).is_some_and(|(chain, prefix)| is_of(chain, prefix));
     Ok(comes_again || has_state)
 }
 
 /// Whether a state is of the block that the log decided at its height.
-fn is_of(chain: &ChainState, log: &LogReader) -> bool {
+pub(super) fn is_of(chain: &ChainState, log: &LogReader) -> bool {
     let decided = log.decided_hash(chain.height.get());
     decided.is_some() && decided == chain.last_block_id.map(|block_id| block_id.hash.0)
 }
@@ -186,15 +191,16 @@ fn keep(
     Ok(gone)
 }
 
-/// Puts those headers aside that evidence may still be about, with their polkas. The last before the damage is none of them: the commit that its
-/// successor carries was in what is damaged, and with another one it would stand in the way of a header that is whole.
+/// Puts those headers aside that evidence may still be about, with their polkas. The last before the damage goes where a snapshot's is: the commit that
+/// its successor carries was in what is damaged, and with another one it must not stand in the way of a header that is whole.
 fn keep_headers(home: &Home<'_>, prefix: &LogReader, rest: &LogReader, window: &EvidenceParams) -> Result<(), RecoveryError> {
     let heights = |log: &LogReader| Some((log.base().and_then(Height::new)?, log.tip().and_then(Height::new)?));
     let (Some((base, top)), Some((_, tip))) = (heights(prefix), heights(rest)) else { return Ok(()) };
     let (_, newest, ..) = decided(rest, tip)?;
     let needs = Needs { tip, tip_time: newest.header.time, flushed: tip, oldest_snapshot: None, names: 0, evidence: window.clone() };
-    let light = LightStore::open(home.disk.clone())?;
+    let mut light = LightStore::open(home.disk.clone())?;
     let mut source = BlockSource::new(prefix.clone()).with_light(look(&*home.disk, home.log).ok(), light.clone());
+    light.keep(&source.headers(top, 1, u64::MAX, top)?)?;
     put_aside(&mut source, &light, base..=top.previous(), |height, time| !needs.has_expired(height, time))?;
     Ok(())
 }

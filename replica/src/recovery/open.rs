@@ -14,7 +14,7 @@ use lockstep_genesis::Genesis;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::guard::Guard;
 use lockstep_storage::log::{
-    BlockLog, LogError, LogOptions, LogReader, Recovery, cut_at_damage, pruned_below, restore_header, set_aside_all,
+    BlockLog, LogError, LogOptions, LogReader, Recovery, cut_at_damage, note_pruned, pruned_below, restore_header, set_aside_all,
 };
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::{Results, ResultsError, set_aside_from};
@@ -169,6 +169,8 @@ enum Stop {
     Log(LogError),
     /// The log does not reach back to where the state ends: what it holds is of no use.
     Unreachable(String),
+    /// The log begins with this block, and not with what should be there; the state leads on to it.
+    BeginsLate(Height),
     /// The state cannot be used.
     State(RecoveryError),
     /// Results cannot be used, from this segment on.
@@ -258,6 +260,14 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
                     Healed { store: Store::Log, damage: damage.to_string(), set_aside }
                 }
             }
+            Stop::BeginsLate(base) => {
+                note_pruned(&*home.disk, home.log, base.get())?;
+                Healed {
+                    store: Store::LogBefore,
+                    damage: format!("it begins with height {base}, and what was before is gone"),
+                    set_aside: Vec::new(),
+                }
+            }
             Stop::Unreachable(damage) => {
                 state_is_new = false;
                 onward::remember_roots(home, None)?;
@@ -306,10 +316,7 @@ fn pass(
     let is_missing = home.disk.open(home.state).is_err_and(|error| error.kind() == ErrorKind::NotFound);
     let mut db = StateDb::open(&*home.disk, home.state)?;
     let (mut chain, mut executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
-    let begins_late = reader.base().and_then(Height::new).is_some_and(|base| base > home.genesis.initial_height());
-    // Where the chain's beginning is here, too, a state that is made again because it was wrong need not begin there.
-    let is_healing = is_fresh && shelf.to_heal().next().is_some();
-    let is_from_snapshot = (begins_late || is_healing) && restore_own(home, &reader, &mut db)?;
+    let is_from_snapshot = restore_own(home, &reader, &mut db)?;
     if is_from_snapshot {
         (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
         is_fresh = true;
@@ -331,6 +338,10 @@ fn pass(
         if flushed < base && flushed > before_first && !is_from_snapshot {
             let what = format!("the state database holds height {flushed}, and the block log begins with height {base}");
             return Err(RecoveryError::Unbelievable(what).into());
+        }
+        // Its beginning was lost, or the note that it was pruned: what is here leads on all the same.
+        if (onward::is_of(&chain, &reader) || onward::leads_on(&chain, &reader)) && !onward::comes_again(home, Some(&chain)) {
+            return Err(Stop::BeginsLate(base));
         }
         // Rot in what should be there is named more precisely.
         decided(&reader, base.previous())?;

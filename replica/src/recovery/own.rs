@@ -1,5 +1,5 @@
-//! A state that is lost where the chain's beginning was pruned: it cannot be made again from genesis, and the newest own snapshot
-//! that the log proves takes its place. The blocks after it are executed as after any flush.
+//! A state that is lost: the newest own snapshot that the log proves takes its place, and the blocks after it are executed as after any flush. Where the
+//! chain's beginning was pruned nothing else leads to it; where it was not, this is quicker than genesis, and needs less of the log to be sound.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use lockstep_storage::log::LogReader;
 use lockstep_storage::results::Results;
 use lockstep_storage::snapshots::{SnapshotError, Snapshots, list, read_chunk};
 use lockstep_storage::state::{Change, StateDb};
-use lockstep_types::Height;
 use lockstep_types::light::LightBlock;
 use lockstep_types::state_tree::Path;
+use lockstep_types::{Hash, Height};
 
 use super::{Home, RecoveryError};
 use crate::chain::ChainState;
@@ -73,8 +73,7 @@ pub(super) fn proven(
     if above.header.app_hash != manifest.app_hash().into() {
         return Ok(None);
     }
-    let mut below = headers(source, height.previous(), RECENT_MAX)?;
-    below.reverse();
+    let below = names_below(source, &at)?;
     let mut parts = Vec::with_capacity(manifest.chunks().len());
     for info in manifest.chunks() {
         if info.entries == 0 {
@@ -112,6 +111,19 @@ pub fn give_up_contradicted(store: &Snapshots, source: &mut BlockSource, restore
         }
     }
     Ok(given_up)
+}
+
+/// The names of the blocks below this one, upwards, as far as they are known without a gap.
+fn names_below(source: &mut BlockSource, at: &LightBlock) -> Result<Vec<(Height, Hash)>, RecoveryError> {
+    let mut names: Vec<(Height, Hash)> = Vec::new();
+    let mut next = at.header.height.previous();
+    while names.len() < RECENT_MAX && next > Height::ZERO {
+        let Some(name) = source.name(next)? else { break };
+        names.push((next, name));
+        next = next.previous();
+    }
+    names.reverse();
+    Ok(names)
 }
 
 /// At most so many headers from a height downwards: those that are here.

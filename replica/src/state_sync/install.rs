@@ -60,7 +60,8 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
             return Ok(Some(Installed::Refused(reason)));
         }
     };
-    let chain = match chain_after(home.genesis, &gathered.tree, &gathered.goal.at, &gathered.goal.above, &gathered.below) {
+    let names: Vec<_> = gathered.below.iter().map(|block| (block.header.height, block.header.hash())).collect();
+    let chain = match chain_after(home.genesis, &gathered.tree, &gathered.goal.at, &gathered.goal.above, &names) {
         Ok(chain) => chain,
         Err(reason) => {
             // More than two thirds signed a root over something that does not follow: this program is not the chain's.
@@ -183,14 +184,14 @@ fn keep_as_own(home: &Home<'_>, staging: &Staging) -> Result<(), SnapshotError> 
     store.heights().into_iter().filter(|own| *own < height.get()).try_for_each(|own| store.give_up(own))
 }
 
-/// The chain after the snapshot's height: from the record in its state, every part of which the header above certifies, and from
-/// the headers at and below it.
+/// The chain after the snapshot's height: from the record in its state, every part of which the header above certifies, from the header at
+/// it, and from the names of the blocks below, upwards.
 pub(crate) fn chain_after(
     genesis: &Genesis,
     tree: &Tree,
     block: &LightBlock,
     next: &LightBlock,
-    below: &[LightBlock],
+    below: &[(Height, Hash)],
 ) -> Result<ChainState, String> {
     let (at, above) = (&block.header, &next.header);
     let record = record(tree)?;
@@ -244,11 +245,12 @@ fn record(tree: &Tree) -> Result<ReplicaRecord, String> {
 }
 
 /// The names of the newest blocks, as who executed them remembers them.
-fn recent(tree: &Tree, below: &[LightBlock], at: &LightBlock) -> RecentBlocks {
+fn recent(tree: &Tree, below: &[(Height, Hash)], at: &LightBlock) -> RecentBlocks {
     let mut recent = RecentBlocks::default();
-    for block in below.iter().filter(|_| !planted::has(Bug::RecentForgotten)).chain([at]) {
-        recent.push(block.header.height, block.header.hash());
+    for (height, name) in below.iter().filter(|_| !planted::has(Bug::RecentForgotten)) {
+        recent.push(*height, *name);
     }
+    recent.push(at.header.height, at.header.hash());
     recent.keep(names_kept(tree));
     recent
 }

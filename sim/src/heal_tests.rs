@@ -159,6 +159,20 @@ fn a_home_heals_whatever_byte_of_its_log_rots() {
     }
 }
 
+/// The first segments are gone, as if they had been pruned, and nothing says that they were.
+#[test]
+fn a_log_that_lost_its_beginning_goes_on_where_the_state_leads_to_it() {
+    for blocks in [0, 8] {
+        let home = Home::of(blocks);
+        let disk = home.machine.disk.fork();
+        disk.lose(&home.files(".seg")[0]);
+        let flushed = start(&home, home.machine.disk.fork()).expect("nothing is damaged").db.flushed().expect("a state").height;
+        let tip = home.check(&disk, "its first segment is lost");
+        // Where all blocks are wanted, and others have them, they come again from the first one on.
+        assert_eq!(tip, if blocks == 0 { 0 } else { home.tip }, "the state is of {flushed}");
+    }
+}
+
 /// Who does not keep all blocks does not lose the newest for an old one: the state leads on to what lies behind the damage, and the log
 /// begins there. What lay before is set aside as it was.
 #[test]
@@ -332,6 +346,10 @@ fn a_lost_state_over_a_pruned_log_comes_back_from_an_own_snapshot() {
             let disk = machine.disk.fork();
             disk.lose(path);
             rot.into_iter().for_each(|offset| disk.rot(&first, offset, 1));
+            // Nor does it need the note that says what was pruned.
+            if rot.is_none() {
+                disk.lose("log/pruned");
+            }
             let again = start(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!((again.height, again.running.executor.state().root()), (tip, root), "{what}");
             assert!(again.running.reader.base() > Some(1), "{what}: the log begins late, as before");

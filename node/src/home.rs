@@ -42,6 +42,8 @@ pub const GUARD_PATH: &str = "guard";
 pub const LOG_PATH: &str = "log";
 /// The application's state, in the data folder.
 pub const STATE_PATH: &str = "state.redb";
+/// Where damaged files go, in the data folder.
+pub const DAMAGED_PATH: &str = "damaged";
 /// The folder of snapshots.
 pub const SNAPSHOTS_PATH: &str = "snapshots";
 /// Peers of the bundle that the home was last started with one of, an address a line.

@@ -12,7 +12,8 @@ use super::{HomeArg, parse_height};
 /// of the state, the results, the validators and the parameters. The first block that gives something else is named, with its first
 /// transaction whose result is another, where the certified results are kept in this home.
 ///
-/// The newest block's root is in no header so far; it is compared with what the node itself kept. Nothing in the home is changed, and
+/// The newest block's root is in no header so far; it is compared with what the node itself kept. Nothing in the home is changed, but
+/// for a mark, where a record is damaged, that has the next start verify all of them; and
 /// no signature is verified again: that was done before a block was kept. The node must be stopped, for a log has one process; a copy
 /// of a home does as well.
 #[derive(Debug, Args)]

@@ -11,8 +11,8 @@ use lockstep_replica::recovery::decided;
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
 use lockstep_replica::source::BlockSource;
 use lockstep_storage::disk::Disk;
-use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader, SEGMENT_BYTES_DEFAULT};
-use lockstep_storage::results::Results;
+use lockstep_storage::log::{self, Kind, LogReader};
+use lockstep_storage::results;
 use lockstep_types::crypto::verify_batch;
 use lockstep_types::{BlockId, Commit, Header, Height, Polka, ValidatorIndex, ValidatorSet, ValidatorUpdate, Vote, codec};
 use serde_json::json;
@@ -31,7 +31,7 @@ fn failed(error: impl std::fmt::Display) -> NodeError {
     NodeError::new(Exit::Failed, error.to_string())
 }
 
-/// One node's data, held while it is read.
+/// One node's data, held while it is read, and left as it is.
 struct Side {
     genesis: Genesis,
     log: LogReader,
@@ -47,12 +47,11 @@ impl Side {
         let held = home.hold()?;
         let genesis = home.read_genesis()?;
         let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
-        let options = LogOptions { salt: genesis.hash().0, segment_bytes: SEGMENT_BYTES_DEFAULT };
-        let (log, _) = BlockLog::open(disk.clone(), LOG_PATH, options).map_err(failed)?;
-        let log = log.reader();
-        let results = Results::open(disk.clone(), LOG_PATH, &log.segments(), log.tip()).map_err(failed)?;
+        let log = log::look(&disk, LOG_PATH).map_err(failed)?;
+        let log = log.ok_or_else(|| failed(format!("{} has no block so far", path.display())))?;
+        let results = results::look(&*disk, LOG_PATH).map_err(failed)?;
         let light = LightStore::open(disk).map_err(failed)?;
-        let source = BlockSource::new(log.clone()).with_light(Some(results.reader()), light.clone());
+        let source = BlockSource::new(log.clone()).with_light(Some(results), light.clone());
         Ok(Self { genesis, log, source, light, _held: held })
     }
 

@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use lockstep_app::{Application, Host};
 use lockstep_genesis::Genesis;
+use lockstep_replica::recovery::RecoveryError;
 use lockstep_replica::recovery::reexecute::{Archive, Begin, Difference, FirstTx};
 use lockstep_storage::disk::Disk;
+use lockstep_storage::log::LogError;
+use lockstep_storage::quarantine::Quarantine;
+use lockstep_storage::results::ResultsError;
 use lockstep_types::{Height, TxResult};
 use serde_json::{Value, json};
 
@@ -14,7 +18,7 @@ use super::bar::{Bar, rate};
 use super::{home_of, say, shell_word};
 use crate::cli::ReplayArgs;
 use crate::error::{Exit, NodeError};
-use crate::home::{Home, LOG_PATH};
+use crate::home::{DAMAGED_PATH, Home, LOG_PATH};
 
 /// Bytes of a result's data that are shown to people.
 const DATA_SHOWN: usize = 64;
@@ -24,15 +28,32 @@ pub(super) fn failed(error: impl std::fmt::Display) -> NodeError {
     NodeError::new(Exit::Failed, error.to_string())
 }
 
+/// What kept a command from reading a home. Where that is damage a mark is left, which has the next start verify every record, and not only those
+/// that it needs.
+pub(super) fn damaged(disk: &Arc<dyn Disk>, error: &RecoveryError) -> NodeError {
+    let is_damage = matches!(
+        error,
+        RecoveryError::Log(LogError::Rot { .. } | LogError::MissingSegment { .. }) | RecoveryError::Results(ResultsError::Damaged { .. })
+    );
+    if !is_damage {
+        return failed(error);
+    }
+    let next = match Quarantine::new(disk.clone(), DAMAGED_PATH).suspect() {
+        Ok(()) => {
+            "start the node: it verifies every record now, says what it does about those that are damaged, and what it needs comes again"
+        }
+        Err(_) => "look at the disk, and start the node: docs/operating.md says what a start does about damaged files",
+    };
+    failed(error).next(next)
+}
+
 /// The log of a home, to be read.
 ///
 /// # Errors
 /// When it cannot be read, or has no block.
 pub(super) fn archive<'a>(home: &Home, genesis: &'a Genesis, app: Arc<dyn Application>) -> Result<Archive<'a>, NodeError> {
     let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
-    let found = Archive::open(disk, LOG_PATH, genesis, Host::new(app)).map_err(|error| {
-        failed(error).next("a start heals what is damaged: lockstep start, and stop it when it has caught up; then ask again")
-    })?;
+    let found = Archive::open(disk.clone(), LOG_PATH, genesis, Host::new(app)).map_err(|error| damaged(&disk, &error))?;
     found.ok_or_else(|| {
         let home = shell_word(home.root().display());
         NodeError::new(Exit::Refused, format!("{home} has no block so far")).next("start the node, or name another --home")
@@ -54,11 +75,12 @@ pub(super) fn run(args: &ReplayArgs, app: Arc<dyn Application>) -> Result<(), No
             .next("name a --from and a --to among them, the first not above the second"));
     }
     let begin = args.from.map_or(Begin::First, Begin::At);
-    let start = archive.start(begin).map_err(failed)?.filter(|start| start.height < to).ok_or_else(|| {
-        NodeError::new(Exit::Refused, format!("there is no state to begin with: blocks below {base} were pruned"))
-            .means("a replay begins with genesis, or with a snapshot of this home that its log proves")
-            .next(format!("lockstep snapshot list --home {} shows what there is", shell_word(home.root().display())))
-    })?;
+    let start =
+        archive.start(begin).map_err(|error| damaged(archive.disk(), &error))?.filter(|start| start.height < to).ok_or_else(|| {
+            NodeError::new(Exit::Refused, format!("there is no state to begin with: blocks below {base} were pruned"))
+                .means("a replay begins with genesis, or with a snapshot of this home that its log proves")
+                .next(format!("lockstep snapshot list --home {} shows what there is", shell_word(home.root().display())))
+        })?;
     let from = start.height;
     let origin = if start.is_snapshot { format!("the snapshot of height {from}") } else { "genesis".to_owned() };
     let (mut blocks, mut txs) = (0, 0);
@@ -69,7 +91,8 @@ pub(super) fn run(args: &ReplayArgs, app: Arc<dyn Application>) -> Result<(), No
     });
     let took = bar.end();
     let walked = walked.map_err(|error| {
-        failed(format!("after {blocks} blocks from {origin}: {error}")).next("docs/operating.md says what a start does about damaged files")
+        say(format!("{blocks} blocks from {origin} on are what was certified; the next cannot be executed"));
+        damaged(archive.disk(), &error)
     })?;
     let found = Found { origin, from, last: walked.chain.height, tip, blocks, txs, took, root: walked.chain.app_hash.to_string() };
     match (&walked.difference, args.json) {

@@ -10,21 +10,21 @@ use lockstep_app::Tree;
 use lockstep_app::membership::RECENT_MAX;
 use lockstep_app::snapshot::{MANIFEST_BYTES_MAX, Manifest, PACKED_BYTES_MAX};
 use lockstep_replica::light_store::LightStore;
-use lockstep_replica::recovery::decided;
+use lockstep_replica::recovery::{RecoveryError, decided};
 use lockstep_replica::results::kept_block;
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
 use lockstep_replica::source::BlockSource;
 use lockstep_replica::state_sync::{Found, Staging, Task};
 use lockstep_storage::disk::Disk;
-use lockstep_storage::log::{BlockLog, LogOptions, SEGMENT_BYTES_DEFAULT};
-use lockstep_storage::results::Results;
 use lockstep_storage::snapshots::{Listed, list as list_snapshots, read_chunk};
+use lockstep_storage::{log, results};
 use lockstep_sync::light::is_below;
 use lockstep_sync::state::{Check, Checked, HEADERS_MAX};
 use lockstep_types::block::BODY_BYTES_MAX;
 use lockstep_types::light::LightBlock;
 use lockstep_types::{Height, codec};
 
+use super::replay::damaged;
 use super::{home_of, say, shell_word};
 use crate::cli::{ExportArgs, ListSnapshotsArgs, RestoreArgs};
 use crate::error::{Exit, NodeError};
@@ -100,25 +100,28 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
             .next(format!("lockstep snapshot list --home {} shows those that are there", shell_word(home.root().display()))));
     };
     let height = manifest.height();
-    let options = LogOptions { salt: genesis.hash().0, segment_bytes: SEGMENT_BYTES_DEFAULT };
-    let (log, _) = BlockLog::open(disk.clone(), LOG_PATH, options).map_err(failed)?;
-    let reader = log.reader();
-    let results = Results::open(disk.clone(), LOG_PATH, &reader.segments(), reader.tip()).map_err(failed)?;
+    let not_proven = || {
+        NodeError::new(Exit::Refused, format!("the blocks after height {height}, which prove the snapshot, are not here"))
+            .means("a snapshot is exported with its block, the two headers that prove it, and those below it")
+            .next("start the node: once it has decided two blocks more they are there, if this is its newest snapshot; or export from another node")
+    };
+    let met = |error: RecoveryError| damaged(&disk, &error);
+    let reader = log::look(&disk, LOG_PATH).map_err(|error| met(error.into()))?.ok_or_else(not_proven)?;
+    let results = results::look(&*disk, LOG_PATH).map_err(|error| met(error.into()))?;
     let light = LightStore::open(disk.clone()).map_err(failed)?;
-    let mut source = BlockSource::new(reader.clone()).with_light(Some(results.reader()), light);
+    let mut source = BlockSource::new(reader.clone()).with_light(Some(results.clone()), light);
     let mut headers =
         |from: Height| match source.read(&ReadQuestion::Light { from, count: HEADERS_MAX, bytes_max: RUN_READ_BYTES, tip: Height::ZERO }) {
             Ok(ReadAnswer::Light(blocks)) => Ok(blocks),
             Ok(_) => Ok(Vec::new()),
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(met(error)),
         };
-    let not_proven = || {
-        NodeError::new(Exit::Refused, format!("the blocks after height {height}, which prove the snapshot, are not here"))
-            .next("start the node until two more blocks are decided, then export again")
-    };
     let mut top = headers(height.next())?.into_iter();
     let (Some(above), Some(at)) = (top.next(), top.next().or(headers(height)?.into_iter().next())) else { return Err(not_proven()) };
-    let (_, _, body, _) = decided(&reader, height).map_err(failed)?;
+    let (_, _, body, _) = decided(&reader, height).map_err(|error| match error {
+        RecoveryError::Hole { .. } => not_proven(),
+        error => met(error),
+    })?;
 
     let path = &args.output;
     let home_word = shell_word(home.root().display());
@@ -137,7 +140,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
     file.put(&body)?;
     // What a restored node must know of the past: the names of recent blocks, and everything that evidence may be about.
     // The parameters are those that the chain has by now.
-    let kept = results.reader().results(height.get()).map_err(failed)?.and_then(|results| kept_block(&results).ok());
+    let kept = results.results(height.get()).map_err(failed)?.and_then(|results| kept_block(&results).ok());
     let params = kept.map_or_else(|| genesis.consensus_params.evidence.clone(), |kept| kept.params.evidence);
     let window = i128::from(params.max_age_duration_ns);
     let is_enough = |count: usize, age: i128| count > RECENT_MAX && count as u64 > params.max_age_num_blocks && age > window;

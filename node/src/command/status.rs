@@ -50,7 +50,16 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     say(format!("keeps from  {}", sync.earliest_block_height));
     say(format!("peers       {}", peers.map_or_else(|| "not known".to_owned(), |peers| peers.to_string())));
     let is_alone = validator.voting_power != Power::ZERO && validators == Some(1);
-    say(format!("in step     {}", in_step(sync.catching_up, cut_off, peers, is_alone)));
+    // What it has decided and lost, nobody else has decided.
+    let has_lost = is_alone && signs == Some(Some(HeldBack::GuardAhead));
+    let lost = || "NO: it is the only validator, and has lost blocks that it had decided: the chain stands still".to_owned();
+    let step = if has_lost { lost() } else { in_step(sync.catching_up, cut_off, peers, is_alone) };
+    say(format!("in step     {step}"));
+    if has_lost {
+        say(
+            "to do       connect a node that has these blocks, an observer will do (p2p.persistent_peers); or start on a copy of this data folder              that has them, with the guard of this one. What was damaged lies in data/damaged",
+        );
+    }
     if let Some(line) = standstill(&client, sync, peers, now()?).await {
         say(format!("waits       {line}"));
     }

@@ -65,7 +65,7 @@ use self::readers::Readers;
 use self::room::Room;
 use self::snapshots::Keeper;
 use self::verifier::Verifier;
-use crate::home::{GUARD_PATH, LOG_PATH, SNAPSHOTS_PATH, STATE_PATH};
+use crate::home::{DAMAGED_PATH, GUARD_PATH, LOG_PATH, SNAPSHOTS_PATH, STATE_PATH};
 use crate::metrics::Metrics;
 
 /// What a node is started with. Everything was read and checked.
@@ -491,8 +491,6 @@ async fn hand_over(inbox: &Inbox, network: &lockstep_network::Network) {
     }
 }
 
-/// Where damaged files go, in the data folder.
-const DAMAGED_PATH: &str = "damaged";
 /// Blocks of the log that are executed at a start between two lines that say how far it is.
 const PROGRESS_BLOCKS: u64 = 1_000;
 

@@ -48,7 +48,9 @@ impl Side {
         let genesis = home.read_genesis()?;
         let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
         let log = log::look(&disk, LOG_PATH).map_err(failed)?;
-        let log = log.ok_or_else(|| failed(format!("{} has no block so far", path.display())))?;
+        let log = log.ok_or_else(|| {
+            NodeError::new(Exit::Refused, format!("{} has no block so far", path.display())).next("start the node, or name another home")
+        })?;
         let results = results::look(&*disk, LOG_PATH).map_err(failed)?;
         let light = LightStore::open(disk).map_err(failed)?;
         let source = BlockSource::new(log.clone()).with_light(Some(results), light.clone());
@@ -173,15 +175,22 @@ fn first_difference(a: &Side, b: &Side) -> Result<Result<Height, Height>, NodeEr
 
 /// `lockstep inspect --fork`
 pub(super) fn run(args: &InspectArgs) -> Result<(), NodeError> {
+    if let [a, b] = &args.fork[..] {
+        let genesis = |path: &Path| {
+            let home = Home::new(path);
+            home.check_exists()?;
+            home.read_genesis()
+        };
+        if genesis(a)?.hash() != genesis(b)?.hash() {
+            return Err(NodeError::new(Exit::Refused, "the two homes have different genesis files: they are of two chains"));
+        }
+    }
     let mut sides = args.fork.iter().map(|home| Side::open(home)).collect::<Result<Vec<_>, _>>()?;
     let parted = match &sides[..] {
         [one] => match one.met_fork()? {
             Some((height, theirs)) => Ok((height, [one.block(height)?.0, theirs])),
             None => Err(one.log.tip().and_then(Height::new).unwrap_or(Height::ZERO)),
         },
-        [a, b] if a.genesis.hash() != b.genesis.hash() => {
-            return Err(NodeError::new(Exit::Refused, "the two homes have different genesis files: they are of two chains"));
-        }
         [a, b] => match first_difference(a, b)? {
             Ok(height) => Ok((height, [a.block(height)?.0, b.block(height)?.0])),
             Err(tip) => Err(tip),

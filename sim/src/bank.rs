@@ -117,8 +117,8 @@ fn rounds() -> Vec<Entry> {
         core(CLASS, Core::StaleTimer, "a stale timer obeyed", 18),
         core(CLASS, Core::ProposeTimerStopped, "a value proposed again stops the propose timer (L28 may wait for ever)", 0),
         core(CLASS, Core::PrevotesMustAgree, "the prevote timer waits for two thirds of one value (L34)", 1),
-        core(CLASS, Core::PrecommitsMustAgree, "the precommit timer waits for two thirds of one value (L47)", 22),
-        core(CLASS, Core::SkipPerStep, "skip counted for each kind of message (L55)", 796),
+        core(CLASS, Core::PrecommitsMustAgree, "the precommit timer waits for two thirds of one value (L47)", 3),
+        core(CLASS, Core::SkipPerStep, "skip counted for each kind of message (L55)", 0x40b),
         core(CLASS, Core::SkipOnOne, "one validator is enough to skip (L55)", 20),
         core(CLASS, Core::LeavesInSilence, "a round left in silence", 73),
         core(CLASS, Core::DecidesInOwnRoundOnly, "a decision of another round not taken (L49)", 18),
@@ -157,8 +157,8 @@ fn restarts() -> Vec<Entry> {
     vec![
         step(CLASS, Step::LockLost, "the lock lost at a restart", 36),
         step(CLASS, Step::OlderRecord, "the older guard record believed at a restart", 1),
-        step(CLASS, Step::OnlyNewestResent, "only the newest guard message said again after a restart", 3),
-        step(CLASS, Step::EarlierForgotten, "a guard record does not repeat what was said before", 3),
+        step(CLASS, Step::OnlyNewestResent, "only the newest guard message said again after a restart", 8),
+        step(CLASS, Step::EarlierForgotten, "a guard record does not repeat what was said before", 8),
         step(CLASS, Step::BodiesForgotten, "undecided bodies not looked for in the log", 312),
         beneath(CLASS, Beneath::SignsBelowGuard, "a validator whose log was cut signs below its guard", 21),
         stored(CLASS, Stored::GuardOneSlot, "every guard record in one slot", 54),
@@ -313,7 +313,7 @@ fn healing() -> Vec<Entry> {
     const CLASS: &str = "healing";
     vec![
         beneath(CLASS, Beneath::MissingSegmentFatal, "a missing segment is fatal", 0),
-        beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 3),
+        beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 21),
         beneath(CLASS, Beneath::DamagedStateStays, "a damaged state copied, not taken away", 3),
         beneath(CLASS, Beneath::ResultsHoleAtState, "results missing at the state's height not made again", 0),
     ]

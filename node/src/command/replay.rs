@@ -91,8 +91,8 @@ pub(super) fn run(args: &ReplayArgs, app: Arc<dyn Application>) -> Result<(), No
     });
     let took = bar.end();
     let walked = walked.map_err(|error| {
-        say(format!("{blocks} blocks from {origin} on are what was certified; the next cannot be executed"));
         damaged(archive.disk(), &error)
+            .means(format!("the {blocks} blocks from {origin} on give what was certified; the next cannot be executed"))
     })?;
     let found = Found { origin, from, last: walked.chain.height, tip, blocks, txs, took, root: walked.chain.app_hash.to_string() };
     match (&walked.difference, args.json) {

@@ -112,7 +112,10 @@ fn sound_behind(disk: &Arc<dyn Disk>, dir: &str, sequences: &[u64], damage: Plac
         let opened = &walk.index.segments[&segment];
         let file_bytes = opened.file.len().on("measure", &opened.path)?;
         let from = if segment == damage.segment { damage.offset + 1 } else { EMPTY_SEGMENT_BYTES };
-        if let Some((offset, header)) = find_record(opened, from.max(EMPTY_SEGMENT_BYTES), file_bytes, |_| true)? {
+        // What a later segment has was copied from here, by a start that did not get to setting this one aside; it may have gone on since.
+        let next = sequences.iter().copied().find(|next| *next > segment).unwrap_or(u64::MAX);
+        let found = find_record(opened, from.max(EMPTY_SEGMENT_BYTES), file_bytes, |_| true)?;
+        if let Some((offset, header)) = found.filter(|(_, header)| header.sequence < next) {
             return Ok(Some((Place { segment, offset }, header.sequence)));
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use lockstep_storage::disk::{Disk, DiskFile};
-use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, PAYLOAD_BYTES_MAX, Preallocator, cut_above, look, pruned_below};
+use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, PAYLOAD_BYTES_MAX, Preallocator, behind, cut_above, look, pruned_below};
 use lockstep_storage::quarantine::Quarantine;
 
 use crate::common::{SALT, bytes_of, decide, disk, flip, hash, open_log, record};
@@ -357,4 +357,44 @@ fn a_log_that_is_cut_above_a_height_ends_there_and_goes_on() {
         decide(&mut log, height + 1, b"another");
         assert_eq!(log.reader().body(&hash(height + 1)).expect("a read").expect("the body").payload, b"another");
     }
+}
+
+/// The power failed when what lies behind the damage had a segment of its own already, and the damaged one was still there. That start did
+/// not meet the damage, and the log went on in the new segment. Met again, nothing of that is lost or copied once more.
+#[test]
+fn what_went_on_behind_damage_that_was_not_set_aside_stays() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 1 << 20);
+    (1..=6).for_each(|height| decide(&mut log, height, &height.to_le_bytes().repeat(20)));
+    log.mark().expect("a mark");
+    drop(log);
+    let rotten = hash(2);
+    let good = bytes_of(&disk, FIRST_SEGMENT);
+    let payload = 2u64.to_le_bytes().repeat(20);
+    let at = good.windows(payload.len()).position(|bytes| bytes == payload).expect("the body");
+    flip(&disk, FIRST_SEGMENT, u64::try_from(at).expect("small"));
+    // Closed segments are verified when they are read: the first look is at a log whose next segment is begun.
+    let damage =
+        LogError::Rot { segment: FIRST_SEGMENT.to_owned(), offset: u64::try_from(at).expect("small") - 108, sequence: 3, height: Some(2) };
+    let damaged = bytes_of(&disk, FIRST_SEGMENT);
+    let found = behind(&disk, "log", &damage).expect("a look").expect("records");
+    assert_eq!((found.reader().base(), found.reader().tip()), (Some(3), Some(6)));
+    let (from, to) = found.segments();
+    assert!(from == 1 && to > 1, "it begins within the segment");
+    let mut quarantine = Quarantine::new(disk.clone(), "damaged");
+    assert_eq!(found.keep(&disk, "log", &mut quarantine).expect("kept").len(), 1);
+    assert_eq!(bytes_of(&disk, "damaged/00000000000000000001.seg-1"), damaged, "nothing is deleted");
+    // Back to before it was set aside; and the log goes on.
+    disk.rename("damaged/00000000000000000001.seg-1", FIRST_SEGMENT).expect("a file");
+    let (mut log, recovery) = open_log(&disk, 1 << 20);
+    assert_eq!((recovery.truncated_bytes, log.reader().base(), log.reader().tip()), (0, Some(1), Some(6)));
+    (7..=8).for_each(|height| decide(&mut log, height, b"later"));
+    let met = log.reader().body(&rotten).expect_err("it rotted");
+    drop(log);
+    let again = behind(&disk, "log", &met).expect("a look").expect("records");
+    assert_eq!((again.segments(), again.reader().tip()), ((to, to), Some(8)), "it has a segment of its own");
+    again.keep(&disk, "log", &mut quarantine).expect("kept");
+    let (log, _) = open_log(&disk, 1 << 20);
+    assert_eq!((log.reader().base(), log.reader().tip()), (Some(3), Some(8)));
+    log.reader().verify().expect("all of it is sound");
 }

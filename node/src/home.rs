@@ -222,12 +222,23 @@ impl Home {
         })
     }
 
-    /// Peers that a bundle named with which this home was started: none where there was none. What is no address is passed over: these are a
-    /// help to find the chain, and a peer is believed nothing for standing here.
-    pub fn read_peers(&self) -> Vec<PeerAddr> {
-        let bytes = read_bounded(&self.root.join(PEERS_PATH), PEERS_FILE_BYTES_MAX).unwrap_or_default();
+    /// Peers that a bundle named with which this home was started: none where there was none; and in words what of them could not be read.
+    /// That is passed over: they are a help to find the chain, and a peer is believed nothing for standing here.
+    pub fn read_peers(&self) -> (Vec<PeerAddr>, Option<String>) {
+        let path = self.root.join(PEERS_PATH);
+        if !path.exists() {
+            return (Vec::new(), None);
+        }
+        let bytes = match read_bounded(&path, PEERS_FILE_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) => return (Vec::new(), Some(error.to_string())),
+        };
         let text = String::from_utf8_lossy(&bytes);
-        text.lines().filter_map(|line| line.trim().parse().ok()).take(PERSISTENT_PEERS_MAX).collect()
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let peers: Vec<PeerAddr> = lines.iter().filter_map(|line| line.parse().ok()).collect();
+        let wrong = lines.len() - peers.len();
+        let told = (wrong > 0).then(|| format!("{wrong} of {} lines of {} are not addresses of peers", lines.len(), path.display()));
+        (peers.into_iter().take(PERSISTENT_PEERS_MAX).collect(), told)
     }
 
     /// Keeps the peers that a bundle named, in the place of those of an earlier one.
@@ -431,16 +442,20 @@ mod tests {
     fn peers_of_a_bundle_are_there_at_the_next_start_and_damage_costs_those_it_hits() {
         let folder = tempfile::tempdir().expect("a folder");
         let home = super::Home::new(folder.path());
-        assert_eq!(home.read_peers(), [], "a home that was never given one");
+        assert_eq!(home.read_peers(), (Vec::new(), None), "a home that was never given one");
         std::fs::create_dir(folder.path().join(super::DATA_PATH)).expect("a folder");
         let peer = |n: u8| format!("{}@10.0.0.{n}:26656", format!("{n:02x}").repeat(20)).parse().expect("an address");
         home.keep_peers(&[peer(1), peer(2)]).expect("there is room");
-        assert_eq!(home.read_peers(), [peer(1), peer(2)]);
+        assert_eq!(home.read_peers(), (vec![peer(1), peer(2)], None));
         home.keep_peers(&[peer(3)]).expect("in their place");
-        assert_eq!(home.read_peers(), [peer(3)]);
+        assert_eq!(home.read_peers(), (vec![peer(3)], None));
         let line = format!("{}\n", peer(4));
         std::fs::write(folder.path().join(super::PEERS_PATH), [b"\xff\n\n", line.as_bytes(), b"nobody@", &[0; 9]].concat())
             .expect("a file");
-        assert_eq!(home.read_peers(), [peer(4)]);
+        let (peers, told) = home.read_peers();
+        assert_eq!(peers, [peer(4)]);
+        assert!(told.expect("two lines are no peers").starts_with("2 of 3 lines"));
+        std::fs::write(folder.path().join(super::PEERS_PATH), vec![b'a'; super::PEERS_FILE_BYTES_MAX + 1]).expect("a file");
+        assert!(matches!(home.read_peers(), (peers, Some(told)) if peers.is_empty() && told.contains("larger than")));
     }
 }

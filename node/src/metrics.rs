@@ -268,13 +268,15 @@ impl Metrics {
         }
     }
 
-    /// At start: the height that was found, and what the validator's guard says of its votes.
-    pub(crate) fn starts_at(&self, height: u64, guard: Option<&Guard>) {
+    /// At start: the height that was found, what the validator's guard says of its votes, and whether the block that it precommitted next is
+    /// lost.
+    pub(crate) fn starts_at(&self, height: u64, guard: Option<&Guard>, lacks_next: bool) {
         if let Some(guard) = guard {
             self.hold_back(HeldBack::GuardLost, !guard.is_readable());
             // A record without a message forbids its own height, too.
             let from = guard.records().iter().map(|record| record.height.saturating_add(u64::from(record.sign_bytes.is_empty()))).max();
-            self.signs_from.store(from.unwrap_or(0), Ordering::Relaxed);
+            let behind_lost = if lacks_next { height.saturating_add(2) } else { 0 };
+            self.signs_from.store(from.unwrap_or(0).max(behind_lost), Ordering::Relaxed);
         }
         self.is_at(height);
     }
@@ -510,7 +512,7 @@ mod tests {
     fn readers_learn_whether_and_why_votes_are_held_back() {
         let metrics = Metrics::new();
         let read = || HeldBack::read(&metrics.text());
-        metrics.starts_at(7, None);
+        metrics.starts_at(7, None, false);
         assert_eq!(read(), Some(None), "it signs");
         metrics.hold_back(HeldBack::GuardLost, true);
         assert_eq!(read(), Some(Some(HeldBack::GuardLost)));

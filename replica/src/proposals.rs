@@ -114,6 +114,7 @@ impl Replica {
         }
         let block_id = proposal.block_id;
         let round = proposal.round;
+        self.forget_old_proposals();
         let held = self.proposals.entry(round).or_default();
         if held.len() >= PROPOSALS_PER_ROUND || held.iter().any(|held| held.proposal == proposal) {
             return;
@@ -123,6 +124,14 @@ impl Replica {
             self.judge(block_id);
         }
         self.deliver(now, block_id);
+    }
+
+    /// A height may take very many rounds, as where clocks are wrong: proposals stay for as many of them as loose votes do.
+    fn forget_old_proposals(&mut self) {
+        let oldest = Round::new(self.consensus.round().get().saturating_sub(consensus::ROUNDS_BEHIND_MAX)).expect("below ours");
+        while self.proposals.first_key_value().is_some_and(|(round, _)| *round < oldest) {
+            self.proposals.pop_first();
+        }
     }
 
     pub(crate) fn on_part(&mut self, now: Now, peer: Peer, header: PartSetHeader, part: Part) {

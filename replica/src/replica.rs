@@ -98,6 +98,16 @@ pub struct Restored {
     pub doubt: Option<String>,
 }
 
+impl Restored {
+    /// Whether this validator precommitted a block above the log whose body is not on the disk any more. It was there before the precommit
+    /// was signed, and the disk has damaged it since. Others who have it hand it on; an only validator goes on without it in no round.
+    pub fn lacks_what_it_locked(&self) -> bool {
+        let newest = self.guard.records.last().filter(|newest| newest.message.height() == self.chain.height.next());
+        let locked = newest.and_then(|newest| newest.lock.as_ref());
+        locked.is_some_and(|polka| !self.bodies.iter().any(|(held, _)| *held == polka.block_id))
+    }
+}
+
 /// What own messages wait for after a start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum OwnWait {
@@ -424,6 +434,11 @@ impl Replica {
     /// The consensus core, to read.
     pub fn consensus(&self) -> &Consensus {
         &self.consensus
+    }
+
+    /// Rounds of this height of which proposals are held.
+    pub fn rounds_proposed(&self) -> usize {
+        self.proposals.len()
     }
 
     /// The pool, to read.

@@ -43,7 +43,7 @@ fn each_damage_is_found_within_two_heights_and_healed() {
     for (damage, subject) in EACH.iter().flat_map(|damage| [(*damage, Subject::default()), (*damage, coins::subject())]) {
         for lasts in [false, true] {
             let (mut happened, mut healed, mut most_wrong) = (0, 0, 0);
-            for seed in 1..=12 {
+            for seed in 1..=6 {
                 let report = run_of(&subject, seed, plan(), vec![diverge(200 + 11 * seed, 0, damage, lasts, seed)]);
                 happened += report.astray.0;
                 healed += report.astray.1;
@@ -51,7 +51,7 @@ fn each_damage_is_found_within_two_heights_and_healed() {
             }
             println!("{} {damage:?}, lasts {lasts}: {happened} happened, {healed} healed, {most_wrong} heights", subject.name());
             // What the next block overwrites is right again by itself.
-            assert!(happened >= 10 && healed + 2 >= happened, "{damage:?}, lasts {lasts}: {happened} happened, {healed} were healed");
+            assert!(happened >= 5 && healed + 1 >= happened, "{damage:?}, lasts {lasts}: {happened} happened, {healed} were healed");
             assert!(most_wrong <= 2, "{damage:?}, lasts {lasts}: found after {most_wrong} heights");
         }
     }

@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_replay_follows_the_list_and_goes_the_same_way() {
         let mut faults = 0;
-        for seed in 1..60 {
+        for seed in 1..=30 {
             let first = World::new(seed, Plan::draw(seed), Planted::default(), None).digested().run();
             let json = first.schedule.to_json();
             let schedule = Schedule::from_json(&json).expect("what was written is read");
@@ -298,7 +298,7 @@ mod tests {
             let first = first.outcome.expect("the seed holds");
             assert_eq!(again.outcome.map(essence).expect("and its replay"), essence(first), "seed {seed}");
         }
-        assert!(faults > 500, "{faults} faults in all");
+        assert!(faults > 250, "{faults} faults in all");
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn most(byzantine: Option<Budget>, seeds: u64) -> usize {
 /// One test, so that nothing else allocates beside it.
 #[test]
 fn memory_is_bounded_whatever_liars_send() {
-    for (byzantine, seeds) in [(None, 60), (Some(Budget::Safe), 120), (Some(Budget::Sync), 20)] {
+    for (byzantine, seeds) in [(None, 40), (Some(Budget::Safe), 80), (Some(Budget::Sync), 15)] {
         println!("{byzantine:?}: at most {} KiB for a node", most(byzantine, seeds) >> 10);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lockstep_types::Hash;
 use lockstep_types::state_tree::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 use super::{CHUNK_BYTES_MAX, ChunkInfo, ENTRY_OVERHEAD_BYTES};
@@ -66,7 +67,12 @@ pub(super) fn pack_entries<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Vec<
 
 /// The entries in packed bytes, at most [`CHUNK_BYTES_MAX`] of them raw.
 pub(super) fn unpack_entries(packed: &[u8]) -> Result<Vec<OwnedEntry>, ChunkError> {
-    let malformed = |what: &str| ChunkError::Malformed(what.to_owned());
+    let raw = unpack(packed)?;
+    Ok(entries_in(&raw)?.into_iter().map(|(key, value)| (Arc::from(key), Arc::from(value))).collect())
+}
+
+/// The raw bytes in packed ones.
+fn unpack(packed: &[u8]) -> Result<Vec<u8>, ChunkError> {
     if packed.len() > PACKED_BYTES_MAX {
         return Err(malformed("longer than any chunk"));
     }
@@ -83,7 +89,14 @@ pub(super) fn unpack_entries(packed: &[u8]) -> Result<Vec<OwnedEntry>, ChunkErro
     if raw.len() != claimed {
         return Err(malformed("another number of bytes than it says"));
     }
-    let mut rest = &raw[..];
+    Ok(raw)
+}
+
+/// A key and its value, where they lie.
+type Lying<'a> = (&'a [u8], &'a [u8]);
+
+fn entries_in(raw: &[u8]) -> Result<Vec<Lying<'_>>, ChunkError> {
+    let mut rest = raw;
     let mut entries = Vec::new();
     while !rest.is_empty() {
         let key = take(&mut rest, KEY_BYTES_MAX).ok_or_else(|| malformed("a key that ends early or is too long"))?;
@@ -93,8 +106,12 @@ pub(super) fn unpack_entries(packed: &[u8]) -> Result<Vec<OwnedEntry>, ChunkErro
     Ok(entries)
 }
 
+fn malformed(what: &str) -> ChunkError {
+    ChunkError::Malformed(what.to_owned())
+}
+
 /// A byte string behind its length.
-fn take(rest: &mut &[u8], max: usize) -> Option<Arc<[u8]>> {
+fn take<'a>(rest: &mut &'a [u8], max: usize) -> Option<&'a [u8]> {
     let (len, behind) = rest.split_first_chunk::<4>()?;
     let len = u32::from_le_bytes(*len) as usize;
     if len > max {
@@ -102,7 +119,19 @@ fn take(rest: &mut &[u8], max: usize) -> Option<Arc<[u8]>> {
     }
     let (bytes, behind) = behind.split_at_checked(len)?;
     *rest = behind;
-    Some(Arc::from(bytes))
+    Some(bytes)
+}
+
+/// Whether packed bytes are this chunk: the verdict of [`open`], in a fraction of its time, since none of what would be joined is made.
+///
+/// # Errors
+/// As [`open`].
+pub fn judge(info: &ChunkInfo, packed: &[u8]) -> Result<(), ChunkError> {
+    let raw = unpack(packed)?;
+    let entries = entries_in(&raw)?;
+    let root = Part::root_of(info.prefix, &entries)?;
+    let lens = entries.iter().map(|(key, value)| (key.len(), value.len()));
+    fits(info, root, entries.len() as u64, lens)
 }
 
 /// The chunk that packed bytes are: verified, and ready to be joined with others into a state
@@ -117,12 +146,18 @@ pub fn open(info: &ChunkInfo, packed: &[u8]) -> Result<Part, ChunkError> {
 }
 
 pub(super) fn verify(info: &ChunkInfo, part: Part) -> Result<Part, ChunkError> {
-    if part.root() != info.root {
+    fits(info, part.root(), part.len(), part.iter().map(|(key, value)| (key.len(), value.len())))?;
+    Ok(part)
+}
+
+/// Whether a part with this root, and so many entries of these lengths, is the one that the manifest describes.
+fn fits(info: &ChunkInfo, root: Hash, count: u64, lens: impl Iterator<Item = (usize, usize)>) -> Result<(), ChunkError> {
+    if root != info.root {
         return Err(ChunkError::WrongRoot);
     }
-    let bytes: u64 = part.iter().map(|(key, value)| key.len() as u64 + value.len() as u64 + u64::from(ENTRY_OVERHEAD_BYTES)).sum();
-    if part.len() != u64::from(info.entries) || bytes != u64::from(info.bytes) {
+    let bytes: u64 = lens.map(|(key, value)| key as u64 + value as u64 + u64::from(ENTRY_OVERHEAD_BYTES)).sum();
+    if count != u64::from(info.entries) || bytes != u64::from(info.bytes) {
         return Err(ChunkError::ManifestLies);
     }
-    Ok(part)
+    Ok(())
 }

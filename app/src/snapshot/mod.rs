@@ -43,7 +43,7 @@ mod chunk;
 mod difference;
 mod manifest;
 
-pub use chunk::{ChunkError, PACKED_BYTES_MAX, open, pack};
+pub use chunk::{ChunkError, PACKED_BYTES_MAX, judge, open, pack};
 pub use difference::{Difference, OUTLINE_LEVELS_MAX, Outline};
 pub use manifest::{CHUNKS_MAX, ChunkInfo, MANIFEST_BYTES_MAX, Manifest, ManifestError};
 

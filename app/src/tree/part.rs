@@ -130,20 +130,24 @@ impl Part {
     pub fn build(prefix: Prefix, entries: Vec<OwnedEntry>) -> Result<Self, PartError> {
         let mut leaves: Vec<Arc<Leaf>> = Vec::with_capacity(entries.len());
         for (at, (key, value)) in entries.into_iter().enumerate() {
-            if key.is_empty() || key.len() > KEY_BYTES_MAX || value.is_empty() || value.len() > VALUE_BYTES_MAX {
-                return Err(PartError::Size { at, key: key.len(), value: value.len() });
-            }
-            let path = Path::of(&key);
-            if !prefix.contains(&path) {
-                return Err(PartError::Outside { at });
-            }
-            if leaves.last().is_some_and(|last| last.path >= path) {
-                return Err(PartError::Order { at });
-            }
+            let path = path_of(prefix, at, (&key, &value), leaves.last().map(|last| &last.path))?;
             leaves.push(Arc::new(Leaf { path, key, value }));
         }
         let len = Some(leaves.len() as u64);
         Ok(Self { prefix, top: grow(&leaves, usize::from(prefix.depth)), len })
+    }
+
+    /// The root of the part of these entries, and nothing of it is made: to judge what is not needed yet.
+    ///
+    /// # Errors
+    /// As [`Part::build`].
+    pub(crate) fn root_of(prefix: Prefix, entries: &[(&[u8], &[u8])]) -> Result<Hash, PartError> {
+        let mut leaves: Vec<(Path, Hash)> = Vec::with_capacity(entries.len());
+        for (at, (key, value)) in entries.iter().enumerate() {
+            let path = path_of(prefix, at, (key, value), leaves.last().map(|(last, _)| last))?;
+            leaves.push((path, state_tree::leaf_hash(&path, &Hash::of(value))));
+        }
+        Ok(fold(&leaves, usize::from(prefix.depth)).hash())
     }
 
     /// The part that these make up, which come in path order.
@@ -244,6 +248,52 @@ impl Tree {
         let whole = Part::join(Prefix::WHOLE, parts)?;
         let len = whole.len();
         Some(Self { root: whole.top, len })
+    }
+}
+
+/// The path of an entry that follows one with the path `last`, where it may stand there.
+fn path_of(prefix: Prefix, at: usize, (key, value): (&[u8], &[u8]), last: Option<&Path>) -> Result<Path, PartError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX || value.is_empty() || value.len() > VALUE_BYTES_MAX {
+        return Err(PartError::Size { at, key: key.len(), value: value.len() });
+    }
+    let path = Path::of(key);
+    if !prefix.contains(&path) {
+        return Err(PartError::Outside { at });
+    }
+    if last.is_some_and(|last| *last >= path) {
+        return Err(PartError::Order { at });
+    }
+    Ok(path)
+}
+
+/// What stands at a place, of which only the hash is wanted.
+enum Top {
+    Empty,
+    Leaf(Hash),
+    Inner(Hash),
+}
+
+impl Top {
+    const fn hash(&self) -> Hash {
+        match self {
+            Self::Empty => state_tree::EMPTY,
+            Self::Leaf(hash) | Self::Inner(hash) => *hash,
+        }
+    }
+}
+
+/// As [`grow`] and [`above`], and only the hash.
+fn fold(leaves: &[(Path, Hash)], depth: usize) -> Top {
+    match leaves {
+        [] => Top::Empty,
+        [(_, hash)] => Top::Leaf(*hash),
+        _ => {
+            let (left, right) = leaves.split_at(leaves.partition_point(|(path, _)| !path.bit(depth)));
+            match (fold(left, depth + 1), fold(right, depth + 1)) {
+                (Top::Empty, alone @ (Top::Empty | Top::Leaf(_))) | (alone @ Top::Leaf(_), Top::Empty) => alone,
+                (left, right) => Top::Inner(state_tree::inner_hash(&left.hash(), &right.hash())),
+            }
+        }
     }
 }
 

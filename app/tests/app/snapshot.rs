@@ -4,15 +4,29 @@ use std::sync::Arc;
 
 use lockstep_app::snapshot::{
     CHUNK_BYTES_MAX, ChunkError, ChunkInfo, Difference, Manifest, ManifestError, OUTLINE_LEVELS_MAX, Outline, PACKED_BYTES_MAX,
-    SPLIT_BYTES, open, pack, plan,
+    SPLIT_BYTES, judge, pack, plan,
 };
-use lockstep_app::tree::{Part, Prefix};
+use lockstep_app::tree::{OwnedEntry, Part, Prefix};
 use lockstep_app::{Changes, Tree};
 use lockstep_types::Hash;
 use lockstep_types::state_tree::{EMPTY, KEY_BYTES_MAX, Path, VALUE_BYTES_MAX};
 use proptest::prelude::*;
 
 use super::common::{Entries, height, numbered, tree_of};
+
+/// A chunk opened. Who only judges it comes to the same verdict, in every word.
+fn open(info: &ChunkInfo, packed: &[u8]) -> Result<Part, ChunkError> {
+    let opened = lockstep_app::snapshot::open(info, packed);
+    assert_eq!(judge(info, packed), opened.as_ref().map(|_| ()).map_err(Clone::clone));
+    opened
+}
+
+/// Entries packed as they come, whatever they are.
+fn packed_raw(entries: &[OwnedEntry]) -> Vec<u8> {
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short").to_le_bytes();
+    let raw: Vec<u8> = entries.iter().flat_map(|(key, value)| [&len(key)[..], key, &len(value), value].concat()).collect();
+    [&[1][..], &len(&raw), &zstd::bulk::compress(&raw, 1).expect("in memory")].concat()
+}
 
 /// A snapshot as it would lie in files.
 fn taken(tree: &Tree) -> (Manifest, Vec<Vec<u8>>) {
@@ -240,15 +254,21 @@ fn entries_out_of_order_doubled_or_too_large_are_no_part() {
     let entry = |key: &[u8], value: &[u8]| (Arc::<[u8]>::from(key), Arc::<[u8]>::from(value));
     let mut sorted: Vec<_> = (0u8..6).map(|n| entry(&[n], b"v")).collect();
     sorted.sort_by_key(|(key, _)| Path::of(key));
-    assert!(Part::build(Prefix::WHOLE, sorted.clone()).is_ok());
+    let good = Part::build(Prefix::WHOLE, sorted.clone()).expect("a part");
+    let info = ChunkInfo { prefix: Prefix::WHOLE, root: good.root(), entries: 6, bytes: 6 * 10 };
+    assert!(open(&info, &packed_raw(&sorted)).is_ok());
+    let refused = |entries: Vec<OwnedEntry>| {
+        assert!(matches!(open(&info, &packed_raw(&entries)), Err(ChunkError::Malformed(_))));
+        assert!(Part::build(Prefix::WHOLE, entries).is_err());
+    };
     let mut swapped = sorted.clone();
     swapped.swap(2, 3);
-    assert!(Part::build(Prefix::WHOLE, swapped).is_err());
+    refused(swapped);
     let mut doubled = sorted.clone();
     doubled.insert(1, sorted[1].clone());
-    assert!(Part::build(Prefix::WHOLE, doubled).is_err());
+    refused(doubled);
     for bad in [entry(b"", b"v"), entry(b"k", b""), entry(&vec![0; KEY_BYTES_MAX + 1], b"v"), entry(b"k", &vec![0; VALUE_BYTES_MAX + 1])] {
-        assert!(Part::build(Prefix::WHOLE, vec![bad]).is_err());
+        refused(vec![bad]);
     }
 }
 

@@ -42,8 +42,9 @@ no approval.")]
     Join(JoinArgs),
     /// Leave the validators, or take a request to join back; with a key of the authority, have another leave.
     ///
-    /// The validator signs until its power is gone, two heights after power may move; the command waits for that. The chain refuses
-    /// what would leave it without a live majority of two thirds. The node follows from then on, and can be stopped.
+    /// The command first waits until those who stay have signed a block since it was called, so that they can go on alone: the chain
+    /// refuses what would leave it without a live majority of two thirds, but learns late of who has stopped. The validator signs until
+    /// its power is gone, two heights after power may move; the command waits for that. The node follows from then on, and can be stopped.
     #[command(after_long_help = "\
 Examples:
   lockstep validator quit --home n4

@@ -11,7 +11,7 @@ use lockstep_storage::guard::GuardError;
 use lockstep_storage::log::LogError;
 use lockstep_storage::quarantine::QuarantineError;
 use lockstep_types::{Hash, Height};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::bundle::Bundle;
 use super::{home_of, shell_word};
@@ -32,7 +32,7 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     let mut config = load_config(&home, args)?;
     let (root, given) = root_of_trust(&home, args, &mut config)?;
     let is_told = given.is_empty() && config.p2p.persistent_peers.is_empty();
-    let remembered = if is_told { Vec::from_iter(home.read_peers()) } else { Vec::new() };
+    let (remembered, unread) = if is_told { home.read_peers() } else { (Vec::new(), None) };
     config.p2p.persistent_peers.extend(remembered.iter().cloned());
     // What can be wrong in the files is told before anything is held or bound.
     let options = options_of(&home, &config, root, app.clone())?;
@@ -47,6 +47,9 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     );
     if !given.is_empty() {
         home.keep_peers(&given)?;
+    }
+    if let Some(unread) = unread {
+        warn!("{unread}: those peers of the bundle are not dialled. Name peers in the configuration (p2p.persistent_peers)");
     }
     if !remembered.is_empty() {
         info!(

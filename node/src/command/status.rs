@@ -57,7 +57,8 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     say(format!("in step     {step}"));
     if has_lost {
         say(
-            "to do       connect a node that has these blocks, an observer will do (p2p.persistent_peers); or start on a copy of this data folder              that has them, with the guard of this one. What was damaged lies in data/damaged",
+            "to do       connect a node that has these blocks, an observer will do (p2p.persistent_peers); or start on a copy of this data \
+             folder that has them, with the guard of this one. What was damaged lies in data/damaged",
         );
     }
     if let Some(line) = standstill(&client, sync, peers, now()?).await {
@@ -100,7 +101,7 @@ const QUIET_S: u64 = 30;
 const PAGES_MAX: usize = 10;
 
 /// Where no block came for a while: since when, and whose signature the last block lacks of those who decide the next.
-async fn standstill(client: &Client, sync: &SyncInfo, peers: Option<u64>, now: Time) -> Option<String> {
+pub(super) async fn standstill(client: &Client, sync: &SyncInfo, peers: Option<u64>, now: Time) -> Option<String> {
     let seconds = u64::try_from(now.unix_nanos() - sync.latest_block_time.unix_nanos()).ok()? / 1_000_000_000;
     // A node that was just started and finds nobody is what a chain that stands still looks like, too.
     let catches_up = sync.catching_up && peers != Some(0);

@@ -271,6 +271,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
              the blocks between, which it asks for by itself"
         );
     }
+    if restored.lacks_what_it_locked() {
+        tracing::warn!(
+            height = restored.chain.height.get() + 1,
+            "this validator signed for a block that its disk has lost since: it decides none in its place until peers have given it that block, \
+             which it asks for by itself"
+        );
+    }
     let (genesis_chain, _, _) = recovery::genesis_state(&host, &options.genesis)?;
     tracing::info!(
         height = restored.chain.height.get(),
@@ -281,7 +288,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     );
 
     let metrics = Arc::new(Metrics::new());
-    metrics.starts_at(restored.chain.height.get(), guard.as_ref());
+    metrics.starts_at(restored.chain.height.get(), guard.as_ref(), restored.lacks_what_it_locked());
     metrics.healed(heals);
     metrics.diverged(restored.diverged.len());
     let damage = readers::Damage::new(Quarantine::new(disk.clone(), DAMAGED_PATH), metrics.clone());

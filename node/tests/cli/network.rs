@@ -72,7 +72,8 @@ fn a_node_outlives_its_log_and_ends_with_its_terminal() {
     // Under nohup only SIGTERM and SIGINT end it.
     let node = Running::start({
         let mut nohup = Command::new("nohup");
-        nohup.arg(lockstep(&args).get_program()).args(args).stdin(Stdio::null());
+        // Not by way of `lockstep`, which gives a test that was itself started under nohup its terminal back.
+        nohup.arg(env!("CARGO_BIN_EXE_lockstep")).args(args).stdin(Stdio::null());
         nohup
     });
     answers();

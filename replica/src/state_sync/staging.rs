@@ -13,6 +13,7 @@
 //! Nothing is synced before the end. Each file proves itself when it is read again (a chunk by its root, the others by a digest),
 //! so a crash costs what the disk had not written yet, and a restart goes on with the rest.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -204,7 +205,7 @@ impl Staging {
         }
         let name = chunk_name(&info.root);
         if let Some(packed) = self.folder.read(&name, PACKED_BYTES_MAX)? {
-            if snapshot::open(info, &packed).is_ok() {
+            if snapshot::judge(info, &packed).is_ok() {
                 return Ok(here(true));
             }
             self.folder.remove(&name)?;
@@ -221,23 +222,22 @@ impl Staging {
     fn chunk(&self, index: u32, bytes: &[u8], is_whole: bool, own: &Tree) -> Result<Checked, DiskError> {
         let info = self.goal.as_ref().and_then(|(_, manifest)| manifest.chunks().get(index as usize));
         let Some(info) = info else { return Ok(Checked::Bad("there is no such chunk".to_owned())) };
-        let opened = if is_whole {
-            snapshot::open(info, bytes)
-        } else {
-            let ours = own.part(info.prefix);
-            let levels = Outline::of(&ours, info).levels();
-            match Difference::try_from_slice(bytes) {
-                Ok(difference) => difference.apply(&ours, levels, info),
-                Err(error) => Err(ChunkError::Malformed(error.to_string())),
-            }
-        };
         if planted::has(Bug::ChunkUnchecked) && is_whole {
             self.folder.write(&chunk_name(&info.root), bytes)?;
             return Ok(Checked::Good);
         }
-        match opened {
-            Ok(part) => {
-                let packed = if is_whole { bytes.to_vec() } else { snapshot::pack(&part) };
+        let judged = if is_whole {
+            snapshot::judge(info, bytes).map(|()| Cow::Borrowed(bytes))
+        } else {
+            let ours = own.part(info.prefix);
+            let levels = Outline::of(&ours, info).levels();
+            match Difference::try_from_slice(bytes) {
+                Ok(difference) => difference.apply(&ours, levels, info).map(|part| Cow::Owned(snapshot::pack(&part))),
+                Err(error) => Err(ChunkError::Malformed(error.to_string())),
+            }
+        };
+        match judged {
+            Ok(packed) => {
                 self.folder.write(&chunk_name(&info.root), &packed)?;
                 Ok(Checked::Good)
             }

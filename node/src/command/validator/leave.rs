@@ -1,5 +1,8 @@
 //! `lockstep validator quit` and `approve`.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use lockstep_app::membership::{Approve, NodeTx, Quit, RecentBlock};
 use lockstep_types::{Address, Power, Signature};
 use tokio::time::sleep;
@@ -7,11 +10,8 @@ use tokio::time::sleep;
 use super::members::find_key;
 use super::{LOOK, Seat, Told, power_of};
 use crate::cli::{ApproveArgs, QuitArgs};
-use crate::command::say;
+use crate::command::{SILENCE_MAX, say};
 use crate::error::{Exit, NodeError};
-
-/// Commits after which the chain itself does not count any more on a validator that signed none of them.
-const COUNTED_ON: u64 = 20;
 
 const NOTHING: Signature = Signature([0; 64]);
 
@@ -51,32 +51,38 @@ pub(super) async fn quit(args: &QuitArgs) -> Result<(), NodeError> {
     wait_until_gone(&seat, &address, &mut told).await
 }
 
-/// Waits where those who stay could not go on alone, until they can. The chain refuses a request that leaves it without a live majority,
-/// but it counts on everybody who signed one of its last commits: a validator that has only just stopped is missed here first. When the chain
-/// has seen so many commits more, it judges rightly, and is asked.
+/// Waits until those who stay have decided a block since this command began, so that they can go on alone. The chain refuses a request
+/// that leaves it without a live majority, but it counts on everybody who signed one of its last twenty commits: of a validator that has
+/// only just stopped it knows nothing yet, and a chain that has nothing to do learns of it minutes later.
 async fn wait_for_those_who_stay(seat: &Seat, address: &Address, told: &mut Told) -> Result<(), NodeError> {
-    let mut until = None;
+    let began = Instant::now();
+    let mut since = None;
     loop {
         let members = seat.members().await?;
         if members.get(address).is_none_or(|member| member.power == 0) {
             return Ok(());
         }
-        let rest = members.rest(Some(address));
+        let since = *since.get_or_insert(members.height);
+        // Who signed the newest block, the chain says with the next one; this node knows it already.
+        let newest = if members.height > since { seat.signers(members.height).await } else { BTreeSet::new() };
+        let rest = members.rest(Some(address), |member| member.signed_above(since) || newest.contains(&member.address));
         if rest.total == 0 {
             say(format!("{address} is the last validator: without it nobody would decide the next block"));
             return Ok(());
         }
-        let until = *until.get_or_insert(members.height.saturating_add(COUNTED_ON));
-        if rest.can_decide() || members.height > until {
+        if rest.can_decide() {
             return Ok(());
         }
-        told.progress(format!(
-            "NOT asked yet: without {address} the chain would stand still. Of power {} that stays {} signed of late, more than two thirds must; \
-             absent: {}. Waiting for them (Ctrl-C breaks off, and nothing was asked)",
-            rest.total,
-            rest.present,
-            rest.absent.join(", ")
-        ));
+        if began.elapsed() > SILENCE_MAX {
+            told.progress(format!(
+                "NOT asked yet: of those who stay, {} of power {} signed a block since this command began, and more than two thirds must, or \
+                 the chain would stand still without {address}. Waiting for {} (a transaction brings the next block sooner; Ctrl-C breaks off, \
+                 and nothing was asked)",
+                rest.present,
+                rest.total,
+                rest.absent.join(", ")
+            ));
+        }
         sleep(LOOK).await;
     }
 }

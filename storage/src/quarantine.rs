@@ -5,19 +5,24 @@
 //! a person, and not to be filled by its own remains.
 //!
 //! The folder also holds the **mark of suspicion**: a file that says that something was found damaged while it was read. The
-//! next opening then verifies everything, and not only what it needs.
+//! next opening then verifies everything, and not only what it needs. And it holds the names of what a person was told of: what lies here
+//! and is not among them was set aside by an opening that ended before it said so.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::DiskError;
-use crate::disk::Disk;
+use crate::disk::{Disk, create_anew};
 use crate::error::Context;
 
 /// Openings that may set something aside before a person is asked to look.
 pub const INCIDENTS_MAX: usize = 16;
 /// The mark of suspicion.
 const SUSPICION: &str = "suspected";
+/// Names of what was told, a line each.
+const TOLD: &str = "told";
+/// A folder of [`INCIDENTS_MAX`] openings is far smaller.
+const TOLD_BYTES_MAX: u64 = 1 << 20;
 /// Copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -116,6 +121,46 @@ impl Quarantine {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             unlinked => unlinked.on("remove", &path).and_then(|()| self.disk.sync_dir(&self.dir).on("sync", &self.dir)),
         }
+    }
+
+    /// Paths of what lies here and nobody was told of. A list of what was told that cannot be read counts as none.
+    pub fn untold(&self) -> Result<Vec<String>, DiskError> {
+        let path = format!("{}/{TOLD}", self.dir);
+        let told = match self.disk.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error).on("open", &path),
+            Ok(file) => {
+                let bytes = file.len().on("measure", &path)?.min(TOLD_BYTES_MAX);
+                let mut told = vec![0; usize::try_from(bytes).unwrap_or(0)];
+                file.read_at(0, &mut told).on("read", &path)?;
+                told
+            }
+        };
+        let told = String::from_utf8_lossy(&told);
+        let told: Vec<&str> = told.lines().collect();
+        let names = self.kept()?;
+        Ok(names.into_iter().filter(|name| !told.contains(&name.as_str())).map(|name| format!("{}/{name}", self.dir)).collect())
+    }
+
+    /// A person was told of everything that lies here.
+    pub fn told(&self) -> Result<(), DiskError> {
+        let names = self.kept()?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let (new, path) = (format!("{}/{TOLD}.new", self.dir), format!("{}/{TOLD}", self.dir));
+        let file = create_anew(&*self.disk, &new)?;
+        let text: String = names.iter().map(|name| format!("{name}\n")).collect();
+        file.write_at(0, text.as_bytes()).on("write", &new)?;
+        file.sync_data().on("sync", &new)?;
+        self.disk.rename(&new, &path).on("move", &new)?;
+        self.disk.sync_dir(&self.dir).on("sync", &self.dir)
+    }
+
+    /// What was set aside.
+    fn kept(&self) -> Result<Vec<String>, DiskError> {
+        let ours = [SUSPICION.to_owned(), TOLD.to_owned(), format!("{TOLD}.new")];
+        Ok(self.names()?.into_iter().filter(|name| !ours.contains(name)).collect())
     }
 
     /// A path that is free, under this opening's number.

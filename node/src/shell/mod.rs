@@ -193,6 +193,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         host: host.clone(),
         spread: &OnCores,
     };
+    let quarantine = Quarantine::new(disk.clone(), DAMAGED_PATH);
+    for path in quarantine.untold().map_err(RecoveryError::from)? {
+        tracing::warn!(path, "an earlier start set this aside, damaged, and ended before it said so; look at this disk");
+    }
     // A file whose damaged copies were written again is one.
     let (mut replayed, mut heals) = (0u64, u64::from(guard.as_ref().is_some_and(|guard| guard.repaired_copies() > 0)));
     let opened = recovery::open(&home, guard.as_ref(), |told| match told {
@@ -216,6 +220,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             }
         }
     })?;
+    if let Err(error) = quarantine.told() {
+        tracing::warn!("the next start tells again what was set aside: {error}");
+    }
     let Opened { log, log_recovery, db, results: kept, light, recovered: Recovered { restored, executor }, installed, settled, .. } =
         opened;
     for one in &settled {
@@ -291,7 +298,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     metrics.starts_at(restored.chain.height.get(), guard.as_ref(), restored.lacks_what_it_locked());
     metrics.healed(heals);
     metrics.diverged(restored.diverged.len());
-    let damage = readers::Damage::new(Quarantine::new(disk.clone(), DAMAGED_PATH), metrics.clone());
+    let damage = readers::Damage::new(quarantine, metrics.clone());
     let readers = Readers::new(
         &options.genesis,
         genesis_chain,

@@ -60,7 +60,8 @@ fn a_crash_at_any_operation_loses_nothing_that_was_promised() {
 #[test]
 fn a_crash_during_recovery_loses_nothing_either() {
     let (_, _, operations) = undisturbed();
-    for operation in (0..operations).step_by(5) {
+    let step = if std::env::var_os("LOCKSTEP_EVERY_BYTE").is_some() { 1 } else { 11 };
+    for operation in (0..operations).step_by(step) {
         let (disk, account) = cut(operation, Fault::Stop(When::During));
         for (seed, first) in (0..).zip([Survival::All, Survival::Random, Survival::TornSectors]) {
             let crashed = disk.fork();

@@ -4,5 +4,6 @@ mod common;
 mod files;
 mod guard;
 mod log;
+mod quarantine;
 mod results;
 mod state;

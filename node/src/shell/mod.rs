@@ -319,8 +319,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
              config/config.toml (p2p.persistent_peers), or start it once with a join bundle (--bundle), whose peers it remembers"
         );
     }
-    if needs_others && !options.persistent_peers.is_empty() {
-        // What the chain did meanwhile, those peers know. Until they have said what they have, this node is not in step, as with CometBFT.
+    if needs_others {
+        // What the chain did meanwhile, others know. Until they have said what they have, this node is not in step, as with CometBFT.
         readers.set_behind(true, restored.chain.height);
         metrics.catching_up(true);
     }

@@ -99,6 +99,12 @@ impl Town {
         (0..clients.len()).filter(|index| validates(&mut clients[*index])).collect()
     }
 
+    /// How many validators this node knows.
+    fn validators_as_seen_by(&self, index: usize) -> u64 {
+        let validators = Client::new(self.nodes[index].rpc).call("validators", json!({})).expect("it serves");
+        number(&validators["total"])
+    }
+
     /// Waits until each of these has signed a commit above `from`.
     fn wait_until_they_sign(&self, who: &[usize], from: u64) {
         let mut client = Client::new(self.nodes[0].rpc);
@@ -204,4 +210,30 @@ fn one_becomes_two_and_four_and_one_again_while_clients_send() {
     assert_eq!(ended.code, Some(8), "{}{}", ended.out, ended.err);
     assert!(ended.err.contains("the chain refuses it"), "{}", ended.err);
     town.end(&load.stop());
+}
+
+/// An idle chain learns late that a validator is gone: one that leaves looks for itself who is there.
+#[test]
+fn a_validator_stays_while_the_others_could_not_go_on_without_it() {
+    let mut town = Town::found(4);
+    let dead = town.address(3);
+    town.nodes[3].process.signal(Signal::KILL);
+    town.nodes[3].process.wait();
+    let leaver = &town.nodes[0];
+    let quit = command(["validator", "quit", "--home", text(&leaver.home), "--node", &format!("http://{}", leaver.rpc)]);
+    let mut quit = Process::start(quit, town.folder.path().join("quit.log"));
+    wait_until("it says whom it waits for", || {
+        quit.log().lines().any(|line| line.contains("NOT asked yet") && line.contains(&dead)).then_some(())
+    });
+    let mut client = Client::new(town.nodes[1].rpc);
+    client.commit_tx("with=three").expect("three of four go on, since nobody has left");
+    assert_eq!(town.validators_as_seen_by(1), 4, "{}", quit.log());
+
+    let Node { home, rpc, .. } = town.nodes.pop().expect("the dead one");
+    town.nodes.push(start(home, rpc));
+    town.wait_for_height(1);
+    client.commit_tx("with=four").expect("it commits");
+    assert_eq!(quit.wait(), Some(0), "{}", quit.log());
+    assert_eq!(town.validators(), [1, 2, 3]);
+    client.commit_tx("without=one").expect("those who stay go on");
 }

@@ -147,7 +147,7 @@ impl Part {
             let path = path_of(prefix, at, (key, value), leaves.last().map(|(last, _)| last))?;
             leaves.push((path, state_tree::leaf_hash(&path, &Hash::of(value))));
         }
-        Ok(fold(&leaves, usize::from(prefix.depth)).hash())
+        Ok(fold(&leaves, usize::from(prefix.depth)))
     }
 
     /// The part that these make up, which come in path order.
@@ -266,33 +266,14 @@ fn path_of(prefix: Prefix, at: usize, (key, value): (&[u8], &[u8]), last: Option
     Ok(path)
 }
 
-/// What stands at a place, of which only the hash is wanted.
-enum Top {
-    Empty,
-    Leaf(Hash),
-    Inner(Hash),
-}
-
-impl Top {
-    const fn hash(&self) -> Hash {
-        match self {
-            Self::Empty => state_tree::EMPTY,
-            Self::Leaf(hash) | Self::Inner(hash) => *hash,
-        }
-    }
-}
-
-/// As [`grow`] and [`above`], and only the hash.
-fn fold(leaves: &[(Path, Hash)], depth: usize) -> Top {
+/// The hash that [`grow`] gives, without the tree.
+fn fold(leaves: &[(Path, Hash)], depth: usize) -> Hash {
     match leaves {
-        [] => Top::Empty,
-        [(_, hash)] => Top::Leaf(*hash),
+        [] => state_tree::EMPTY,
+        [(_, hash)] => *hash,
         _ => {
             let (left, right) = leaves.split_at(leaves.partition_point(|(path, _)| !path.bit(depth)));
-            match (fold(left, depth + 1), fold(right, depth + 1)) {
-                (Top::Empty, alone @ (Top::Empty | Top::Leaf(_))) | (alone @ Top::Leaf(_), Top::Empty) => alone,
-                (left, right) => Top::Inner(state_tree::inner_hash(&left.hash(), &right.hash())),
-            }
+            state_tree::inner_hash(&fold(left, depth + 1), &fold(right, depth + 1))
         }
     }
 }

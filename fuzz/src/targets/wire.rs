@@ -1,5 +1,7 @@
 //! Bytes of peers.
 
+use std::sync::LazyLock;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use lockstep_app::snapshot::{ChunkInfo, Difference, Manifest, Outline, open};
@@ -24,12 +26,12 @@ fn chain_id() -> ChainId {
     ChainId::new("test-chain").expect("a name")
 }
 
-/// Four validators of equal power.
-fn validators() -> ValidatorSet {
+/// Four validators of equal power. Made once: four keys take longer than most inputs.
+static VALIDATORS: LazyLock<ValidatorSet> = LazyLock::new(|| {
     let power = Power::new(10).expect("small");
     let update = |seed| ValidatorUpdate { public_key: PrivateKey::from_seed(&[seed; 32]).public_key(), power };
     ValidatorSet::new(&[1, 2, 3, 4].map(update)).expect("a valid set")
-}
+});
 
 /// Frames of a lane.
 pub(super) fn message(bytes: &[u8], meter: Meter) {
@@ -124,14 +126,14 @@ pub(super) fn body(bytes: &[u8], meter: Meter) {
 }
 
 fn claim_vote(vote: Vote) {
-    if let Ok(claim) = vote.claim(&chain_id(), &validators()) {
+    if let Ok(claim) = vote.claim(&chain_id(), &VALIDATORS) {
         let count = claim.checks().len();
         assert!(claim.settle(&vec![false; count]).is_err(), "a vote stands on its signature");
     }
 }
 
 fn claim_proposal(proposal: Proposal) {
-    let set = validators();
+    let set = &*VALIDATORS;
     let proposer = set.get(set.proposer(Round::ZERO)).expect("a proposer").public_key;
     if let Ok(claim) = proposal.claim(&chain_id(), &proposer) {
         let count = claim.checks().len();
@@ -141,9 +143,9 @@ fn claim_proposal(proposal: Proposal) {
 
 /// A certificate that is well formed names more than two thirds of the power, each signer once.
 fn claim_polka(polka: Polka) {
-    let set = validators();
+    let set = &*VALIDATORS;
     let signers: Vec<_> = polka.signatures.iter().map(|signed| signed.validator).collect();
-    if let Ok(claim) = polka.claim(&chain_id(), &set) {
+    if let Ok(claim) = polka.claim(&chain_id(), set) {
         let mut once = signers.clone();
         once.sort_unstable();
         once.dedup();
@@ -155,9 +157,9 @@ fn claim_polka(polka: Polka) {
 }
 
 fn claim_commit(commit: Commit) {
-    let set = validators();
+    let set = &*VALIDATORS;
     let slots = commit.signatures.clone();
-    if let Ok(claim) = commit.claim(&chain_id(), &set) {
+    if let Ok(claim) = commit.claim(&chain_id(), set) {
         assert_eq!(slots.len(), set.len(), "a slot for each validator");
         let power: u64 = set.iter().zip(&slots).filter(|(_, slot)| slot.is_for_block()).map(|(signer, _)| signer.power.get()).sum();
         assert!(Quorum::Byzantine.is_quorum(Power::new(power).expect("small"), set.total_power()), "a commit is a quorum");

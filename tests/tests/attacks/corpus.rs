@@ -218,7 +218,7 @@ const SLOW: [&str; 8] = ["guard_file", "log_file", "results_file", "settings", "
 fn attack_76_every_bad_byte_is_refused_or_means_what_it_says() {
     alone("corpus", "attack_76_every_bad_byte_is_refused_or_means_what_it_says", || {
         /// Longer or slower ones are changed at some places.
-        const EVERY_CHANGE_BYTES: usize = EVERY_VALUE_BYTES / 2;
+        const EVERY_CHANGE_BYTES: usize = EVERY_VALUE_BYTES;
         /// So many.
         const PLACES: usize = 24;
         let seeds = seeds();

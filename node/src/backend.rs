@@ -283,6 +283,9 @@ impl Backend for NodeBackend {
     }
 
     fn check_tx(&self, tx: Vec<u8>) -> BoxFuture<Result<TxResult, BroadcastError>> {
+        if let Some(why) = self.readers.doubted() {
+            return Box::pin(ready(Err(BroadcastError::Unavailable(why.to_owned()))));
+        }
         let verdict = self.readers.host().check_tx(&self.readers.newest_state(), &tx, CheckKind::New);
         Box::pin(ready(Ok(as_result(&verdict))))
     }

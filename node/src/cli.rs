@@ -30,8 +30,8 @@ Exit codes:
 
 Environment variables:
   LOCKSTEP_HOME   stands for --home of every command that works on one home
-  LOCKSTEP_NODE   stands for --node of status, tx, query and validator list, and
-                  for --endpoints of bench
+  LOCKSTEP_NODE   stands for --node of status, tx, query, token, snapshot bundle
+                  and validator list, and for --endpoints of bench
   LOCKSTEP_<KEY>  overrides a key of config.toml for start: LOCKSTEP_RPC_LADDR
                   for rpc.laddr
 

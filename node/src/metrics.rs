@@ -75,7 +75,7 @@ impl HeldBack {
             }
             Self::Diverged => {
                 "its state is not the chain's and could not be made right, or no state has two thirds of the power: read its log and data/audit; if it \
-                 cannot be mended soon, take it out of the set with lockstep validator quit"
+                 cannot be mended soon, take it out of the set with lockstep validator quit --node URL, with the URL of another node"
             }
         }
     }
@@ -161,7 +161,10 @@ impl Metrics {
         let mempool_bytes = gauge("mempool_bytes", "Bytes of transactions waiting");
         let peers = gauge("peers", "Connected peers");
         let diverged = gauge("divergences", "Heights at which the state of this home was found to be another than the chain's");
-        let behind = gauge("catching_up", "1 while blocks are known to be decided that this node does not have");
+        let behind = gauge(
+            "catching_up",
+            "1 while blocks are known to be decided that this node does not have, and from a start until peers have said what they have",
+        );
         let kept = [
             gauge("snapshot_height", "Height of the newest snapshot; 0 for none"),
             gauge("snapshots", "Snapshots that are kept"),

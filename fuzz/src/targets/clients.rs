@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
 
 use lockstep_app::kv::Kv;
+use lockstep_app::token::Token;
 use lockstep_app::{CheckKind, Host, State};
 use lockstep_genesis::{GenesisDraft, GenesisValidator};
 use lockstep_replica::recovery::genesis_state;
@@ -122,29 +123,30 @@ pub(super) fn proof(bytes: &[u8], meter: Meter) {
     }
 }
 
-/// Transactions of the bundled application, and those that are the node's.
+/// Transactions of the bundled applications, and those that are the node's.
 pub(super) fn transaction(bytes: &[u8], meter: Meter) {
-    static HOST: OnceLock<(Host, State)> = OnceLock::new();
-    let (host, state) = HOST.get_or_init(|| {
-        let host = Host::new(Arc::new(Kv));
-        let validator = GenesisValidator {
-            public_key: PrivateKey::from_seed(&[1; 32]).public_key(),
-            power: Power::new(10).expect("small"),
-            name: String::new(),
-        };
-        let draft = GenesisDraft {
+    static HOSTS: OnceLock<[(Host, State); 2]> = OnceLock::new();
+    let hosts = HOSTS.get_or_init(|| {
+        let public_key = PrivateKey::from_seed(&[1; 32]).public_key();
+        let token = format!(r#"{{"token":{{"accounts":[{{"address":"{}","balance":"1000"}}]}}}}"#, public_key.address());
+        let validator = GenesisValidator { public_key, power: Power::new(10).expect("small"), name: String::new() };
+        let draft = |app_state: &str| GenesisDraft {
             genesis_time: Time::new(1_767_323_045, 0).expect("a time"),
             chain_id: ChainId::new("test-chain").expect("a name"),
             consensus_params: ConsensusParams::default(),
-            validators: vec![validator],
+            validators: vec![validator.clone()],
             app_hash: AppHash::default(),
-            app_state: "{}".into(),
+            app_state: app_state.into(),
         };
-        let genesis = draft.check().expect("a genesis");
-        let (_, state, _) = genesis_state(&host, &genesis).expect("a state");
-        (host, state)
+        let begun = |host: Host, app_state: &str| {
+            let (_, state, _) = genesis_state(&host, &draft(app_state).check().expect("a genesis")).expect("a state");
+            (host, state)
+        };
+        [begun(Host::new(Arc::new(Kv)), r#"{"membership":{"admission":"open"}}"#), begun(Host::new(Arc::new(Token::new())), &token)]
     });
-    let verdicts = [CheckKind::New, CheckKind::Recheck]
-        .map(|kind| bounded(bytes.len(), PER_BYTE, OVERHEAD, meter, || host.check_tx(state, bytes, kind)));
-    assert_eq!(verdicts[0].code == 0, verdicts[1].code == 0, "nothing changed between the two");
+    for (host, state) in hosts {
+        let verdicts = [CheckKind::New, CheckKind::Recheck]
+            .map(|kind| bounded(bytes.len(), PER_BYTE, OVERHEAD, meter, || host.check_tx(state, bytes, kind)));
+        assert_eq!(verdicts[0].code == 0, verdicts[1].code == 0, "nothing changed between the two");
+    }
 }

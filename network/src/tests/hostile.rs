@@ -149,6 +149,29 @@ async fn half_open_sockets_are_bounded_and_let_go() {
     round_trip(&mut node, &mut friend).await;
 }
 
+/// Nobody waits here for the time of a handshake to be up: who comes beyond the bound is refused while the others are still there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beyond_the_bound_half_open_sockets_are_refused_at_once() {
+    const SOCKETS: u64 = 64;
+    const PENDING: u64 = 8;
+    let mut patient = config(1);
+    patient.pace.dial_within = Duration::from_secs(3_600);
+    patient.limits.pending_max = usize::try_from(PENDING).expect("few");
+    let node = Node::start(patient).await;
+    let mut sockets = Vec::new();
+    for _ in 0..SOCKETS {
+        sockets.push(tokio::net::TcpStream::connect(node.network.listening()).await.expect("the kernel accepts"));
+    }
+    let refused = async {
+        while node.network.totals().connections_refused < SOCKETS - PENDING {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), refused).await.expect("they are refused at once");
+    assert_eq!(node.network.totals().connections_refused, SOCKETS - PENDING, "those within the bound have their time");
+    drop(sockets);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_falls_silent_is_given_up() {
     let mut quick = config(1);

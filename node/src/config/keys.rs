@@ -279,7 +279,7 @@ pub(super) static KEYS: [Key; 44] = [
         usize,
         storage.keep_snapshots,
         (0, SNAPSHOTS_MAX as u64),
-        "Snapshots of checkpoints that are kept for replicas that join; they share what is the same. 0: none are made, and nothing is pruned."
+        "Snapshots of checkpoints that are kept for replicas that join; they share what is the same. 0: none are made, and nothing is pruned, but below those that were made before."
     ),
     key!(
         "storage.keep_blocks",

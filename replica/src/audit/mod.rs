@@ -122,5 +122,5 @@ impl Replica {
 }
 
 /// What an operator does about a validator that cannot heal.
-pub const ASK_TO_QUIT: &str = "If it cannot be mended soon, take this validator out of the set with lockstep validator quit, so that the \
-     others do not wait for it";
+pub const ASK_TO_QUIT: &str = "If it cannot be mended soon, take this validator out of the set with lockstep validator quit \
+     --node URL, with the URL of another node, so that the others do not wait for it";

@@ -5,15 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lockstep_app::Tree;
+use lockstep_app::membership::{NodeTx, Quit, RecentBlock};
+use lockstep_app::record::{Attendance, CommittedEvidence, PowerMoved, Waiting};
 use lockstep_app::snapshot::{ChunkInfo, Difference, Manifest, Outline, pack, plan};
+use lockstep_app::token::{Payment, Transfer};
 use lockstep_app::tree::Prefix;
+use lockstep_app::{ReplicaRecord, Tree};
 use lockstep_genesis::keys;
 use lockstep_network::{Handshake, ValidatorBinding};
 use lockstep_replica::results::{KeptBlock, kept_tx};
 use lockstep_replica::signing::{OwnMessage, guard_owner, guard_record};
 use lockstep_sim::disk::Dice;
-use lockstep_types::{TxResult, codec};
+use lockstep_types::{Hash, Signature, Time, TxResult, ValidatorUpdate, codec};
 
 use crate::allocation::{EVERY_VALUE_BYTES, alone, changed, is_thorough};
 use crate::desk::Made;
@@ -62,6 +65,12 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let made = Made::of(2);
     let (_, body, commit) = made.block(2);
     seeds.push(("body", body.to_vec()));
+    for (_, value, _) in examples::messages() {
+        if let lockstep_replica::wire::Message::Evidence(evidence) = value {
+            seeds.push(("signed", behind(7, &codec::encode(1, &*evidence))));
+        }
+    }
+    seeds.push(("signed", behind(10, &record(&made).to_bytes())));
     for (which, bytes) in [
         (0, codec::encode(1, &vote())),
         (1, codec::encode(1, &proposal())),
@@ -117,6 +126,19 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     for text in ["key=value", "a:b", "\0=:\u{1}join", "=", ""] {
         seeds.push(("transaction", text.as_bytes().to_vec()));
     }
+
+    let recent = RecentBlock { height: made.chain.height, hash: Hash([7; 32]) };
+    let quit = Quit { public_key: key(1).public_key(), signer: key(1).public_key(), recent, signature: Signature([7; 64]) };
+    seeds.push(("transaction", NodeTx::Quit(quit).encode()));
+    let transfer = Transfer {
+        public_key: key(1).public_key(),
+        nonce: 0,
+        fee: 1,
+        payments: vec![Payment { to: key(2).public_key().address(), amount: 5 }],
+        memo: b"m".to_vec(),
+        signature: Signature([7; 64]),
+    };
+    seeds.push(("transaction", transfer.encode()));
 
     seeds.push(("genesis", genesis(4).to_json().into_bytes()));
     seeds.push(("genesis", genesis(1).to_minified_json().into_bytes()));
@@ -177,6 +199,27 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     seeds
 }
 
+/// A replica record in which every list has something.
+fn record(made: &Made) -> ReplicaRecord {
+    let (chain, height) = (&made.chain, made.chain.height);
+    let validators = (*chain.validators).clone();
+    let first = validators.iter().next().expect("a validator");
+    let (address, power) = (first.address, first.power);
+    let update = ValidatorUpdate { public_key: first.public_key, power };
+    ReplicaRecord {
+        height,
+        next_validators: validators.clone(),
+        parameters: (*chain.params).clone(),
+        view: 3,
+        committed_evidence: vec![CommittedEvidence { hash: Hash([0xee; 32]), height, time: Time::new(1_767_323_045, 0).expect("a time") }],
+        attendance: vec![Attendance { address, last_signed: height, slots: 5, missed_slots: 2 }],
+        power_moved: vec![PowerMoved { height, total_before: power, moved: power }],
+        waiting: vec![Waiting { since: height, update }],
+        last_results_hash: Hash([0x11; 32]),
+        validators,
+    }
+}
+
 /// Answers of the node that serves a small chain.
 fn rpc_answers() -> Vec<(&'static str, Vec<u8>)> {
     let questions = [
@@ -192,6 +235,8 @@ fn rpc_answers() -> Vec<(&'static str, Vec<u8>)> {
         (10, r#"{"id":1,"method":"abci_query","params":{"path":"/store","data":"61","prove":true}}"#),
         (13, r#"{"id":1,"method":"genesis_chunked","params":{"chunk":"0"}}"#),
         (14, r#"{"id":1,"method":"unconfirmed_txs"}"#),
+        (11, r#"{"id":1,"method":"broadcast_tx_sync","params":{"tx":"dD0w"}}"#),
+        (12, r#"{"id":1,"method":"broadcast_tx_commit","params":{"tx":"dD0x"}}"#),
     ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

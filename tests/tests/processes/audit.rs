@@ -10,7 +10,8 @@ use lockstep_replica::ChainState;
 use lockstep_storage::disk::RealDisk;
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_tests::net::{Net, VALIDATORS};
-use lockstep_tests::program::{run, wait_until};
+use lockstep_tests::program::{run, text, wait_until};
+use lockstep_tests::rpc::number;
 use lockstep_types::state_tree::Path as TreePath;
 use serde_json::json;
 
@@ -129,10 +130,18 @@ fn a_validator_that_cannot_heal_stays_up_halted_and_asks_to_quit() {
     assert!(status.contains("state       NOT the chain's") && status.contains("signs       NO"), "{status}");
     let refused = client.call("abci_query", json!({"path": "", "data": hex::encode(KEY)})).expect_err("nothing is answered from its state");
     assert!(format!("{refused:?}").contains("is not the chain's"), "{refused:?}");
+    let refused = client.call("check_tx", json!({"tx": "YT1i"})).expect_err("nor judged by it");
+    assert!(format!("{refused:?}").contains("is not the chain's"), "{refused:?}");
     assert!(client.call("block", json!({"height": "1"})).is_ok(), "blocks are the chain's");
     // The others go on without it.
     let (_, at) = net.commit_tx(1, "without=it");
     assert!(at > height);
+    // It is taken out as it asks for: by another node, since its own knows nothing any more that it could be sure of.
+    let (home, other) = (net.home(0), format!("http://{}", net.rpc(1)));
+    let out = run(["validator", "quit", "--home", text(&home), "--node", &other]).done();
+    assert!(out.contains("has no power any more"), "{out}");
+    let validators = net.client(1).call("validators", json!({})).expect("it serves");
+    assert_eq!(number(&validators["total"]), 3);
     // It ends when it is asked to, and with the code of a halt.
     net.process(0).signal(rustix::process::Signal::TERM);
     assert_eq!(net.process(0).wait(), Some(5), "{}", net.process(0).log());

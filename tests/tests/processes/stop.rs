@@ -2,6 +2,8 @@
 
 use lockstep_tests::load::{Load, Via};
 use lockstep_tests::net::{Net, VALIDATORS};
+use lockstep_tests::program::{run, wait_until};
+use serde_json::json;
 
 #[test]
 fn all_stop_cleanly_under_load_and_go_on_where_they_were() {
@@ -36,4 +38,20 @@ fn all_stop_cleanly_under_load_and_go_on_where_they_were() {
         "measured: started again at heights {heights:?} after {before}; {} acknowledged transactions are all there",
         report.acknowledged.len()
     );
+}
+
+/// It may be alone because nobody is there, or because it knows nobody: what the chain did meanwhile it cannot know in either case.
+#[test]
+fn a_node_that_knows_nobody_is_in_step_when_others_found_it() {
+    let mut net = Net::new();
+    net.start_with(0, &["p2p.persistent_peers="]);
+    let catches_up = |net: &Net| net.client(0).call("status", json!({})).ok()?["sync_info"]["catching_up"].as_bool();
+    assert!(wait_until("it serves", || catches_up(&net)), "it has heard nothing");
+    let told = run(["status", "--node", &format!("http://{}", net.rpc(0))]).done();
+    assert!(told.contains("in step     no: it has no peers so far"), "{told}");
+    for index in 1..VALIDATORS {
+        net.start(index);
+    }
+    wait_until("it is in step", || catches_up(&net).filter(|behind| !behind));
+    net.commit_tx(0, "found=it");
 }

@@ -99,7 +99,10 @@ async fn wait_until_gone(seat: &Seat, address: &Address, told: &mut Told) -> Res
         let members = seat.members().await?;
         let status = seat.status().await?;
         let power = members.get(address).map_or(0, |member| member.power);
-        if power == 0 && (!is_own || status.validator_info.voting_power == Power::ZERO) {
+        // Another node may be asked, as where the own one halted.
+        let asked = &status.validator_info;
+        let signs = if asked.address == *address { asked.voting_power != Power::ZERO } else { power == 0 && seat.decides(address).await };
+        if power == 0 && !signs {
             say(format!("{address} has no power any more, from height {} on", status.sync_info.latest_block_height.next()));
             if is_own {
                 say("its node follows the chain from now on; stopped, it first hands over the transactions that wait with it");

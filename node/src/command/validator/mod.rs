@@ -21,7 +21,7 @@ use lockstep_genesis::Genesis;
 use lockstep_genesis::keys::parse_validator_key;
 use lockstep_rpc::Client;
 use lockstep_rpc::client::ClientError;
-use lockstep_types::{Hash, Height, Power, PrivateKey};
+use lockstep_types::{Address, Hash, Height, Power, PrivateKey};
 use tokio::time::{sleep, timeout};
 
 use super::{SILENCE_MAX, client_error, home_of, said_after, say, shell_word};
@@ -41,6 +41,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const BLOCK_WAIT: Duration = Duration::from_secs(60);
 /// A node that just answered and takes longer to say what it lacks is waited for as one that says nothing.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(3);
+/// Validators that a node gives at once, and how often it is asked for more of them.
+const PAGE: usize = 100;
+const PAGES_MAX: usize = 10;
 
 pub(super) async fn run(command: &ValidatorCommand) -> Result<(), NodeError> {
     match command {
@@ -172,6 +175,20 @@ impl Seat {
         let commit = self.client.commit(Some(height)).await.ok().flatten();
         let slots = commit.map(|answer| answer.signed_header.commit.signatures).unwrap_or_default();
         slots.iter().filter(|slot| slot.block_id_flag == 2).map(|slot| hex::encode_upper(&slot.validator_address.0)).collect()
+    }
+
+    /// Whether this validator is in the set that decides the next block, or that cannot be learned.
+    async fn decides(&self, address: &Address) -> bool {
+        for page in 1..=PAGES_MAX {
+            let Ok(answer) = self.client.validators(None, page).await else { return true };
+            if answer.validators.iter().any(|validator| validator.address == *address) {
+                return true;
+            }
+            if answer.validators.is_empty() || page * PAGE >= answer.total.0 {
+                return false;
+            }
+        }
+        true
     }
 
     /// Signs with this key.

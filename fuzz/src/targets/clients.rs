@@ -147,6 +147,7 @@ pub(super) fn transaction(bytes: &[u8], meter: Meter) {
     for (host, state) in hosts {
         let verdicts = [CheckKind::New, CheckKind::Recheck]
             .map(|kind| bounded(bytes.len(), PER_BYTE, OVERHEAD, meter, || host.check_tx(state, bytes, kind)));
-        assert_eq!(verdicts[0].code == 0, verdicts[1].code == 0, "nothing changed between the two");
+        // What was refused is never looked at again, and what was let in need not show its signature twice.
+        assert!(verdicts[0].code != 0 || verdicts[1].code == 0, "nothing changed between the two");
     }
 }

@@ -31,7 +31,8 @@ pub const SNAPSHOTS_PATH: &str = "snapshots";
 /// Bytes of headers that are read at once.
 const RUN_READ_BYTES: u64 = 8 << 20;
 
-/// Fills an empty database from an own snapshot: whether there was one that the log proves.
+/// Fills an empty database from an own snapshot: whether there was one that is proven, and that the log leads on from. Headers outlive blocks, so
+/// one may be proven and lie below the log, or above what is left of it: of that nothing can be made here.
 ///
 /// # Errors
 /// When the disk fails. A snapshot that is damaged, or that nothing proves, is passed over.
@@ -39,9 +40,14 @@ pub(super) fn restore(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Res
     if !home.keep_results || db.flushed().is_some() {
         return Ok(false);
     }
+    let Some((base, tip)) = log.base().zip(log.tip()) else { return Ok(false) };
     let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
     let mut source = BlockSource::new(log.clone()).with_light(Some(results.reader()), LightStore::open(home.disk.clone())?);
     for listed in list(&*home.disk, SNAPSHOTS_PATH).unwrap_or_default().into_iter().rev() {
+        let leads_on = |manifest: Manifest| (base..=tip + 1).contains(&manifest.height().next().get());
+        if !Manifest::from_bytes(&listed.manifest).is_ok_and(leads_on) {
+            continue;
+        }
         let Some((chain, tree)) = proven(&home.disk, home.genesis, &mut source, &listed.manifest)? else { continue };
         let entries: Vec<_> = tree.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
         let changes = entries.iter().map(|(path, key, value)| Change { path: path.0, key, value: Some(&value[..]) });

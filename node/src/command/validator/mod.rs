@@ -136,7 +136,7 @@ impl Seat {
             if !is_behind && height != Height::ZERO {
                 return Ok(());
             }
-            let cut_off = if is_behind { self.cut_off().await } else { None };
+            let (cut_off, peers) = if is_behind { self.why_behind().await } else { (None, None) };
             if let Some((why, remedy)) = cut_off.and_then(|why| Some((why, why.remedy()?))) {
                 let at = if height == Height::ZERO { "has no block yet".to_owned() } else { format!("stands at block {height}") };
                 return Err(NodeError::new(Exit::Failed, format!("the node {at} and does not catch up by itself: {}", why.meaning()))
@@ -145,6 +145,10 @@ impl Seat {
             }
             told.progress(match cut_off {
                 Some(why) => format!("the node catches up: {}", why.meaning()),
+                None if is_behind && peers == Some(0) => format!(
+                    "the node has no peers that tell it where the chain is: block {height}. Name some in its configuration \
+                     (p2p.persistent_peers), or wait until one dials it"
+                ),
                 None if is_behind => format!("the node catches up: block {height}"),
                 None => "the chain has no block yet, as far as the node and its peers know".to_owned(),
             });
@@ -152,10 +156,15 @@ impl Seat {
         }
     }
 
-    /// What the node needs where blocks do not bring it further.
-    async fn cut_off(&self) -> Option<CutOff> {
-        let endpoint = Endpoint::parse(self.client.endpoint()).ok()?;
-        timeout(CUT_OFF_WAIT, async { Connection::open(&endpoint).await.ok()?.cut_off().await }).await.ok().flatten()
+    /// What the node needs where blocks do not bring it further, and how many peers it has.
+    async fn why_behind(&self) -> (Option<CutOff>, Option<u64>) {
+        let Ok(endpoint) = Endpoint::parse(self.client.endpoint()) else { return (None, None) };
+        let ask = async {
+            let mut connection = Connection::open(&endpoint).await.ok()?;
+            let cut_off = connection.cut_off().await;
+            Some((cut_off, connection.decimal("/net_info", "/result/n_peers").await))
+        };
+        timeout(CUT_OFF_WAIT, ask).await.ok().flatten().unwrap_or((None, None))
     }
 
     /// The members, as the node of the home knows them; of this chain.

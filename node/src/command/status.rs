@@ -110,18 +110,24 @@ pub(super) async fn standstill(client: &Client, sync: &SyncInfo, peers: Option<u
     }
     let ask = async {
         let commit = client.commit(Some(sync.latest_block_height)).await.ok()??.signed_header.commit;
-        let mut set = Vec::new();
-        for page in 1..=PAGES_MAX {
-            let answer = client.validators(None, page).await.ok()?;
-            set.extend(answer.validators.iter().map(|one| (one.address, one.voting_power.get())));
-            if answer.validators.is_empty() || set.len() >= answer.total.0 {
-                break;
-            }
-        }
+        let set = next_set(client).await?;
         let signed = |address: &Address| commit.signatures.iter().any(|slot| slot.validator_address.0 == address.0);
         Some(waits(seconds, &set, signed))
     };
     timeout(MORE_WAIT, ask).await.ok().flatten()
+}
+
+/// Who decides the next block, as a node says, and their power.
+pub(super) async fn next_set(client: &Client) -> Option<Vec<(Address, u64)>> {
+    let mut set = Vec::new();
+    for page in 1..=PAGES_MAX {
+        let answer = client.validators(None, page).await.ok()?;
+        set.extend(answer.validators.iter().map(|one| (one.address, one.voting_power.get())));
+        if answer.validators.is_empty() || set.len() >= answer.total.0 {
+            break;
+        }
+    }
+    Some(set)
 }
 
 fn waits(seconds: u64, set: &[(Address, u64)], signed: impl Fn(&Address) -> bool) -> String {

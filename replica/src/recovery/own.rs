@@ -44,8 +44,7 @@ pub(super) fn restore(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Res
     let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
     let mut source = BlockSource::new(log.clone()).with_light(Some(results.reader()), LightStore::open(home.disk.clone())?);
     for listed in list(&*home.disk, SNAPSHOTS_PATH).unwrap_or_default().into_iter().rev() {
-        let leads_on = |manifest: Manifest| (base..=tip + 1).contains(&manifest.height().next().get());
-        if !Manifest::from_bytes(&listed.manifest).is_ok_and(leads_on) {
+        if listed.height > tip || listed.height.saturating_add(1) < base {
             continue;
         }
         let Some((chain, tree)) = proven(&home.disk, home.genesis, &mut source, &listed.manifest)? else { continue };

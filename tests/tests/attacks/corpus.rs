@@ -262,9 +262,7 @@ const SLOW: [&str; 8] = ["guard_file", "log_file", "results_file", "settings", "
 #[test]
 fn attack_76_every_bad_byte_is_refused_or_means_what_it_says() {
     alone("corpus", "attack_76_every_bad_byte_is_refused_or_means_what_it_says", || {
-        /// Longer or slower ones are changed at some places.
-        const EVERY_CHANGE_BYTES: usize = EVERY_VALUE_BYTES;
-        /// So many.
+        /// Longer or slower ones are changed at so many places.
         const PLACES: usize = 24;
         let seeds = seeds();
         for target in targets::TARGETS {
@@ -277,7 +275,7 @@ fn attack_76_every_bad_byte_is_refused_or_means_what_it_says() {
                 fs::write(folder.join(format!("seed-{at}")), good).expect("written");
             }
             targets::run(name, good, meter);
-            if is_thorough() || (good.len() <= EVERY_CHANGE_BYTES && !SLOW.contains(name)) {
+            if is_thorough() || (good.len() <= EVERY_VALUE_BYTES && !SLOW.contains(name)) {
                 changed(good, |bytes, _| targets::run(name, bytes, meter));
                 continue;
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use lockstep_app::membership::{Approve, NodeTx, Quit, RecentBlock};
-use lockstep_types::{Address, Power, Signature};
+use lockstep_types::{Address, Signature};
 use tokio::time::sleep;
 
 use super::members::find_key;
@@ -94,17 +94,14 @@ async fn leaves(seat: &Seat, address: &Address) -> Result<bool, NodeError> {
 }
 
 async fn wait_until_gone(seat: &Seat, address: &Address, told: &mut Told) -> Result<(), NodeError> {
-    let is_own = *address == seat.key.public_key().address();
     loop {
         let members = seat.members().await?;
         let status = seat.status().await?;
         let power = members.get(address).map_or(0, |member| member.power);
-        // Another node may be asked, as where the own one halted.
-        let asked = &status.validator_info;
-        let signs = if asked.address == *address { asked.voting_power != Power::ZERO } else { power == 0 && seat.decides(address).await };
-        if power == 0 && !signs {
+        if power == 0 && !seat.decides(address).await {
             say(format!("{address} has no power any more, from height {} on", status.sync_info.latest_block_height.next()));
-            if is_own {
+            // Another node may have been asked, as where the own one halted.
+            if status.validator_info.address == *address {
                 say("its node follows the chain from now on; stopped, it first hands over the transactions that wait with it");
             }
             return Ok(());

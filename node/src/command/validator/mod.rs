@@ -24,6 +24,7 @@ use lockstep_rpc::client::ClientError;
 use lockstep_types::{Address, Hash, Height, Power, PrivateKey};
 use tokio::time::{sleep, timeout};
 
+use super::status::next_set;
 use super::{SILENCE_MAX, client_error, home_of, said_after, say, shell_word};
 use crate::cli::{SeatArgs, ValidatorCommand};
 use crate::config::Config;
@@ -41,9 +42,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const BLOCK_WAIT: Duration = Duration::from_secs(60);
 /// A node that just answered and takes longer to say what it lacks is waited for as one that says nothing.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(3);
-/// Validators that a node gives at once, and how often it is asked for more of them.
-const PAGE: usize = 100;
-const PAGES_MAX: usize = 10;
 
 pub(super) async fn run(command: &ValidatorCommand) -> Result<(), NodeError> {
     match command {
@@ -188,16 +186,7 @@ impl Seat {
 
     /// Whether this validator is in the set that decides the next block, or that cannot be learned.
     async fn decides(&self, address: &Address) -> bool {
-        for page in 1..=PAGES_MAX {
-            let Ok(answer) = self.client.validators(None, page).await else { return true };
-            if answer.validators.iter().any(|validator| validator.address == *address) {
-                return true;
-            }
-            if answer.validators.is_empty() || page * PAGE >= answer.total.0 {
-                return false;
-            }
-        }
-        true
+        next_set(&self.client).await.is_none_or(|set| set.iter().any(|(member, _)| member == address))
     }
 
     /// Signs with this key.

@@ -327,7 +327,7 @@ pub(crate) struct StartArgs {
     /// How it is logged: plain or json.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
-    /// Override a key of config.toml.
+    /// Override a key of config.toml. A list is written as there, or as its elements with commas between.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_assignment)]
     pub(crate) set: Vec<(String, String)>,
     /// Trust the header that this join bundle names (lockstep snapshot bundle), and ask its peers: a node without blocks begins with a snapshot;

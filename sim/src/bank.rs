@@ -316,5 +316,6 @@ fn healing() -> Vec<Entry> {
         beneath(CLASS, Beneath::StateAheadFatal, "a state above its log is fatal", 21),
         beneath(CLASS, Beneath::DamagedStateStays, "a damaged state copied, not taken away", 3),
         beneath(CLASS, Beneath::ResultsHoleAtState, "results missing at the state's height not made again", 0),
+        beneath(CLASS, Beneath::GapHealsAnew, "results missing for good set aside what was kept since", 0),
     ]
 }

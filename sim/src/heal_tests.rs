@@ -8,7 +8,7 @@ use lockstep_app::{Host, Kv};
 use lockstep_genesis::Genesis;
 use lockstep_replica::light_store::LightStore;
 use lockstep_replica::planted::Planted;
-use lockstep_replica::recovery::decided;
+use lockstep_replica::recovery::{Store, decided};
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_types::Height;
 
@@ -47,10 +47,15 @@ impl Home {
 
     /// Of a chain whose clients send something every so many milliseconds.
     fn with(blocks: u64, tx_interval_ms: u64) -> Self {
+        Self::planned(blocks, tx_interval_ms, |_| {})
+    }
+
+    fn planned(blocks: u64, tx_interval_ms: u64, adapt: impl FnOnce(&mut Plan)) -> Self {
         let mut plan = Plan::sweep();
         plan.rots = true;
         plan.tx_interval = tx_interval_ms * crate::plan::MS;
         plan.keep.blocks = blocks;
+        adapt(&mut plan);
         let (genesis, machine) = World::new(7, plan, Planted::default(), None).home_of(0);
         let mut home = Self { genesis, machine, tip: 0, roots: Vec::new(), results: Vec::new(), signed: (0, 0, 0) };
         // Once more, so that everything is as a start leaves it, and all results are below the tip.
@@ -314,6 +319,54 @@ fn heals_after_crashes(home: &Home) {
             }
         }
     }
+}
+
+/// Where the chain's beginning is gone, results of blocks before the state are not made again. It is told once that they are missing, it costs
+/// nothing of what was kept beside and since, and whoever asks for anything else is answered.
+#[test]
+fn results_that_cannot_be_made_again_stay_missing_and_cost_no_others() {
+    let home = Home::planned(8, 20, |plan| plan.segment_bytes = 8 << 10);
+    let first = home.files(".seg")[0].clone();
+    let mut told = 0;
+    for path in home.files(".res").into_iter().skip(1) {
+        for offset in (7..home.used(&path)).step_by(step(101)) {
+            let what = format!("{path}, byte {offset}");
+            let disk = home.machine.disk.fork();
+            disk.lose(&first);
+            disk.rot(&path, offset, 1);
+            Quarantine::new(disk.disk(), DAMAGED).suspect().expect("a mark");
+            let begin = || home.machine.with_disk(disk.clone()).start(Host::new(Arc::new(Kv)), &home.genesis, 3, Planted::default());
+            let started = begin().unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(started.height.get(), home.tip, "{what}: the state leads to what is left of the log");
+            let (base, flushed) = (started.running.reader.base().expect("a log"), started.flushed.get());
+            let is_told = started.healed.iter().any(|healed| healed.store == Store::ResultsBefore);
+            drop(started);
+            for _ in 0..2 {
+                disk.crash(Survival::None, 0);
+                let again = begin().unwrap_or_else(|error| panic!("{what}, again: {error}"));
+                assert!(again.healed.is_empty(), "{what}: {:?} at the next start", again.healed);
+                let (mut runs, mut before, mut missing) = (0, true, 0);
+                for height in base + 1..=home.tip {
+                    let kept = results_of(&again.running, height).expect("sound");
+                    if let Some(kept) = &kept {
+                        let at = usize::try_from(height - 1).expect("small");
+                        assert_eq!(kept, &home.results[at], "{what}: height {height}");
+                    }
+                    assert!(kept.is_some() || height <= flushed, "{what}: height {height} is executed again");
+                    runs += u64::from(before && kept.is_none());
+                    missing += u64::from(kept.is_none());
+                    before = kept.is_some();
+                }
+                assert!(runs <= 1, "{what}: those of one file are missing");
+                assert_eq!(missing > 0, is_told, "{what}: {missing} are missing");
+                let nowhere =
+                    again.running.results.as_ref().expect("kept").reader().lookup(&[7; 32]).expect("what is missing is no damage");
+                assert_eq!(nowhere, None);
+            }
+            told += u64::from(is_told);
+        }
+    }
+    assert!(told > 20, "{told} starts met damaged results of blocks before the state");
 }
 
 /// The folder of damaged files does not grow for ever: a person is asked.

@@ -100,6 +100,8 @@ pub(crate) struct Machine {
 pub(crate) struct Rot {
     /// How often.
     pub(crate) times: u64,
+    /// Starts that healed something.
+    pub(crate) healing_starts: u64,
     /// Where its guard was then: what it said up to there rests on a disk that has lost something since.
     pub(crate) said_before: (u64, u32, u8),
     /// It counts among the faulty until it has told its readers of this height: what it had told before, and the height that

@@ -154,6 +154,8 @@ pub enum Bug {
     DamagedStateStays,
     /// Results that are missing at the height of the state itself are not made again.
     ResultsHoleAtState,
+    /// Results that are missing for good are in the way of those that were kept since.
+    GapHealsAnew,
     /// A state that was found to be another than the chain's is not compared when it was made again.
     HealsUnchecked,
 }

@@ -195,13 +195,17 @@ fn note(line: impl Display) {
 /// After so long without an answer it is said what is waited for.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
-/// What comes of it; where that takes longer, something is said first, once.
-async fn said_after<T>(silence: Duration, what: impl Future<Output = T>, says: impl FnOnce()) -> T {
+/// What comes of it; where that takes longer, something is said meanwhile, once.
+async fn said_after<T>(silence: Duration, what: impl Future<Output = T>, says: impl Future<Output = ()>) -> T {
     let mut what = pin!(what);
     if let Ok(done) = timeout(silence, &mut what).await {
         return done;
     }
-    says();
+    tokio::select! {
+        biased;
+        done = &mut what => return done,
+        () = says => {}
+    }
     what.await
 }
 
@@ -226,16 +230,16 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_long_is_told_once_and_who_does_not_is_told_nothing() {
-        assert_eq!(said_after(Duration::ZERO, ready(7), || unreachable!("it was there at once")).await, 7);
+        assert_eq!(said_after(Duration::ZERO, ready(7), async { unreachable!("it was there at once") }).await, 7);
         let (answer, answered) = oneshot::channel();
         let mut said = 0;
-        let waits = || {
+        let waits = async {
             said += 1;
             answer.send(7).expect("it waits");
         };
         assert_eq!(said_after(Duration::from_millis(1), answered, waits).await, Ok(7));
         assert_eq!(said, 1);
-        let both = tokio::time::timeout(Duration::from_millis(1), said_after(Duration::ZERO, pending::<()>(), || {})).await;
+        let both = tokio::time::timeout(Duration::from_millis(1), said_after(Duration::ZERO, pending::<()>(), pending())).await;
         assert!(both.is_err(), "nothing is broken off by being told");
     }
 }

@@ -37,6 +37,9 @@ const RUN_BYTES_MAX: usize = 32 << 20;
 /// Bytes of headers that are read at once.
 const RUN_READ_BYTES: u64 = 8 << 20;
 
+/// What to do about an exported snapshot that is not whole.
+const COPY_AGAIN: &str = "copy it again from where it came, or export it again";
+
 fn failed(error: impl std::fmt::Display) -> NodeError {
     NodeError::new(Exit::Failed, error.to_string())
 }
@@ -94,10 +97,16 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
     let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
     let found = listed(&*disk)?;
     let wanted = args.height.map(Height::get);
+    let home_word = shell_word(home.root().display());
+    if found.is_empty() {
+        return Err(NodeError::new(Exit::Refused, "this home has no snapshot so far").next(format!(
+            "start the node and have one made:  lockstep snapshot create --home {home_word}   or wait for the next checkpoint"
+        )));
+    }
     let chosen = found.into_iter().rfind(|(listed, _)| wanted.is_none_or(|height| listed.height == height));
     let Some((_, manifest)) = chosen else {
-        return Err(NodeError::new(Exit::Refused, "there is no such snapshot in this home")
-            .next(format!("lockstep snapshot list --home {} shows those that are there", shell_word(home.root().display()))));
+        return Err(NodeError::new(Exit::Refused, "there is no snapshot of that height in this home")
+            .next(format!("lockstep snapshot list --home {home_word} shows those that are there")));
     };
     let height = manifest.height();
     let not_proven = || {
@@ -124,7 +133,6 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
     })?;
 
     let path = &args.output;
-    let home_word = shell_word(home.root().display());
     let unusable = |what: String| {
         NodeError::new(Exit::Failed, what)
             .means(format!("the disk lost a part of the snapshot of height {height}; nothing is left at {}", path.display()))
@@ -181,14 +189,17 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
     let _held = home.hold()?;
     let genesis = home.read_genesis()?;
     let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
-    let has_blocks = disk.list(LOG_PATH).is_ok_and(|names| names.iter().any(|name| name.ends_with(".seg")));
-    if has_blocks {
-        return Err(NodeError::new(Exit::Refused, "this home has blocks already: a snapshot is restored into one that never ran")
-            .next("make a new one: lockstep init --genesis FILE --home DIR, or let the node catch up from its peers"));
+    let log = log::look(&disk, LOG_PATH).map_err(|error| damaged(&disk, &error.into()))?;
+    if let Some(tip) = log.and_then(|log| log.tip()) {
+        return Err(NodeError::new(
+            Exit::Refused,
+            format!("this home has blocks already, up to height {tip}: a snapshot is restored into one without"),
+        )
+        .next("make a new one: lockstep init --genesis FILE --home DIR, or let the node catch up from its peers"));
     }
     let path = &args.file;
     let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
-    let bad = |error: &dyn std::fmt::Display| refused(format!("it is no exported snapshot, or a damaged one: {error}"));
+    let bad = |error: &dyn std::fmt::Display| refused(format!("it is no exported snapshot, or a damaged one: {error}")).next(COPY_AGAIN);
     let mut file = Sections::open(path)?;
     let manifest_bytes = file.take(MANIFEST_BYTES_MAX)?;
     let manifest = Manifest::from_bytes(&manifest_bytes).map_err(|error| bad(&error))?;
@@ -203,11 +214,14 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
             format!("the header of height {} in {} has hash {}", above.header.height, path.display(), above.header.hash()),
         )
         .means("it is not the one that you trust: this snapshot is of another chain or made up")
-        .next("ask somebody you trust for the hash of that height (lockstep status, or any explorer), and compare"));
+        .next(format!(
+            "ask a node that you trust for the header of height {0} (curl 'http://NODE:26657/header?height={0}') or its operator, and compare",
+            above.header.height
+        )));
     }
     // From the trusted header everything follows by hashes.
     if above.validators.hash() != above.header.validators_hash || above.next_validators.hash() != above.header.next_validators_hash {
-        return Err(refused("its validators are others than the trusted header names".to_owned()));
+        return Err(bad(&"its validators are others than the trusted header names"));
     }
     is_below(&above.header, &at).map_err(|error| bad(&error))?;
     let nothing = Tree::new();
@@ -285,7 +299,8 @@ impl Drop for Draft {
 impl Sections<Draft> {
     fn create(path: &Path) -> Result<Self, NodeError> {
         if path.symlink_metadata().is_ok() {
-            return Err(io_error("create", path, &std::io::ErrorKind::AlreadyExists.into()));
+            return Err(NodeError::new(Exit::Refused, format!("{} is there already, and is not overwritten", path.display()))
+                .next("name another file with --output"));
         }
         let draft = Draft::path_of(path);
         let file = File::create(&draft).map_err(|error| io_error("create", &draft, &error))?;
@@ -333,17 +348,18 @@ impl Sections<BufReader<File>> {
         }
         Err(NodeError::new(Exit::Refused, format!("{} goes on behind its last chunk", self.path.display()))
             .means("what is there was not written by lockstep snapshot export, and nothing proves it")
-            .next("export it again, or fetch it again from where it came"))
+            .next(COPY_AGAIN))
     }
 
     /// The next section, if it has at most so many bytes.
     fn take(&mut self, max: usize) -> Result<Bytes, NodeError> {
-        let ends = |_| NodeError::new(Exit::Refused, format!("{} ends early: it was cut, or is still being copied", self.path.display()));
+        let refused = |what: &str| NodeError::new(Exit::Refused, format!("{} {what}", self.path.display())).next(COPY_AGAIN);
+        let ends = |_| refused("ends early: it was cut, or is still being copied");
         let mut len = [0; 4];
         self.file.read_exact(&mut len).map_err(ends)?;
         let len = u32::from_le_bytes(len) as usize;
         if len > max {
-            return Err(NodeError::new(Exit::Refused, format!("{} is damaged: a part of {len} bytes", self.path.display())));
+            return Err(refused(&format!("is damaged: a part of {len} bytes")));
         }
         let mut bytes = Vec::new();
         let read = (&mut self.file).take(len as u64).read_to_end(&mut bytes).map_err(|error| io_error("read", &self.path, &error))?;

@@ -117,6 +117,16 @@ pub(super) async fn standstill(client: &Client, sync: &SyncInfo, peers: Option<u
     timeout(MORE_WAIT, ask).await.ok().flatten()
 }
 
+/// Whether a node waits for a first peer to tell it where the chain is; no, where it does not say.
+pub(super) async fn has_nobody_to_ask(client: &Client) -> bool {
+    let ask = async {
+        let is_behind = client.status().await.ok()?.sync_info.catching_up;
+        let mut connection = Connection::open(&Endpoint::parse(client.endpoint()).ok()?).await.ok()?;
+        Some(is_behind && connection.decimal("/net_info", "/result/n_peers").await? == 0)
+    };
+    timeout(MORE_WAIT, ask).await.ok().flatten().unwrap_or(false)
+}
+
 /// Who decides the next block, as a node says, and their power.
 pub(super) async fn next_set(client: &Client) -> Option<Vec<(Address, u64)>> {
     let mut set = Vec::new();

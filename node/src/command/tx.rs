@@ -7,6 +7,7 @@ use lockstep_rpc::client::ClientError;
 use lockstep_types::Hash;
 use lockstep_types::block::BODY_BYTES_MAX;
 
+use super::status::has_nobody_to_ask;
 use super::{SILENCE_MAX, client_error, is_no_rpc, note, said_after, say};
 use crate::cli::{TxArgs, Wait};
 use crate::error::{Exit, NodeError};
@@ -32,7 +33,12 @@ pub(super) async fn send(client: &Client, tx: &[u8], wait: Wait) -> Result<(), N
             say(format!("by         {}", client.endpoint()));
         }
         Wait::Commit => {
-            let waits = || note(format!("handed to {}; waiting for a block that takes it in", client.endpoint()));
+            let waits = async {
+                note(format!("handed to {}; waiting for a block that takes it in", client.endpoint()));
+                if has_nobody_to_ask(client).await {
+                    note("it has no peers so far, and the other validators are not reached through it: send to another --node, or wait");
+                }
+            };
             let answer = said_after(SILENCE_MAX, client.broadcast_tx_commit(tx), waits).await;
             let answer = answer.map_err(|error| broadcast_error(&error, &hash, client, tx.len()))?;
             refuse_code("its check", answer.check_tx.code, &answer.check_tx.log)?;

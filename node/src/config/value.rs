@@ -290,13 +290,18 @@ impl<T: Element> Setting for Vec<T> {
     fn read(given: Given<'_>, (_, most): Bounds) -> Option<Self> {
         let list: Self = match given {
             Given::Toml(value) => value.as_array()?.iter().map(|element| T::parse(element.as_str()?)).collect::<Option<_>>()?,
+            // As in the file.
+            Given::Text(text) if text.trim_start().starts_with('[') => {
+                let table: toml::Table = toml::from_str(&format!("list = {text}")).ok()?;
+                return Self::read(Given::Toml(table.get("list").filter(|_| table.len() == 1)?), (0, most));
+            }
             Given::Text(text) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(T::parse).collect::<Option<_>>()?,
         };
         (count(list.len()) <= most).then_some(list)
     }
 
     fn rule((_, most): Bounds) -> String {
-        format!("a list of at most {most}, each {}", T::RULE)
+        format!("a list of at most {most}, separated by commas, each {}", T::RULE)
     }
 
     fn show(&self) -> String {

@@ -179,6 +179,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             "damaged copies of the vote guard were written again from good ones; look at this disk"
         );
     }
+    if let Some(counts) = guard.as_ref().filter(|guard| guard.went_back()).and_then(Guard::last) {
+        tracing::warn!(
+            height = counts.height,
+            round = counts.round,
+            step = counts.step,
+            "one of the two records of the vote guard does not verify: a power cut tore the last write of it, or this disk lost what was \
+             signed last. The other one counts, and the peers are asked for what they have of us; if no power cut came before this start, \
+             look at this disk"
+        );
+    }
     let host = Host::new(options.app.clone());
     let home = recovery::Home {
         disk: disk.clone(),

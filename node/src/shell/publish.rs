@@ -115,7 +115,8 @@ fn publish(
         }
         Report::Stepped { height, round, step } => {
             metrics.stepped(height.get(), round.get());
-            if round.get() > 0 {
+            // Who catches up passes the rounds that others needed long ago.
+            if round.get() > 0 && !readers.is_behind() {
                 tracing::info!(height = height.get(), round = round.get(), ?step, "a further round");
             }
         }

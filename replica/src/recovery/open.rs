@@ -17,7 +17,7 @@ use lockstep_storage::log::{
     BlockLog, LogError, LogOptions, LogReader, Recovery, cut_at_damage, note_pruned, pruned_below, restore_header, set_aside_all,
 };
 use lockstep_storage::quarantine::Quarantine;
-use lockstep_storage::results::{Results, ResultsError, set_aside_from};
+use lockstep_storage::results::{Results, ResultsError, set_aside_from, set_aside_segment};
 use lockstep_storage::spread::Spread;
 use lockstep_storage::state::{Change, StateDb, StateError};
 use lockstep_types::planted::{self, Bug};
@@ -95,8 +95,12 @@ pub enum Store {
     LogAlone,
     /// The state database.
     State,
-    /// Results of execution.
+    /// The end of the block log, which the state of the database was made of: the database goes with it.
+    StateAhead,
+    /// Results of execution, which come again.
     Results,
+    /// Results of blocks up to that of the state, where the chain's beginning is gone.
+    ResultsBefore,
 }
 
 /// One damage and what was done about it.
@@ -151,15 +155,23 @@ impl std::fmt::Display for Healed {
                 "the state database was damaged or cannot be used",
                 "it is made again by executing the block log, from its first block or from an own snapshot on",
             ),
+            Store::StateAhead => (
+                "the end of the block log is gone",
+                "the state is made again as far as the log goes, from its first block or from an own snapshot on, and peers are asked for the rest",
+            ),
             Store::Results => ("the results of execution were damaged", "they are made again by executing the block log"),
+            Store::ResultsBefore => (
+                "the results of execution were damaged",
+                "those of blocks before the state stay missing, since the chain's beginning, from which they could be made again, is not here",
+            ),
         };
-        write!(f, "{what}: {}. ", self.damage)?;
+        write!(f, "{what}: {}; ", self.damage)?;
         match self.set_aside.len() {
-            0 => write!(f, "Nothing of it is left to be set aside")?,
-            1..=4 => write!(f, "Set aside, not deleted: {}", self.set_aside.join(", "))?,
-            files => write!(f, "Set aside, not deleted: {} and {} more", self.set_aside[0], files - 1)?,
+            0 => {}
+            1..=4 => write!(f, "set aside, not deleted: {}; ", self.set_aside.join(", "))?,
+            files => write!(f, "set aside, not deleted: {} and {} more; ", self.set_aside[0], files - 1)?,
         }
-        write!(f, "; {then}")
+        f.write_str(then)
     }
 }
 
@@ -173,8 +185,8 @@ enum Stop {
     BeginsLate(Height),
     /// The state cannot be used.
     State(RecoveryError),
-    /// Results cannot be used, from this segment on.
-    Results { segment: u64, damage: String },
+    /// Results cannot be used, from this segment on; where nothing can fill the gap, those of this segment alone.
+    Results { segment: u64, damage: String, is_alone: bool },
     /// There is nothing to be done here.
     Error(RecoveryError),
 }
@@ -285,14 +297,18 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
                     true => quarantine.copy_from(home.state, 0)?.into_iter().collect(),
                     false => vec![quarantine.take(home.state)?],
                 };
-                Healed { store: Store::State, damage: damage.to_string(), set_aside }
+                let store = if matches!(damage, RecoveryError::Ahead { .. }) { Store::StateAhead } else { Store::State };
+                Healed { store, damage: damage.to_string(), set_aside }
             }
-            Stop::Results { segment, damage } => {
-                let set_aside = set_aside_from(&home.disk, home.log, segment, &mut quarantine)?;
+            Stop::Results { segment, damage, is_alone } => {
+                let set_aside = match is_alone {
+                    true => set_aside_segment(&home.disk, home.log, segment, &mut quarantine)?,
+                    false => set_aside_from(&home.disk, home.log, segment, &mut quarantine)?,
+                };
                 if set_aside.is_empty() {
                     return Err(RecoveryError::Contradiction(damage));
                 }
-                Healed { store: Store::Results, damage, set_aside }
+                Healed { store: if is_alone { Store::ResultsBefore } else { Store::Results }, damage, set_aside }
             }
         };
         told(Told::Healed(&done));
@@ -365,6 +381,16 @@ fn pass(
     judge_state(shelf, &chain, tip, is_fresh)?;
     let mut results = open_results(home, &reader, suspected, flushed, restored_at)?;
     let mut healed = Vec::new();
+    // What a crash tears is above the state.
+    if let Some((results, _)) = results.as_ref().filter(|(results, _)| restored_at.is_some() && results.was_torn())
+        && results.reader().first_missing(flushed.get()..=flushed.get()).is_some()
+    {
+        let from = results.reader().last_height().or(restored_at.map(Height::get)).unwrap_or(0).saturating_add(1);
+        let damage = format!("those of heights {from} to {flushed} did not verify and were cut off");
+        let done = Healed { store: Store::ResultsBefore, damage, set_aside: Vec::new() };
+        told(Told::Healed(&done));
+        healed.push(done);
+    }
     if let Some(Missing::FromGenesis(missing)) = results.as_ref().map(|(_, missing)| *missing) {
         let damage = format!("those of height {missing} and above are missing, or did not verify and were cut off");
         let done = Healed { store: Store::Results, damage, set_aside: Vec::new() };
@@ -451,7 +477,7 @@ fn restore_own(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Result<boo
             let heights = log.base().zip(log.tip()).map(|(base, tip)| base..=tip);
             let damaged = results.verify().err().map(|(height, _)| height).or_else(|| results.first_missing(heights?));
             let Some(height) = damaged else { return Err(damage.into()) };
-            Err(Stop::Results { segment: results.holder_of(height), damage: damage.to_string() })
+            Err(Stop::Results { segment: results.holder_of(height), damage: damage.to_string(), is_alone: false })
         }
         restored => Ok(restored?),
     }
@@ -506,21 +532,33 @@ fn open_results(
     let durable = log.tip().map(|tip| tip.min(flushed.get()));
     let results = Results::open(home.disk.clone(), home.log, &log.segments(), durable)?;
     let reader = results.reader();
-    let stop = |height: u64, damage: String| Stop::Results { segment: reader.holder_of(height), damage };
+    let stop = |height: u64, damage: String, is_alone| Stop::Results { segment: reader.holder_of(height), damage, is_alone };
     if suspected && let Err((height, error)) = reader.verify() {
-        return Err(stop(height, error.to_string()));
+        return Err(stop(height, error.to_string(), restored_at.is_some() && height <= flushed.get()));
     }
-    // Of the block that a snapshot came with, no results are known.
-    let initial = restored_at.map_or(home.genesis.initial_height(), Height::next).get();
+    if restored_at.is_some()
+        && let Some((segment, damage)) = reader.damaged_segment()
+    {
+        return Err(Stop::Results { segment, damage: damage.to_string(), is_alone: true });
+    }
+    // What came before the state cannot be executed again where the chain's beginning is not here: what is missing of that stays missing, and
+    // nothing that was kept since is in its way.
+    let initial = match restored_at {
+        Some(base) if planted::has(Bug::GapHealsAnew) => base.next(),
+        Some(_) => {
+            reader.misses_below(flushed.next().get());
+            flushed.next()
+        }
+        None => home.genesis.initial_height(),
+    };
     let tip = tip_of(log, home.genesis).get();
-    let Some(missing) = reader.first_missing(initial..=tip) else { return Ok(Some((results, Missing::Nothing))) };
+    let Some(missing) = reader.first_missing(initial.get()..=tip) else { return Ok(Some((results, Missing::Nothing))) };
     // Results behind a gap, or the empty file that they would go to, are in the way of those that are to fill it.
     let is_closed = reader.open_segment() > log.segment_of(missing) || reader.last_height().is_some_and(|last| last > missing);
     if is_closed {
-        return Err(stop(missing, format!("those of height {missing} are missing or do not verify")));
+        return Err(stop(missing, format!("those of height {missing} are missing or do not verify"), false));
     }
-    // What came before the state cannot be executed again where the chain's beginning is not here: then it stays missing.
-    if restored_at.is_some() && missing <= flushed.get() {
+    if restored_at.is_some() {
         return Ok(Some((results, Missing::Nothing)));
     }
     let is_below = missing < flushed.get() || (missing == flushed.get() && !planted::has(Bug::ResultsHoleAtState));

@@ -145,10 +145,9 @@ fn kept<T>(context: &Context, height: Height, of: Of, answer: Option<T>) -> Resu
         if height < base {
             return unavailable(height, base);
         }
-        // Where nothing rotted, it is the block of a snapshot that a node began with: nobody executed it here.
         Refusal::Failed(format!(
-            "what this asks of height {height} is not kept here: this node began with the state after height {base}, and of the heights beside \
-             that one it has their blocks and nothing that executing them gives"
+            "what this asks of height {height} is not kept here: this node has the block and nothing that executing it gives, because it began \
+             with the state of a snapshot, or because its disk damaged that; ask another node"
         ))
     })
 }

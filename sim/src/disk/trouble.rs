@@ -53,7 +53,7 @@ pub enum Trouble {
 pub enum Loss {
     /// The file of the vote guard.
     Guard,
-    /// All copies of the guard's two records.
+    /// All copies of the guard's two records, or of one of them at least and the end of the file with it.
     GuardCopies,
     /// The block log from some place on, whoever else lost his.
     Log,

@@ -248,6 +248,7 @@ impl World {
         let disk = &machine.disk;
         match (loss, copy) {
             (Loss::Guard, _) => disk.lose(GUARD),
+            (Loss::GuardCopies, _) if dice.chance(500) => disk.cut(GUARD, dice.below(8 << 20)),
             (Loss::GuardCopies, _) => (0..4).for_each(|copy| disk.ruin(GUARD, copy * (4 << 20) / disk::PAGE_BYTES, dice.bits())),
             (Loss::Log, _) => {
                 let mut segments = disk.paths();

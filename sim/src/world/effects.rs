@@ -26,6 +26,8 @@ use crate::trace::Told;
 
 /// Questions above what may wait that an honest peer may be counted in a run: each is a point, and a hundred end a connection.
 const LATE_QUESTIONS_MAX: u32 = 20;
+/// Starts that may find something to heal for each time that a disk lost something.
+const HEALING_STARTS_MAX: u64 = 2;
 
 impl World {
     /// I13: an honest peer's questions may come all at once, after a link held them back; it is far from being thrown out.
@@ -55,6 +57,11 @@ impl World {
         };
         if let Some(installed) = &started.installed {
             self.installed(node, installed, &started)?;
+        }
+        // A copy that was put back may be of a later state than what this node began with again since it was made.
+        let is_put_back = self.machines[node].rot.is_fresh && self.machines[node].ailing.is_restored();
+        if let Some(first) = started.replayed.first().filter(|_| is_put_back) {
+            self.checks.installed(node, first.outcome.height.get() - 1);
         }
         // What is on the disk may have come of a failed memory.
         let was_astray = self.is_astray(node);
@@ -102,6 +109,13 @@ impl World {
             return violation("I18", format!("node {node} heals what never rotted: {}", started.healed[0]));
         }
         self.heals += started.healed.len() as u64;
+        // What is healed stays healed: one damage is met by one start, or in two places by two.
+        let rot = &mut self.machines[node].rot;
+        rot.healing_starts += u64::from(!started.healed.is_empty() && !was_astray);
+        if rot.healing_starts > HEALING_STARTS_MAX * rot.times {
+            let what = format!("node {node}, damaged {} times, heals at {} starts", rot.times, rot.healing_starts);
+            return violation("I18", format!("{what}, now {}", started.healed[0]));
+        }
         if has_rotted && (started.running.reader.verify().is_err() || self.machines[node].disk.hides_damage(".seg")) {
             // A block of long ago that this start had no need of, or that it read from the cache: nobody gets it from here.
             self.machines[node].rot.until = u64::MAX;

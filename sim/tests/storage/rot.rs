@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::sync::Once;
 
-use lockstep_sim::disk::{SimDisk, Survival};
+use lockstep_sim::disk::{Fault, PAGE_BYTES, SimDisk, Survival, When};
 use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::log::{BlockLog, Kind, LogError, LogOptions, Record};
 use lockstep_storage::results::{BlockResults, Location, Results, ResultsError, TxResult};
@@ -211,6 +211,15 @@ fn a_guard_whose_pages_cannot_be_read_says_so_and_signs_nothing() {
     disk.set_unreadable("guard", true);
     let refused = Guard::open(&disk, "guard", GENESIS).err().expect("refused");
     assert!(refused.to_string().contains("cannot read guard"), "{refused}");
+    // A torn write can be read. Where the pages of a slot cannot, that slot may have held the newest record.
+    for slot in 0..2 {
+        let disk = guard();
+        for copy in 0..2 {
+            disk.lose_page("guard", (slot * 2 + copy) * (4 << 20) / PAGE_BYTES);
+        }
+        let guard = Guard::open(&disk, "guard", GENESIS).expect("it opens");
+        assert!(!guard.is_readable() && guard.records().is_empty());
+    }
 }
 
 fn key(at: u64) -> [u8; 32] {
@@ -311,6 +320,29 @@ fn rot_in_any_byte_of_results_or_index_is_harmless_or_found() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The way out of a guard whose newest record may be gone, cut off at each of its operations: the floor holds, or it is as it was.
+#[test]
+fn a_floor_above_a_slot_that_is_gone_is_whole_or_not_there() {
+    for last in 1..=2 {
+        for operation in 0..8 {
+            let disk = SimDisk::new();
+            let mut guard = Guard::create(&disk, "guard", GuardRecord::initial(GENESIS)).expect("made");
+            (0..last).for_each(|step| guard.write(&guard_record(1, step)).expect("durable"));
+            drop(guard);
+            disk.cut("guard", 8 << 20);
+            let mut guard = Guard::open(&disk, "guard", GENESIS).expect("it opens");
+            assert!(!guard.is_readable());
+            disk.fault_at(disk.operations() + operation, Fault::Stop(When::Before), 0);
+            let is_done = guard.resume_above(9).is_ok();
+            drop(guard);
+            disk.crash(Survival::None, 0);
+            let guard = Guard::open(&disk, "guard", GENESIS).expect("it opens");
+            assert!(!guard.is_readable() || guard.last().is_some_and(|last| last.height == 9), "{last} records, operation {operation}");
+            assert!(!is_done || guard.is_readable());
         }
     }
 }

@@ -17,16 +17,18 @@
 //! | one copy n, one n−2 (the write of n was cut between the copies) | good | n counts as signed; the older copy is written from the newer |
 //! | one copy n−2, one fails (the write of n was torn) | good | the slot is n−2, its bad copy is written again; n−1 counts as signed; n was never sent |
 //! | both copies n−2 (nothing of n arrived) | good | n−1 counts as signed; n was never sent |
-//! | both fail | good | the slot was torn: n was never sent; n−1 counts as signed, and the next record goes to slot X |
-//! | good | both fail | n counts as signed; the message of n−1 is not sent again |
+//! | both fail | good | the slot was torn: n was never sent; n−1 counts as signed, and the next record goes to slot X. [`Guard::went_back`] says so, since the bytes do not tell a torn write from rot in both copies |
+//! | good | both fail | n counts as signed; the message of n−1 is not sent again; [`Guard::went_back`], since n and n−1 look the same |
+//! | both fail, one of them as no torn write does: the file ends before it, the disk cannot read it, it verifies and belongs elsewhere | any | what was signed last is not known: as in the next line |
 //! | both fail | both fail | no readable slot: the node is silent until it holds a certificate of a height above its durable tip, calls [`Guard::resume_above`] with that height, and signs only above it |
 //! | a copy that verifies is of a newer version | — | refuses to open: run the newer program |
 //! | a copy that verifies is another owner's | — | refuses to open: it is the memory of another key, or of this one on another chain |
 //! | the file is missing | | refuses to open: `lockstep init` makes one, or importing a `priv_validator_state.json` |
-//! | a page cannot be read (the disk says so) | any | that copy fails; if no slot is left the disk's error is returned |
+//! | a page cannot be read (the disk says so) | any | that copy fails; if neither slot is left the disk's error is returned |
 //!
 //! That both copies of the newest record rot and the node signs again what it signed is beyond this redundancy; so is a
-//! folder rolled back to an older copy. Both are what asking the peers for our own messages at start is for.
+//! folder rolled back to an older copy. Both are what asking the peers for our own messages at start is for. To be silent
+//! wherever a slot is torn would be no way out: a power cut that hits a third of the power would stop the chain for good.
 //!
 //! Before the newest record is believed it is written again, copy by copy with a sync after each: after kill -9 it may be
 //! in the kernel's cache alone, and after a failed sync the kernel may believe pages clean that the disk does not have.
@@ -181,12 +183,22 @@ struct Slot {
     record: GuardRecord,
 }
 
+/// Why a copy holds nothing.
+enum Missing {
+    /// It does not verify, as after a write that a power cut tore.
+    Torn,
+    /// No torn write looks like this: what was there is gone. With the disk's error, where that is why.
+    Lost(Option<DiskError>),
+}
+
 /// The guard of one validator key on one chain.
 pub struct Guard {
     path: String,
     file: Arc<dyn DiskFile>,
     owner: [u8; 32],
     slots: [Option<Slot>; 2],
+    /// A slot is gone that may have held the newest record.
+    lost: bool,
     repaired: usize,
     failed: bool,
 }
@@ -222,7 +234,7 @@ impl Guard {
         disk.rename(&unnamed, path).on("rename", &unnamed)?;
         disk.sync_dir(dir).on("sync", dir)?;
         let slots = [2, 1].map(|sequence| Some(Slot { sequence, record: initial.clone() }));
-        Ok(Guard { path: path.to_owned(), file, owner: initial.owner, slots, repaired: 0, failed: false })
+        Ok(Guard { path: path.to_owned(), file, owner: initial.owner, slots, lost: false, repaired: 0, failed: false })
     }
 
     /// Opens the guard and does what the table above says. Ask [`Guard::is_readable`] before anything is signed.
@@ -233,17 +245,22 @@ impl Guard {
             }
             opened => opened.on("open", path)?,
         };
-        let mut guard = Guard { path: path.to_owned(), file, owner, slots: [None, None], repaired: 0, failed: false };
+        let mut guard = Guard { path: path.to_owned(), file, owner, slots: [None, None], lost: false, repaired: 0, failed: false };
         let mut unreadable = None;
         let mut damaged = Vec::new();
         for slot in 0..2 {
-            let mut found = [None, None];
+            let (mut found, mut gone) = ([None, None], false);
             for (copy, held) in found.iter_mut().enumerate() {
                 match guard.read_copy(slot, copy)? {
                     Ok(read) => *held = Some(read),
-                    Err(io_error) => unreadable = io_error.or(unreadable),
+                    Err(Missing::Torn) => {}
+                    Err(Missing::Lost(error)) => {
+                        gone = true;
+                        unreadable = error.or(unreadable);
+                    }
                 }
             }
+            guard.lost |= gone && found == [None, None];
             let newest = found.iter().flatten().max_by_key(|held| held.sequence).cloned();
             let differs = |copy: &usize| newest.is_some() && found[*copy] != newest;
             damaged.extend((0..2).filter(differs).map(|copy| (slot, copy)));
@@ -294,7 +311,7 @@ impl Guard {
 
     /// The way out of "no readable slot": the caller holds a certificate of `height`, above its durable tip, and so knows
     /// that nothing below can be decided otherwise. From now on only what is above `height` can be written, also after a
-    /// restart: both slots say so, durably.
+    /// restart: both slots say so, durably, the one that is gone first.
     pub fn resume_above(&mut self, height: u64) -> Result<(), GuardError> {
         if self.failed {
             return Err(GuardError::Failed);
@@ -303,8 +320,11 @@ impl Guard {
             return Err(GuardError::Readable);
         }
         let floor = GuardRecord { height, round: u32::MAX, step: u8::MAX, ..GuardRecord::initial(self.owner) };
-        self.put(1, &floor)?;
-        self.put(2, &floor)
+        let before = self.slots.iter().flatten().map(|held| held.sequence).max().unwrap_or(0);
+        self.put(before + 1, &floor)?;
+        self.put(before + 2, &floor)?;
+        self.lost = false;
+        Ok(())
     }
 
     /// Whether it is known what was signed last.
@@ -318,8 +338,9 @@ impl Guard {
     }
 
     /// What both slots hold, the older first: a restart sends both messages again (the caller skips empty sign-bytes).
+    /// Nothing where it is not known what was signed last.
     pub fn records(&self) -> Vec<&GuardRecord> {
-        let mut slots: Vec<&Slot> = self.slots.iter().flatten().collect();
+        let mut slots: Vec<&Slot> = self.slots.iter().flatten().filter(|_| !self.lost).collect();
         slots.sort_by_key(|slot| slot.sequence);
         slots.into_iter().map(|slot| &slot.record).collect()
     }
@@ -329,8 +350,14 @@ impl Guard {
         self.repaired
     }
 
+    /// Whether neither copy of one slot verified, so that the record of the other counts as the newest: a power cut tore the
+    /// last write, or this disk lost what was signed last. Until the next record is written, each opening says so.
+    pub fn went_back(&self) -> bool {
+        !self.lost && self.slots.iter().flatten().count() == 1
+    }
+
     fn newest(&self) -> Option<&Slot> {
-        self.slots.iter().flatten().max_by_key(|slot| slot.sequence)
+        self.slots.iter().flatten().filter(|_| !self.lost).max_by_key(|slot| slot.sequence)
     }
 
     fn newest_slot(&self) -> Option<usize> {
@@ -362,19 +389,18 @@ impl Guard {
         Ok(self.file.sync_data().on("sync", &self.path)?)
     }
 
-    /// A copy, or why there is none: the disk's error if it could not be read, nothing if it does not verify.
-    #[allow(clippy::type_complexity, reason = "three outcomes that are matched at once, in one place")]
-    fn read_copy(&self, slot: usize, copy: usize) -> Result<Result<Slot, Option<DiskError>>, GuardError> {
+    /// A copy, or why there is none.
+    fn read_copy(&self, slot: usize, copy: usize) -> Result<Result<Slot, Missing>, GuardError> {
         let offset = format::copy_offset(slot, copy);
         let read = |at: u64, bytes: &mut [u8]| match self.file.read_at(at, bytes) {
-            // A file that is too short has no such copy.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(None),
-            done => done.on("read", &self.path).map_err(Some),
+            // The file was made with all its bytes: it was cut, or is another one.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Missing::Lost(None)),
+            done => done.on("read", &self.path).map_err(|error| Missing::Lost(Some(error))),
         };
         let mut header = [0; HEADER_BYTES];
         let mut payload = Vec::new();
         let whole = read(offset, &mut header).and_then(|()| {
-            payload.resize(format::payload_bytes(&header).map_err(|_| None)?, 0);
+            payload.resize(format::payload_bytes(&header).map_err(|_| Missing::Torn)?, 0);
             read(offset + HEADER_BYTES as u64, &mut payload)
         });
         if let Err(reason) = whole {
@@ -382,9 +408,9 @@ impl Guard {
         }
         match format::decode(&header, &payload) {
             // A copy that lies in the other slot was written to the wrong place.
-            Ok((sequence, _)) if !(1..=SEQUENCE_MAX).contains(&sequence) || slot_of(sequence) != slot => Ok(Err(None)),
+            Ok((sequence, _)) if !(1..=SEQUENCE_MAX).contains(&sequence) || slot_of(sequence) != slot => Ok(Err(Missing::Lost(None))),
             Ok((sequence, record)) => Ok(Ok(Slot { sequence, record })),
-            Err(Flaw::Damaged) => Ok(Err(None)),
+            Err(Flaw::Damaged) => Ok(Err(Missing::Torn)),
             Err(Flaw::Newer(found)) => Err(GuardError::Newer { path: self.path.clone(), found }),
         }
     }

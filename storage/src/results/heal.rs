@@ -30,6 +30,24 @@ pub fn set_aside_from(disk: &Arc<dyn Disk>, dir: &str, segment: u64, quarantine:
     Ok(kept)
 }
 
+/// Sets aside the results of one segment, with their index: those of other segments stay, where nothing can fill the gap. The paths of what
+/// was set aside.
+///
+/// No [`super::Results`] may be open on the folder.
+///
+/// # Errors
+/// When the disk fails, or too much was set aside before.
+pub fn set_aside_segment(
+    disk: &Arc<dyn Disk>,
+    dir: &str,
+    segment: u64,
+    quarantine: &mut Quarantine,
+) -> Result<Vec<String>, QuarantineError> {
+    let names = disk.list(dir).on("list", dir)?;
+    let is_of_it = |name: &&String| segment_of(name, ".res").or(segment_of(name, ".idx")) == Some(segment);
+    names.iter().filter(is_of_it).map(|name| quarantine.take(&format!("{dir}/{name}"))).collect()
+}
+
 /// Sets aside the results of all segments before this one, oldest first. The paths of what was set aside.
 ///
 /// No [`super::Results`] may be open on the folder.

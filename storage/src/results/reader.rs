@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::format::ResultsHeader;
@@ -24,6 +25,8 @@ pub struct Location {
 #[derive(Clone)]
 pub struct ResultsReader {
     pub(crate) segments: Arc<RwLock<BTreeMap<u64, ResultsSegment>>>,
+    /// What is missing below this height is missing for good, as if it had been pruned.
+    floor: Arc<AtomicU64>,
 }
 
 /// Looks at the results in the log's folder and changes nothing there. Every record is read once, for what finds transactions by
@@ -43,7 +46,7 @@ pub fn look(disk: &dyn Disk, dir: &str) -> Result<ResultsReader, ResultsError> {
         results.scan(true)?;
         segments.insert(segment, results);
     }
-    Ok(ResultsReader { segments: Arc::new(RwLock::new(segments)) })
+    Ok(ResultsReader::over(segments))
 }
 
 /// Where to look for a transaction, in one segment.
@@ -57,6 +60,19 @@ enum Probe {
 }
 
 impl ResultsReader {
+    pub(crate) fn over(segments: BTreeMap<u64, ResultsSegment>) -> ResultsReader {
+        ResultsReader { segments: Arc::new(RwLock::new(segments)), floor: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// What is missing below a height cannot be made again: from now on that is no damage, and what is asked for there is not here.
+    pub fn misses_below(&self, height: u64) {
+        self.floor.fetch_max(height, Ordering::Relaxed);
+    }
+
+    fn floor(&self) -> u64 {
+        self.floor.load(Ordering::Relaxed)
+    }
+
     /// The results of a height; nothing if it is below the first or above the last that is here.
     pub fn results(&self, height: u64) -> Result<Option<BlockResults>, ResultsError> {
         let (source, offset, header) = {
@@ -67,6 +83,7 @@ impl ResultsReader {
                     let (offset, header) = segment.heights[&height];
                     (segment.source.clone(), offset, header)
                 }
+                None if height < self.floor() => return Ok(None),
                 None => return gap_at(&segments, height).map_or(Ok(None), Err),
             }
         };
@@ -134,6 +151,11 @@ impl ResultsReader {
         segments.values().rev().find(begins_below).map_or(0, |segment| segment.segment)
     }
 
+    /// The first segment with something in its file that cannot be read as records, and the place.
+    pub fn damaged_segment(&self) -> Option<(u64, ResultsError)> {
+        self.lock().values().find(|segment| segment.damaged).map(|segment| (segment.segment, segment.damage()))
+    }
+
     /// Reads and verifies every record: the first height that fails, and how. Indexes are verified when they are used, and
     /// made again from the records then.
     pub fn verify(&self) -> Result<u64, (u64, ResultsError)> {
@@ -147,25 +169,27 @@ impl ResultsReader {
     /// Newest first.
     fn probes(&self, hash: &[u8; 32]) -> Vec<Probe> {
         let segments = self.lock();
+        let floor = self.floor();
         let mut probes = Vec::new();
         let mut above: Option<u64> = None;
         for segment in segments.values().rev() {
             let (first, last) = match (segment.heights.first_key_value(), segment.heights.last_key_value()) {
                 (Some((first, _)), Some((last, _))) => (*first, *last),
-                _ if segment.damaged => {
+                _ if segment.damaged && above.is_none_or(|above| above > floor) => {
                     probes.push(Probe::Missing(segment.damage()));
                     break;
                 }
                 _ => continue,
             };
-            if segment.damaged || above.is_some_and(|above| last.checked_add(1) != Some(above)) {
+            let ends_early = segment.damaged || above.is_some_and(|above| last.checked_add(1) != Some(above));
+            if ends_early && above.is_none_or(|above| above > floor) {
                 probes.push(Probe::Missing(segment.damage()));
             }
             match &segment.index {
                 TxIndex::Memory(index) => probes.extend(index.get(hash).map(|(height, index)| Probe::Found(*height, *index))),
                 TxIndex::File(file) => probes.push(Probe::Ask(segment.segment, file.clone())),
             }
-            if last - first + 1 != segment.heights.len() as u64 {
+            if last - first + 1 != segment.heights.len() as u64 && segment.has_gap_from(floor) {
                 probes.push(Probe::Missing(segment.damage()));
             }
             above = Some(first);

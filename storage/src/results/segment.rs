@@ -102,6 +102,13 @@ impl ResultsSegment {
         }
     }
 
+    /// Whether heights are missing between this one and the last that is here.
+    pub(crate) fn has_gap_from(&self, height: u64) -> bool {
+        let Some((last, _)) = self.heights.last_key_value() else { return false };
+        let first = self.heights.first_key_value().map_or(height, |(first, _)| height.max(*first));
+        first <= *last && self.heights.range(first..).count() as u64 != last - first + 1
+    }
+
     /// The error that names what is missing here.
     pub(crate) fn damage(&self) -> ResultsError {
         ResultsError::Damaged { path: self.source.path.to_string(), offset: self.end }

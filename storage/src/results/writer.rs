@@ -1,7 +1,7 @@
 //! The one writer of results.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
 use super::format::ResultsHeader;
 use super::reader::ResultsReader;
@@ -17,6 +17,7 @@ pub struct Results {
     disk: Arc<dyn Disk>,
     dir: String,
     reader: ResultsReader,
+    was_torn: bool,
     /// Something was written since the last sync.
     dirty: bool,
     failed: bool,
@@ -42,13 +43,14 @@ impl Results {
             }
         }
         let last = held.last().copied();
-        let mut opened = BTreeMap::new();
+        let (mut opened, mut was_torn) = (BTreeMap::new(), false);
         for segment in held {
             let path = results_path(dir, segment);
             let file = disk.open(&path).on("open", &path)?;
             let mut results = ResultsSegment::new(segment, &path, file);
             if Some(segment) == last {
                 results.scan(true)?;
+                was_torn = results.damaged;
                 cut_above(&mut results, keep)?;
             } else if results.open_index(&*disk, dir)? {
                 results.scan(false)?;
@@ -62,8 +64,12 @@ impl Results {
             }
             opened.insert(segment, results);
         }
-        let reader = ResultsReader { segments: Arc::new(RwLock::new(opened)) };
-        Ok(Results { disk, dir: dir.to_owned(), reader, dirty: true, failed: false })
+        Ok(Results { disk, dir: dir.to_owned(), reader: ResultsReader::over(opened), was_torn, dirty: true, failed: false })
+    }
+
+    /// Whether opening cut off bytes that did not verify: what a crash left of records that were not durable, or rot.
+    pub fn was_torn(&self) -> bool {
+        self.was_torn
     }
 
     /// Appends the results of a height to those of `segment`, the log's segment that holds its decision. Heights come in

@@ -106,6 +106,56 @@ fn without_a_readable_slot_it_is_silent_until_resumed_and_then_only_above() {
     guard.write(&record(8, 0, 0)).expect("above");
 }
 
+/// A power cut does not shorten the file. Where a slot is gone with its end, nobody knows which record was the newest.
+#[test]
+fn a_file_that_was_cut_short_tells_nothing_where_a_slot_is_gone() {
+    let newest = record(3, 0, 1);
+    for len in [0, 60, COPY_BYTES, 2 * COPY_BYTES, 2 * COPY_BYTES + 60, 3 * COPY_BYTES, 3 * COPY_BYTES + 60] {
+        let (_home, disk) = disk();
+        let mut guard = Guard::create(&*disk, "guard", GuardRecord::initial(GENESIS)).expect("made");
+        guard.write(&record(3, 0, 0)).expect("durable");
+        guard.write(&newest).expect("durable");
+        drop(guard);
+        disk.open("guard").expect("there").set_len(len).expect("cut");
+        let mut guard = Guard::open(&*disk, "guard", GENESIS).expect("it opens");
+        if len >= 3 * COPY_BYTES {
+            assert_eq!((guard.last(), guard.went_back()), (Some(&newest), false), "one copy of each is there with {len}");
+            continue;
+        }
+        for _ in 0..2 {
+            assert!(!guard.is_readable() && guard.records().is_empty() && !guard.went_back(), "{len}");
+            assert!(matches!(guard.write(&record(9, 0, 0)), Err(GuardError::NoReadableSlot)), "{len}");
+            drop(guard);
+            guard = Guard::open(&*disk, "guard", GENESIS).expect("it opens");
+        }
+        guard.resume_above(7).expect("resumed");
+        drop(guard);
+        let guard = Guard::open(&*disk, "guard", GENESIS).expect("it opens");
+        assert_eq!(guard.last().map(GuardRecord::position), Some((7, u32::MAX, u8::MAX)), "{len}");
+    }
+}
+
+/// The bytes of a torn write and of rot in both copies are the same, so it is said.
+#[test]
+fn who_goes_back_a_record_says_so_until_the_next_one() {
+    for slot in 0..2 {
+        let (_home, disk) = disk();
+        let mut guard = Guard::create(&*disk, "guard", GuardRecord::initial(GENESIS)).expect("made");
+        assert!(!guard.went_back());
+        guard.write(&record(3, 0, 0)).expect("durable");
+        for copy in 0..2 {
+            flip(&disk, "guard", (2 * slot + copy) * COPY_BYTES + 60);
+        }
+        for _ in 0..2 {
+            guard = Guard::open(&*disk, "guard", GENESIS).expect("it opens");
+            assert!(guard.went_back() && guard.is_readable());
+        }
+        guard.write(&record(4, 0, 0)).expect("durable");
+        assert!(!guard.went_back());
+        assert!(!Guard::open(&*disk, "guard", GENESIS).expect("it opens").went_back());
+    }
+}
+
 /// The bytes that every reader of a guard must know. A change here is a change of the format.
 #[test]
 fn the_bytes_of_a_guard_are_pinned() {

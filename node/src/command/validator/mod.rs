@@ -200,7 +200,7 @@ impl Seat {
         let refused = |code: u32, codespace: &str, log: String| {
             if codespace == NODE_CODESPACE && code == NODE_TX_STALE { Submitted::Stale(log) } else { Submitted::Refused(log) }
         };
-        let waits = || say("handed to the node; waiting for a block that takes it in");
+        let waits = async { say("handed to the node; waiting for a block that takes it in") };
         match said_after(SILENCE_MAX, self.client.broadcast_tx_commit(&bytes), waits).await {
             Ok(answer) if answer.check_tx.code != 0 => Ok(refused(answer.check_tx.code, &answer.check_tx.codespace, answer.check_tx.log)),
             Ok(answer) if answer.tx_result.code != 0 => {

@@ -36,6 +36,8 @@ pub(crate) struct Instance {
     pub(crate) locked: Option<Arc<Polka>>,
     /// `validValue` and `validRound`.
     pub(crate) valid: Option<Arc<Polka>>,
+    /// The lock that we came back with, where the disk has lost the body that it rests on: rot, which no lock is safe from.
+    pub(crate) lost_lock: Option<BlockId>,
     pub(crate) rounds: Rounds,
     pub(crate) sightings: Sightings,
     pub(crate) bodies: Bodies,
@@ -94,6 +96,7 @@ impl Instance {
             proposer: validators.proposer(Round::ZERO),
             locked: None,
             valid: None,
+            lost_lock: None,
             rounds: Rounds::new(height, Arc::clone(&validators), planted),
             sightings: Sightings::new(&validators, planted),
             bodies: Bodies::default(),
@@ -124,9 +127,12 @@ impl Instance {
         assert!(self.me.is_some(), "who has a guard is a validator");
         self.signed = Some((restored.round, restored.step));
         for polka in [&restored.locked, &restored.valid].into_iter().flatten() {
-            self.bodies.durable(polka.block_id);
+            if !restored.lost.contains(&polka.block_id) || self.planted.has(Bug::LostBodyBelieved) {
+                self.bodies.durable(polka.block_id);
+            }
             self.take_polka(polka, fx);
         }
+        self.lost_lock = restored.locked.as_ref().map(|polka| polka.block_id).filter(|block_id| restored.lost.contains(block_id));
         self.locked = restored.locked.map(|polka| Arc::new(polka.into_inner()));
         self.valid = restored.valid.map(|polka| Arc::new(polka.into_inner()));
         // The record of a precommit is written within L36, before L42.
@@ -407,7 +413,8 @@ impl Instance {
         if let Some(locked) = &self.locked {
             let valid = self.valid.as_ref().expect("L38 never runs without L42");
             assert!(locked.round <= valid.round, "locked beyond the newest polka we know");
-            assert!(self.bodies.is_durable(&locked.block_id), "a lock on a body that a power cut can take halts the chain");
+            let is_here = self.bodies.is_durable(&locked.block_id) || self.lost_lock == Some(locked.block_id);
+            assert!(is_here, "a lock on a body that a power cut can take halts the chain");
         }
         if let Some(valid) = &self.valid {
             assert!(valid.round <= self.round, "a polka from a round we have not entered");

@@ -25,6 +25,8 @@ pub enum Bug {
     SkipPerStep,
     /// Prevotes for one block are counted together whatever their valid rounds.
     PolkaBlindToValidRound,
+    /// A body that the disk has lost since a lock was recorded is taken to be there.
+    LostBodyBelieved,
     /// A polka that is complete before its body is checked and durable is never looked at again.
     EarlyPolkaForgotten,
     /// L29 lets a polka of any round release the lock, not only one that is not older.

@@ -36,10 +36,12 @@ pub struct Restored {
     pub round: Round,
     /// Its step.
     pub step: Step,
-    /// The lock. Its body is durable: no record with the lock was written before it was.
+    /// The lock. Its body was durable: no record with the lock was written before it was.
     pub locked: Option<Verified<Polka>>,
-    /// The newest polka we could have locked on; its body is durable too.
+    /// The newest polka we could have locked on; its body was durable too.
     pub valid: Option<Verified<Polka>>,
+    /// Blocks of the two whose bodies the disk has lost since. They are fetched again, and precommitted again only once they are durable.
+    pub lost: Vec<BlockId>,
 }
 
 /// Everything the world can tell consensus. What carries a signature was verified before it became an `Input`. Messages of

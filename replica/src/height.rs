@@ -66,7 +66,9 @@ impl Replica {
         let lock = last.lock.clone().filter(|_| !self.planted.has(Bug::LockLost));
         let locked = lock.and_then(|polka| self.trusted_polka(polka));
         let valid = last.valid.clone().and_then(|polka| self.trusted_polka(polka));
-        Some(consensus::Restored { round, step, locked, valid })
+        let is_lost = |block_id: &BlockId| !self.bodies.get(block_id).is_some_and(|body| body.durable);
+        let lost = last.lock.iter().chain(&last.valid).map(|polka| polka.block_id).filter(is_lost).collect();
+        Some(consensus::Restored { round, step, locked, valid, lost })
     }
 
     /// A polka from our own guard: it was verified before it was recorded, and the guard's checksum says that it is the same.

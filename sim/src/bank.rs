@@ -106,6 +106,7 @@ fn voting() -> Vec<Entry> {
         core(CLASS, Core::LockIgnored, "the lock ignored (L22)", 29),
         core(CLASS, Core::OlderPolkaReleases, "a polka older than the lock releases it (L29)", 0),
         core(CLASS, Core::NilPolkaReleases, "a polka for nil releases the lock", 36),
+        core(CLASS, Core::LostBodyBelieved, "a lock's body that rotted taken to be there (L36)", 0),
         core(CLASS, Core::EarlyPolkaForgotten, "a polka before its body forgotten (L36)", 2),
         core(CLASS, Core::LateValidIgnored, "a polka after the prevote step not remembered as valid (L42)", 22),
     ]

@@ -298,6 +298,11 @@ impl SimDisk {
         self.lock().lying = part.map(str::to_owned);
     }
 
+    /// Whether some syncs do nothing.
+    pub fn is_lying(&self) -> bool {
+        self.lock().lying.is_some()
+    }
+
     /// Has a sync write a page elsewhere ([`Fault::Misdirected`]): that many syncs from now, of files that have something to sync.
     pub fn misdirect(&self, after: u64, seed: u64) {
         let mut world = self.lock();

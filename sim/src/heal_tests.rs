@@ -358,7 +358,10 @@ fn results_that_cannot_be_made_again_stay_missing_and_cost_no_others() {
                     before = kept.is_some();
                 }
                 assert!(runs <= 1, "{what}: those of one file are missing");
-                assert_eq!(missing > 0, is_told, "{what}: {missing} are missing");
+                // In the newest file, a record whose header rotted is as one that a crash tore.
+                let is_newest = Some(&path) == home.files(".res").last();
+                assert!(missing > 0 || !is_told, "{what}: nothing is missing");
+                assert!(missing == 0 || is_told || is_newest, "{what}: {missing} are missing");
                 let nowhere =
                     again.running.results.as_ref().expect("kept").reader().lookup(&[7; 32]).expect("what is missing is no damage");
                 assert_eq!(nowhere, None);

@@ -466,7 +466,7 @@ impl World {
             }
             What::Keep { node, life, state } => self.keep(node, life, state),
             What::Help { node, life } => self.help(node, life),
-            What::LieEnds { node, life, outage } => self.lie_ends(node, life, outage),
+            What::LieEnds { node, outage } => self.lie_ends(node, outage),
             What::Submit => self.submit(),
             What::Query => self.query(),
         }

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lockstep_sim::bank::{Entry, SEEDS_MAX, bank};
+use lockstep_sim::bank::{Entry, SEEDS_MAX, bank, candidates};
 use lockstep_sim::{FailedRun, Options, Regression, run};
 
 /// Bugs looked for side by side.
@@ -81,7 +81,7 @@ fn a_failing_seed_is_made_small() {
 /// The files of `sim/regressions` have not lost their meaning: the bug that each is about still breaks what it broke.
 #[test]
 fn every_kept_schedule_sees_its_bug() {
-    let bank = bank();
+    let bank: Vec<_> = bank().into_iter().chain(candidates()).collect();
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/regressions")).expect("the folder") {
         let path = entry.expect("an entry").path();
         if path.extension().is_none_or(|extension| extension != "json") {

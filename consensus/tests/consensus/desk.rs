@@ -116,8 +116,8 @@ impl Desk {
         self.guard[from..].iter().map(|record| own(&record.message, self.me, &self.set)).collect()
     }
 
-    /// A crash. The guard is what remains.
-    fn restart(&mut self, lost: usize) -> Vec<Effect> {
+    /// A crash. The guard is what remains, and bodies that were made durable, unless the disk is rotten.
+    fn restart(&mut self, lost: usize, is_rotten: bool) -> Vec<Effect> {
         self.guard.truncate(self.guard.len() - lost);
         self.core = Consensus::with_planted(self.planted);
         let settle = |polka: &Option<Arc<Polka>>| polka.as_ref().map(|polka| (**polka).clone().settle(&self.set));
@@ -126,6 +126,7 @@ impl Desk {
             step: record.step,
             locked: settle(&record.locked),
             valid: settle(&record.valid),
+            lost: record.locked.iter().chain(&record.valid).filter(|_| is_rotten).map(|polka| polka.block_id).collect(),
         });
         let (validators, params) = (Arc::clone(&self.set), world::params());
         let start = HeightStart { height: HEIGHT, validators, me: self.me, params, proposer_missed: false, restored };
@@ -184,7 +185,7 @@ impl Desk {
                 };
                 vec![Input::TimedOut(Timeout { height: HEIGHT, round: line.round(), step })]
             }
-            "restart" => return self.restart(line.number("lost").unwrap_or(0)),
+            "restart" => return self.restart(line.number("lost").unwrap_or(0), line.has("rotten")),
             verb => panic!("nobody understands {verb:?}"),
         };
         inputs.into_iter().flat_map(|input| self.feed(input)).collect()

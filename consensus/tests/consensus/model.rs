@@ -249,6 +249,7 @@ impl Life {
             step: record.step,
             locked: settle(&record.locked),
             valid: settle(&record.valid),
+            lost: Vec::new(),
         });
         let (validators, params) = (Arc::clone(&model.set), world::params());
         let start = HeightStart { height: HEIGHT, validators, me: Some(index(self.me)), params, proposer_missed: false, restored };

@@ -283,6 +283,7 @@ impl Network {
             step: record.step,
             locked: settle(&record.locked),
             valid: settle(&record.valid),
+            lost: Vec::new(),
         });
         let start = HeightStart {
             height,

@@ -381,11 +381,7 @@ fn pass(
     judge_state(shelf, &chain, tip, is_fresh)?;
     let mut results = open_results(home, &reader, suspected, flushed, restored_at)?;
     let mut healed = Vec::new();
-    // What a crash tears is above the state.
-    if let Some((results, _)) = results.as_ref().filter(|(results, _)| restored_at.is_some() && results.was_torn())
-        && results.reader().first_missing(flushed.get()..=flushed.get()).is_some()
-    {
-        let from = results.reader().last_height().or(restored_at.map(Height::get)).unwrap_or(0).saturating_add(1);
+    if let Some(from) = results.as_ref().and_then(|(results, _)| results.rotten_from()).filter(|_| restored_at.is_some()) {
         let damage = format!("those of heights {from} to {flushed} did not verify and were cut off");
         let done = Healed { store: Store::ResultsBefore, damage, set_aside: Vec::new() };
         told(Told::Healed(&done));

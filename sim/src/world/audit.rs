@@ -144,6 +144,25 @@ impl World {
         self.audit.misled.get(&node).is_some_and(|height| *height > self.checks.told(other))
     }
 
+    /// Whether those who run, know the chain and are right have more than two thirds of the power without this node: only they can show it that
+    /// it is wrong.
+    fn are_heard_without(&self, node: usize) -> bool {
+        let speaks = |other: &usize| {
+            let machine = &self.machines[*other];
+            let is_here = machine.running.is_some() && self.checks.told(*other) + 1 >= self.checks.height();
+            *other != node && is_here && self.is_honest(*other) && !self.is_astray(*other)
+        };
+        let mut sets = self.checks.sets_from(self.checks.height());
+        sets.all(|set| {
+            let power = |other: usize| {
+                let address = self.machines[other].key.as_ref().map(|key| key.public_key().address());
+                address.and_then(|address| set.get(&address).copied()).unwrap_or(0)
+            };
+            let spoken: u64 = (0..self.machines.len()).filter(speaks).map(power).sum();
+            3 * spoken > 2 * set.values().sum::<u64>()
+        })
+    }
+
     /// Whether it has not come back to the chain's state.
     pub(super) fn is_astray(&self, node: usize) -> bool {
         self.machines[node].astray.is_some()
@@ -190,7 +209,8 @@ impl World {
         }
         if self.is_astray_at(node, height) {
             // A node that catches up compares when it has caught up, also where that takes it a moment.
-            let is_in_step = self.healed && !self.machines[node].is_catching_up && height >= self.checks.height();
+            let is_in_step =
+                self.healed && !self.machines[node].is_catching_up && height >= self.checks.height() && self.are_heard_without(node);
             if let Some(astray) = &mut self.machines[node].astray {
                 astray.told.insert(height, digest);
                 astray.in_step += usize::from(is_in_step);

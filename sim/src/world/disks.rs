@@ -145,7 +145,7 @@ impl World {
                     return Ok(false);
                 }
                 let outage = Outage { survival: *dice.pick(&Survival::EACH), seed: dice.bits(), down: dice.between(10 * MS, 900 * MS) };
-                self.at(until(lasts_ns), What::LieEnds { node, life: self.machines[node].life, outage });
+                self.at(until(lasts_ns), What::LieEnds { node, outage });
                 Kind::Lie
             }
             Trouble::Misdirected { after } => {
@@ -337,7 +337,8 @@ impl World {
         if node == self.watched && machine.life > 0 {
             self.longest_start = self.longest_start.max(machine.disk.operations() - machine.ailing.first_operation);
         }
-        let has_lost = std::mem::take(&mut machine.rot.is_fresh);
+        // A disk that lies goes on losing whatever process uses it.
+        let has_lost = std::mem::replace(&mut machine.rot.is_fresh, machine.disk.is_lying());
         // Or it met now what it lost long ago, and no start before had need of.
         if has_lost || machine.rot.until == u64::MAX {
             let said = machine.guard_position(genesis).unwrap_or_default();
@@ -524,12 +525,14 @@ impl World {
     }
 
     /// A disk that lied loses power: what it promised shows now.
-    pub(super) fn lie_ends(&mut self, node: usize, life: u64, outage: Outage) -> Outcome {
-        self.machines[node].disk.set_lying(None);
-        if self.machines[node].life != life || self.machines[node].running.is_none() {
-            return Ok(());
+    pub(super) fn lie_ends(&mut self, node: usize, outage: Outage) -> Outcome {
+        let machine = &self.machines[node];
+        machine.disk.set_lying(None);
+        if machine.running.is_some() {
+            return self.crash(node, outage);
         }
-        self.crash(node, outage)
+        machine.disk.crash(outage.survival, outage.seed);
+        Ok(())
     }
 
     /// The faults end: every disk works again, and what was to be synced is.

@@ -83,7 +83,6 @@ pub(super) enum What {
     /// A disk that lied loses power.
     LieEnds {
         node: usize,
-        life: u64,
         outage: Outage,
     },
     Submit,

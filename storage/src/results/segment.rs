@@ -102,6 +102,21 @@ impl ResultsSegment {
         }
     }
 
+    /// The height of the record that does not verify, where its header does and all up to `keep` were durable.
+    pub(crate) fn rotten_from(&self, keep: Option<u64>) -> Result<Option<u64>, ResultsError> {
+        if !self.damaged {
+            return Ok(None);
+        }
+        let file_bytes = self.source.file.len().on("measure", &self.source.path)?;
+        match self.source.header_at(self.end, file_bytes) {
+            Ok(header) => {
+                Ok(Some(header.height).filter(|height| header.segment == self.segment && keep.is_some_and(|keep| *height <= keep)))
+            }
+            Err(ResultsError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether heights are missing between this one and the last that is here.
     pub(crate) fn has_gap_from(&self, height: u64) -> bool {
         let Some((last, _)) = self.heights.last_key_value() else { return false };

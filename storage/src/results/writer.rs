@@ -17,7 +17,7 @@ pub struct Results {
     disk: Arc<dyn Disk>,
     dir: String,
     reader: ResultsReader,
-    was_torn: bool,
+    rotten_from: Option<u64>,
     /// Something was written since the last sync.
     dirty: bool,
     failed: bool,
@@ -43,14 +43,14 @@ impl Results {
             }
         }
         let last = held.last().copied();
-        let (mut opened, mut was_torn) = (BTreeMap::new(), false);
+        let (mut opened, mut rotten_from) = (BTreeMap::new(), None);
         for segment in held {
             let path = results_path(dir, segment);
             let file = disk.open(&path).on("open", &path)?;
             let mut results = ResultsSegment::new(segment, &path, file);
             if Some(segment) == last {
                 results.scan(true)?;
-                was_torn = results.damaged;
+                rotten_from = results.rotten_from(keep)?;
                 cut_above(&mut results, keep)?;
             } else if results.open_index(&*disk, dir)? {
                 results.scan(false)?;
@@ -64,12 +64,13 @@ impl Results {
             }
             opened.insert(segment, results);
         }
-        Ok(Results { disk, dir: dir.to_owned(), reader: ResultsReader::over(opened), was_torn, dirty: true, failed: false })
+        Ok(Results { disk, dir: dir.to_owned(), reader: ResultsReader::over(opened), rotten_from, dirty: true, failed: false })
     }
 
-    /// Whether opening cut off bytes that did not verify: what a crash left of records that were not durable, or rot.
-    pub fn was_torn(&self) -> bool {
-        self.was_torn
+    /// The height of the first record that opening cut off although it had been durable, if its header still says which it was. Other bytes
+    /// that do not verify are what a crash leaves of records that were not durable.
+    pub fn rotten_from(&self) -> Option<u64> {
+        self.rotten_from
     }
 
     /// Appends the results of a height to those of `segment`, the log's segment that holds its decision. Heights come in

@@ -316,7 +316,7 @@ impl Replica {
             ticket: Some(deciding.ticket),
         });
         self.bodies = Bodies::default();
-        self.evidence_after_block();
+        self.evidence_after_block(&deciding.block.evidence);
         self.fx.push(Effect::Report {
             after: if self.planted.has(Bug::ToldBeforeDurable) { Vec::new() } else { vec![deciding.ticket] },
             report: Report::Committed {

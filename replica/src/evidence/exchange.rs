@@ -41,10 +41,10 @@ pub(crate) enum Source {
 }
 
 impl Replica {
-    /// A block was committed: what was seen at its height is evidence now.
-    pub(crate) fn evidence_after_block(&mut self) {
+    /// A block that carries these was committed: what was seen at its height is evidence now.
+    pub(crate) fn evidence_after_block(&mut self, carried: &[Evidence]) {
         let chain = self.chain.clone();
-        for evidence in self.evidence.committed(&chain) {
+        for evidence in self.evidence.committed(&chain, carried) {
             self.fx.report(Report::Evidence { evidence: Arc::new(evidence) });
         }
         self.judge_kept();

@@ -27,7 +27,7 @@ pub struct EvidencePool {
     kept: VecDeque<Kept>,
     /// What each peer was told, or told us.
     told: BTreeMap<Peer, BTreeSet<Hash>>,
-    /// What became evidence with the last block: who heard of it before it had that block could make nothing of it.
+    /// What became evidence with the last block, or found room: who heard of it before it had that block could make nothing of it.
     fresh: Vec<Hash>,
 }
 
@@ -60,12 +60,18 @@ impl EvidencePool {
         self.kept.push_back(kept);
     }
 
-    /// A block was committed, `chain` is the chain after it. What was seen at its height becomes evidence, and what no later
-    /// block can carry goes. What was new with the block before is to be told once more. Gives the new pieces.
-    pub fn committed(&mut self, chain: &ChainState) -> Vec<Evidence> {
-        let again = std::mem::take(&mut self.fresh);
-        self.told.values_mut().for_each(|told| told.retain(|hash| !again.contains(hash)));
+    /// A block that carries these was committed, `chain` is the chain after it. What was seen at its height becomes evidence, and what
+    /// no later block can carry goes. To be told once more, now and with the next block: what was new with the block before, and what
+    /// accuses whom this block does. A peer keeps one piece of each culprit, so what it was told beside one that is carried now, it let go.
+    /// Gives the new pieces.
+    pub fn committed(&mut self, chain: &ChainState, carried: &[Evidence]) -> Vec<Evidence> {
         self.prune(chain);
+        let culprits: BTreeSet<Address> = carried.iter().flat_map(Evidence::accused).map(|(address, _)| address).collect();
+        let makes_room = |piece: &Evidence| piece.accused().iter().any(|(address, _)| culprits.contains(address));
+        let has_room_now: Vec<Hash> = self.pending.iter().filter(|(_, piece)| makes_room(piece)).map(|(hash, _)| *hash).collect();
+        let mut again = std::mem::replace(&mut self.fresh, has_room_now.clone());
+        again.extend(has_room_now);
+        self.told.values_mut().for_each(|told| told.retain(|hash| !again.contains(hash)));
         let mut made = Vec::new();
         for (first, second) in std::mem::take(&mut self.seen).into_values() {
             if first.height != chain.height {

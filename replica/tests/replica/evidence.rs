@@ -293,23 +293,23 @@ fn the_pool_holds_one_piece_for_each_validator() {
     // Whatever many contradictions are seen of one: one piece.
     (0..50).for_each(|r| seen(&mut pool, &made.chain, 1, r));
     seen(&mut pool, &made.chain, 2, 7);
-    let made_of = pool.committed(&made.chain);
+    let made_of = pool.committed(&made.chain, &[]);
     assert_eq!(made_of, [twice_in(&made, 1, 0), twice_in(&made, 2, 7)]);
-    assert_eq!(pool.committed(&made.chain), [], "what was seen is used up");
+    assert_eq!(pool.committed(&made.chain, &[]), [], "what was seen is used up");
     assert!(!pool.add(twice(&made, 1, 3), &made.chain), "it is accused already");
     assert!(pool.add(twice(&made, 3, 3), &made.chain));
     assert_eq!(pool.pending().count(), 3);
     // A block carries one of them: its culprit has no power any more.
     let carried = twice(&made, 1, 3);
     made.grow_with(&[], vec![carried.clone()]);
-    assert_eq!(pool.committed(&made.chain), []);
+    assert_eq!(pool.committed(&made.chain, &[carried.clone()]), []);
     let left: Vec<_> = pool.pending().flat_map(Evidence::accused).collect();
     assert_eq!(left.len(), 2);
     assert!(!pool.wants(&carried, &made.chain));
     // What was seen at a height that this is not says nothing of it.
     seen(&mut pool, &made.chain, 0, 0);
     made.grow(&[]);
-    assert_eq!(pool.committed(&made.chain), []);
+    assert_eq!(pool.committed(&made.chain, &[]), []);
 }
 
 /// Who hears of a piece before it has the block of its height cannot judge it, and the pieces of a height are told the moment that the first
@@ -325,14 +325,39 @@ fn what_is_new_is_told_once_more_with_the_next_block() {
         untold.iter().for_each(|(hash, _)| pool.note_told(Peer(peer), *hash));
         untold.len()
     };
-    pool.committed(&made.chain);
+    pool.committed(&made.chain, &[]);
     assert_eq!((told(&mut pool, 1), told(&mut pool, 1), told(&mut pool, 2)), (1, 0, 1));
     made.grow(&[]);
-    pool.committed(&made.chain);
+    pool.committed(&made.chain, &[]);
     assert_eq!((told(&mut pool, 1), told(&mut pool, 1), told(&mut pool, 2)), (1, 0, 1), "with the next block");
     made.grow(&[]);
-    pool.committed(&made.chain);
+    pool.committed(&made.chain, &[]);
     assert_eq!((told(&mut pool, 1), told(&mut pool, 2)), (0, 0), "and no more: from then on it is a matter of time");
+}
+
+/// A peer that held another piece of the same culprit when it was told has room when a block carries that one.
+#[test]
+fn what_found_no_room_beside_what_is_carried_is_told_again() {
+    let mut made = Made::of(4);
+    let mut pool = EvidencePool::default();
+    let (waits, others) = (twice(&made, 1, 3), twice(&made, 2, 3));
+    assert!(pool.add(waits.clone(), &made.chain) && pool.add(others, &made.chain));
+    let told = |pool: &mut EvidencePool| {
+        let untold = pool.untold(Peer(1), 8);
+        untold.iter().for_each(|(hash, _)| pool.note_told(Peer(1), *hash));
+        untold.into_iter().map(|(_, piece)| piece).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut pool).len(), 2);
+    let theirs = twice(&made, 1, 2);
+    made.grow(&[]);
+    pool.committed(&made.chain, &[theirs]);
+    assert_eq!(told(&mut pool), [waits.clone()], "at once");
+    made.grow(&[]);
+    pool.committed(&made.chain, &[]);
+    assert_eq!(told(&mut pool), [waits], "and with the next block, for who was a block behind");
+    made.grow(&[]);
+    pool.committed(&made.chain, &[]);
+    assert_eq!(told(&mut pool), []);
 }
 
 fn twice_in(made: &Made, place: u32, r: u32) -> Evidence {

@@ -417,7 +417,7 @@ impl World {
                         self.checks.accused.insert(accused);
                         self.liars.tally.accused += 1;
                         if self.is_honest(node) {
-                            self.sees_lie(node, accused);
+                            self.sees_lie(node, accused, first.height.get());
                         }
                         Ok(())
                     }

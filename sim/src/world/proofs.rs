@@ -61,13 +61,13 @@ impl World {
         Ok(())
     }
 
-    /// An honest node counted two votes of a liar for one place. After the heal, what a node of the core sees must be carried.
-    pub(super) fn sees_lie(&mut self, node: usize, accused: usize) {
-        if let Some(running) = &self.machines[node].running {
-            self.proofs.open.insert((node, self.machines[node].life, accused, running.replica.height().get()));
+    /// An honest node counted two votes of a liar for one place of this height, which may be decided by now. After the heal, what a node of the
+    /// core sees must be carried.
+    pub(super) fn sees_lie(&mut self, node: usize, accused: usize, height: u64) {
+        if self.machines[node].running.is_some() {
+            self.proofs.open.insert((node, self.machines[node].life, accused, height));
         }
         if self.healed && self.core.contains(&node) {
-            let height = self.machines[node].running.as_ref().map_or(0, |running| running.replica.height().get());
             self.proofs.seen.insert((node, self.machines[node].life, accused, height, height.max(self.checks.height())));
         }
     }

@@ -1,7 +1,8 @@
 //! What a node tells its peers of evidence, and what it makes of what they and its clients tell.
 //!
 //! Every piece that waits is told to every peer, at once, with the block after, and again every few seconds while it waits: a peer that
-//! was behind could make nothing of it the first time. What a peer tells is judged before it is believed, a few pieces at a time of each
+//! was behind could make nothing of it the first time. When a block accuses the same validator it is told anew: who held another piece of
+//! that culprit had no room for this one. What a peer tells is judged before it is believed, a few pieces at a time of each
 //! peer: more than one signature check for each is asked for nothing else, and what is dropped comes again.
 
 use std::sync::Arc;

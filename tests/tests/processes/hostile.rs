@@ -2,17 +2,24 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockstep_tests::net::{Net, VALIDATORS};
 use lockstep_tests::program::wait_until;
-use lockstep_tests::rpc::{Client, Endpoint};
+use lockstep_tests::rpc::{CallError, Client, Endpoint};
 use serde_json::{Value, json};
 
 /// Connections that are opened and left.
 const HALF_OPEN: usize = 300;
 /// The largest request by default (`rpc.body_bytes`).
 const BODY_BYTES: usize = 1_000_000;
+/// Clients that ask for what is costly, at once.
+const READERS: usize = 48;
+/// A transaction that is nearly as long as one may be by default.
+const LARGE_TX_BYTES: usize = 250_000;
+/// Transactions that commit one after the other under their reads.
+const COMMITS_MEANWHILE: u64 = 20;
 /// The most requests in a batch by default (`rpc.batch`).
 const BATCH: usize = 100;
 
@@ -138,6 +145,66 @@ fn a_node_survives_what_peers_should_not_send() {
     });
     drop(open);
     assert_well(&mut net, "half-open connections left");
+}
+
+/// What costs most to answer, asked by more clients than are answered at a time, each of the same validator as often as it can: that node
+/// says when it is overloaded, and goes on committing with the others, by the transactions that it is given meanwhile.
+#[test]
+fn heavy_reads_of_many_clients_do_not_hold_up_blocks() {
+    let mut net = Net::started();
+    // A block near its bound, whose answer is as large as any.
+    let (_, large) = net.commit_tx(0, &format!("large={}", "x".repeat(LARGE_TX_BYTES)));
+    net.commit_tx(0, "key=value");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS)
+            .map(|reader| {
+                let (mut client, done) = (net.client(0), &done);
+                let block = json!({"height": large.to_string()});
+                let calls = [
+                    ("block", block.clone()),
+                    ("block_results", block),
+                    ("blockchain", json!({})),
+                    ("genesis", json!({})),
+                    ("abci_query", json!({"path": "/store", "data": hex("large"), "prove": true})),
+                    ("abci_query", json!({"path": "/store", "data": hex("missing"), "prove": true})),
+                ];
+                scope.spawn(move || {
+                    let (mut answered, mut refused) = (0u64, 0u64);
+                    for (method, params) in calls.iter().cycle().skip(reader % calls.len()) {
+                        if done.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        match client.call(method, params.clone()) {
+                            Ok(_) => answered += 1,
+                            Err(CallError::Refused(error)) => {
+                                assert!(error.to_string().contains("overloaded"), "{method}: {error}");
+                                refused += 1;
+                            }
+                            // Too many connections of one address: closed, and opened anew.
+                            Err(CallError::Lost(_)) => refused += 1,
+                        }
+                    }
+                    (answered, refused)
+                })
+            })
+            .collect();
+        for number in 0..COMMITS_MEANWHILE {
+            net.commit_tx(0, &format!("meanwhile-{number}=1"));
+        }
+        done.store(true, Ordering::Relaxed);
+        let (answered, refused) = readers
+            .into_iter()
+            .map(|reader| reader.join().expect("a reader"))
+            .fold((0, 0), |(answered, refused), more| (answered + more.0, refused + more.1));
+        println!("{answered} heavy reads answered, {refused} refused, while {COMMITS_MEANWHILE} transactions committed");
+        assert!(answered >= COMMITS_MEANWHILE, "they were asked all the time: {answered} answered, {refused} refused");
+    });
+    assert_well(&mut net, "heavy reads");
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// Bytes that are nothing in particular, from short to more than any frame.

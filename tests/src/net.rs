@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{Process, command, free_ports, run, text, wait_until};
+use crate::program::{Process, command, folder, free_ports, run, text, wait_until};
 use crate::rpc::Client;
 
 /// Networks take turns: each has the machine for itself, and its figures mean something.
@@ -42,7 +42,7 @@ impl Net {
     /// Makes the homes. Nothing runs.
     pub fn new() -> Self {
         let turn = take_turn();
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder();
         let (rpc, p2p) = (free_ports(VALIDATORS), free_ports(VALIDATORS));
         let hosts: Vec<String> = p2p.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         run(["testnet", "--output", text(&folder.path().join("net")), "--hosts", &hosts.join(",")]).done();

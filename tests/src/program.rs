@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// What a test may wait for before it fails. Nothing takes a fraction of it, unless the machine is overloaded.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -188,6 +189,11 @@ impl Drop for Process {
     }
 }
 
+/// A folder for homes, removed when it is dropped. With `LOCKSTEP_KEEP` set it stays, with the nodes' logs.
+pub fn folder() -> TempDir {
+    tempfile::Builder::new().disable_cleanup(std::env::var_os("LOCKSTEP_KEEP").is_some()).tempdir().expect("a folder")
+}
+
 /// Waits until something is so.
 #[track_caller]
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -198,6 +204,20 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "waited {PATIENCE:?}: {what}");
         std::thread::sleep(LOOK);
+    }
+}
+
+/// Waits until a count has come so far. How fast it grows is the machine's business: patience ends when it stands still.
+#[track_caller]
+pub fn wait_for_count(what: &str, goal: u64, mut count: impl FnMut() -> u64) {
+    let (mut seen, mut deadline) = (count(), Instant::now() + PATIENCE);
+    while seen < goal {
+        assert!(Instant::now() < deadline, "stands at {seen} of {goal} for {PATIENCE:?}: {what}");
+        std::thread::sleep(LOOK);
+        let now = count();
+        if now > seen {
+            (seen, deadline) = (now, Instant::now() + PATIENCE);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use lockstep_tests::net::{Net, VALIDATORS, take_turn};
-use lockstep_tests::program::{Process, command, free_ports, run, text, wait_until};
+use lockstep_tests::program::{Process, command, folder, free_ports, run, text, wait_until};
 use lockstep_tests::rpc::{Client, Place};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ enum Outcome {
 impl Stopped {
     /// Makes a chain of one validator with some blocks, and stops it.
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder();
         let home = folder.path().join("good");
         run(["init", "--home", text(&home)]).done();
         let mut stopped = Self { folder, port: free_ports(1)[0], height: 0, hashes: BTreeMap::new(), places: BTreeMap::new() };
@@ -181,7 +181,7 @@ fn a_second_process_on_one_home_is_refused_with_the_process_that_has_it() {
 
 #[test]
 fn damaged_settings_genesis_and_keys_are_refused_with_file_and_field() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let home = folder.path().join("home");
     run(["init", "--home", text(&home), "--chain-id", "damage"]).done();
     let start = || run(["start", "--home", text(&home), "--set", "rpc.laddr=127.0.0.1:1"]);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_tests::load::{Load, Via};
 use lockstep_tests::net::{Net, VALIDATORS};
-use lockstep_tests::program::{LOOK, wait_until};
+use lockstep_tests::program::{LOOK, wait_for_count, wait_until};
 use rustix::process::Signal;
 
 /// The validator that stands still.
@@ -22,7 +22,7 @@ fn one_that_stood_still_catches_up_without_a_restart_and_votes_again() {
 
     net.process(VICTIM).signal(Signal::STOP);
     let stopped_at = client.height().expect("it serves");
-    wait_until("the others are far ahead", || (client.height().expect("it serves") >= stopped_at + GAP).then_some(()));
+    wait_for_count("the others are far ahead", stopped_at + GAP, || client.height().expect("it serves"));
     net.process(VICTIM).signal(Signal::CONT);
 
     let thawed = Instant::now();

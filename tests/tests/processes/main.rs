@@ -1,4 +1,6 @@
 //! Whole networks of real processes: killed, stopped, frozen, damaged, flooded, lied to and attacked.
+//!
+//! With `LOCKSTEP_KEEP` set, homes and logs stay in the folder for temporary files.
 
 mod audit;
 mod damage;

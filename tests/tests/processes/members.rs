@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use lockstep_tests::load::{Load, Report, Via};
 use lockstep_tests::net::take_turn;
-use lockstep_tests::program::{Process, command, free_ports, run, text, wait_until};
+use lockstep_tests::program::{Process, command, folder, free_ports, run, text, wait_until};
 use lockstep_tests::rpc::{Client, number};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ impl Town {
     /// So many validators, which all have committed a block.
     fn found(validators: usize) -> Self {
         let turn = take_turn();
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder();
         let (rpc, p2p) = (free_ports(validators), free_ports(validators));
         let hosts: Vec<String> = p2p.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let net = folder.path().join("net");

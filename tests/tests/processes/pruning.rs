@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_tests::load::{Load, Via};
 use lockstep_tests::net::take_turn;
-use lockstep_tests::program::{Process, command, ended, free_ports, run, text, wait_until};
+use lockstep_tests::program::{Process, command, ended, folder, free_ports, run, text, wait_until};
 use lockstep_tests::rpc::{Client, number};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn earliest(client: &mut Client) -> u64 {
 #[test]
 fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     let _turn = take_turn();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let home = quick_home(folder.path(), "1000000");
     let (rpc, p2p) = (free_ports(2), free_ports(2));
     let at = |index: usize| SocketAddr::from((Ipv4Addr::LOCALHOST, rpc[index]));
@@ -164,7 +164,7 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
 #[test]
 fn headers_commits_and_validators_outlive_blocks() {
     let _turn = take_turn();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     // A day.
     let home = quick_home(folder.path(), "86400000000000");
     let (rpc, p2p) = (free_ports(1), free_ports(1));

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use lockstep_tests::load::{Load, Via};
 use lockstep_tests::net::take_turn;
-use lockstep_tests::program::{Process, command, free_ports, run, text, wait_until};
+use lockstep_tests::program::{Process, command, folder, free_ports, run, text, wait_until};
 use lockstep_tests::rpc::{Client, number};
 use rustix::process::Signal;
 use serde_json::json;
@@ -27,7 +27,7 @@ fn start(home: &Path, rpc: SocketAddr, log: PathBuf, more: &[&str]) -> Process {
 #[test]
 fn a_fifth_begins_with_a_snapshot_though_it_is_killed_in_every_phase() {
     let _turn = take_turn();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let (rpc, p2p) = (free_ports(VALIDATORS), free_ports(VALIDATORS));
     let hosts: Vec<String> = p2p.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let (net, rules) = (folder.path().join("net"), folder.path().join("rules.json"));

@@ -42,10 +42,7 @@ pub(crate) fn log_thread(threads: &mut Threads, log: BlockLog, inbox: Inbox, roo
 /// The log's thread. `written` is called after each sync: one nudge to make the next segment is enough.
 fn run_log(mut log: BlockLog, receiver: &Receiver<LogJob>, inbox: &Inbox, room: &Room, look: Duration, written: impl Fn()) {
     while let Some(mut jobs) = next_batch(receiver) {
-        let began = std::time::Instant::now();
-        let outcome = write_log(&mut log, &mut jobs, receiver, room, look);
-        tracing::debug!(writes = jobs.len(), took = ?began.elapsed(), "log synced");
-        match outcome {
+        match write_log(&mut log, &mut jobs, receiver, room, look) {
             Ok(true) => jobs.iter().for_each(|(ticket, _)| inbox.answer(Input::Durable { ticket: *ticket })),
             // The node stops before there is room: what was not written was told to nobody.
             Ok(false) => return,
@@ -122,6 +119,7 @@ fn write_log(
     room: &Room,
     look: Duration,
 ) -> Result<bool, LogError> {
+    let began = std::time::Instant::now();
     let (mut job, mut record) = (0, 0);
     while job < jobs.len() {
         let Some(next) = jobs[job].1.get(record) else {
@@ -153,7 +151,10 @@ fn write_log(
         }
     }
     room.note(Lacking::Record, false);
-    log.sync().map(|_| true)
+    let appended = began.elapsed();
+    let synced = log.sync().map(|_| true);
+    tracing::debug!(writes = jobs.len(), ?appended, whole = ?began.elapsed(), "log synced");
+    synced
 }
 
 /// Writes the vote guard.
@@ -161,11 +162,13 @@ pub(crate) fn guard_thread(threads: &mut Threads, mut guard: Guard, inbox: Inbox
     let (sender, receiver) = channel::<GuardJob>();
     threads.spawn("guard", move || {
         while let Ok((ticket, write)) = receiver.recv() {
+            let began = std::time::Instant::now();
             let written = match write {
                 Write::Guard(record) => guard.write(&record),
                 Write::GuardFloor(height) => guard.resume_above(height.get()),
                 Write::Log(_) => unreachable!("the driver sends records of the log to the log"),
             };
+            tracing::debug!(whole = ?began.elapsed(), "guard written");
             match written {
                 Ok(()) => inbox.answer(Input::Durable { ticket }),
                 Err(error) => {

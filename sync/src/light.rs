@@ -126,13 +126,16 @@ impl Climb {
 }
 
 /// Whether a whole block belongs right below a header that is trusted: its header by the hash chain, its commit as the newer
-/// header has it, both sets by their hashes. No signature is needed.
+/// header has it, both sets by their hashes. Gives the one signature that is left to be verified: no hash covers the round of the commit
+/// ([`Commit::one_check`](lockstep_types::Commit::one_check)), and a commit of another round is one that nobody can verify.
 ///
 /// # Errors
 /// See [`LightError`].
-pub fn is_below(newer: &Header, older: &LightBlock) -> Result<(), LightError> {
+pub fn is_below(newer: &Header, older: &LightBlock) -> Result<SignatureCheck, LightError> {
+    let check =
+        older.commit.one_check(&older.header.chain_id, &older.validators).ok_or(LightError::Mismatch("a commit without a signature"));
     if planted::has(Bug::ParentHeaderUnchecked) {
-        return Ok(());
+        return check;
     }
     light::verify_backwards(newer, &older.header)?;
     if older.header.height.next() != newer.height {
@@ -150,5 +153,5 @@ pub fn is_below(newer: &Header, older: &LightBlock) -> Result<(), LightError> {
     if older.next_validators.hash() != older.header.next_validators_hash {
         return Err(LightError::Mismatch("next_validators_hash"));
     }
-    Ok(())
+    check
 }

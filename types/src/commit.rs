@@ -143,6 +143,15 @@ impl Commit {
         Some(vote_sign_bytes(VoteType::Precommit, self.height, self.round, block_id, None, slot.timestamp, chain_id))
     }
 
+    /// The first signature for the block. [`Commit::hash`] covers the signatures and not the round: whoever knows them by that hash needs one
+    /// of them verified to know the round, since each signer signed it.
+    pub fn one_check(&self, chain_id: &ChainId, validators: &ValidatorSet) -> Option<SignatureCheck> {
+        let index = self.signatures.iter().position(CommitSig::is_for_block)?;
+        let public_key = validators.get(ValidatorIndex::from_position(index))?.public_key;
+        let message = self.sign_bytes(index, chain_id)?;
+        Some(SignatureCheck { public_key, message, signature: self.signatures[index].slot()?.signature })
+    }
+
     /// The votes that the slots hold, as they would have travelled.
     pub fn votes(&self) -> impl Iterator<Item = Vote> + '_ {
         self.signatures.iter().enumerate().filter_map(|(index, sig)| {

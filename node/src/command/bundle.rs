@@ -12,7 +12,10 @@ use super::from::{self, other_genesis};
 use crate::cli::BundleArgs;
 use crate::config::Config;
 use crate::error::{Exit, NodeError};
-use crate::home::write_new;
+use crate::home::{read_bounded, write_new};
+
+/// Longer than any bundle: a few peers' addresses and two hashes. It comes from somebody else.
+const BUNDLE_BYTES_MAX: usize = 1 << 20;
 
 /// What a bundle says. Whoever gives it is trusted for the height and hash; everything after it is proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +35,8 @@ impl Bundle {
     /// A bundle from its file.
     pub(super) fn read(path: &Path) -> Result<Self, NodeError> {
         let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-        serde_json::from_str(&text).map_err(|error| {
+        let bytes = read_bounded(path, BUNDLE_BYTES_MAX)?;
+        serde_json::from_slice(&bytes).map_err(|error| {
             refused(format!("no join bundle: {error}")).next("make one: lockstep snapshot bundle --node http://… --output FILE")
         })
     }

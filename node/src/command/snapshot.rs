@@ -21,8 +21,9 @@ use lockstep_storage::{log, results};
 use lockstep_sync::light::is_below;
 use lockstep_sync::state::{Check, Checked, HEADERS_MAX};
 use lockstep_types::block::BODY_BYTES_MAX;
+use lockstep_types::crypto::verify_batch;
 use lockstep_types::light::LightBlock;
-use lockstep_types::{Height, codec};
+use lockstep_types::{Header, Height, codec};
 
 use super::replay::damaged;
 use super::{home_of, say, shell_word};
@@ -223,7 +224,20 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
     if above.validators.hash() != above.header.validators_hash || above.next_validators.hash() != above.header.next_validators_hash {
         return Err(bad(&"its validators are others than the trusted header names"));
     }
-    is_below(&above.header, &at).map_err(|error| bad(&error))?;
+    // Its own commit is in no header that is here: two thirds of its validators signed it, or it is not the commit of this block.
+    let commit = above.commit.clone();
+    let signed = commit.block_id.hash == above.header.hash() && commit.height == above.header.height;
+    let signed =
+        signed && commit.claim(&genesis.chain_id, &above.validators).is_ok_and(|claim| verify_batch(claim.checks()).iter().all(|ok| *ok));
+    if !signed {
+        return Err(bad(&"the commit of the trusted header is not one that its validators signed"));
+    }
+    let follows = |newer: &Header, block: &LightBlock| match is_below(newer, block) {
+        Ok(check) if verify_batch(std::slice::from_ref(&check)) == [true] => Ok(()),
+        Ok(_) => Err(bad(&format!("the commit of height {} is of another round than was signed", block.header.height))),
+        Err(error) => Err(bad(&error)),
+    };
+    follows(&above.header, &at)?;
     let nothing = Tree::new();
     let mut staging = Staging::open(disk, genesis.hash()).map_err(failed)?;
     let mut perform = |check: Check| match staging.perform(Task::Check(check), &nothing).map_err(failed)? {
@@ -242,7 +256,7 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
         }
         let run: Vec<LightBlock> = codec::decode(1, &bytes, RUN_BYTES_MAX).map_err(|error| bad(&error))?;
         for block in &run {
-            is_below(&newer, block).map_err(|error| bad(&error))?;
+            follows(&newer, block)?;
             newer = block.header.clone();
         }
         perform(Check::Headers(run))?;

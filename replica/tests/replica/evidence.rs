@@ -302,7 +302,7 @@ fn the_pool_holds_one_piece_for_each_validator() {
     // A block carries one of them: its culprit has no power any more.
     let carried = twice(&made, 1, 3);
     made.grow_with(&[], vec![carried.clone()]);
-    assert_eq!(pool.committed(&made.chain, &[carried.clone()]), []);
+    assert_eq!(pool.committed(&made.chain, std::slice::from_ref(&carried)), []);
     let left: Vec<_> = pool.pending().flat_map(Evidence::accused).collect();
     assert_eq!(left.len(), 2);
     assert!(!pool.wants(&carried, &made.chain));
@@ -351,7 +351,7 @@ fn what_found_no_room_beside_what_is_carried_is_told_again() {
     let theirs = twice(&made, 1, 2);
     made.grow(&[]);
     pool.committed(&made.chain, &[theirs]);
-    assert_eq!(told(&mut pool), [waits.clone()], "at once");
+    assert_eq!(told(&mut pool), std::slice::from_ref(&waits), "at once");
     made.grow(&[]);
     pool.committed(&made.chain, &[]);
     assert_eq!(told(&mut pool), [waits], "and with the next block, for who was a block behind");

@@ -37,6 +37,8 @@ enum Judging {
     Chunk(u64, u32),
     Body,
     Headers,
+    /// Signatures of headers on the way down.
+    Down,
     Complete,
     Climb,
     Ahead,
@@ -119,6 +121,8 @@ pub struct StateSync {
     /// they are not asked for the named one again.
     other_roots: BTreeMap<u64, Hash>,
     phase: Phase,
+    /// Headers on the way down that follow by hashes, whose commits' signatures are being checked; who gave them.
+    down: Option<(u64, Vec<LightBlock>)>,
     judging: BTreeMap<u64, Judging>,
     tickets: u64,
     progressed_at: u64,
@@ -149,6 +153,7 @@ impl StateSync {
             root: None,
             other_roots: BTreeMap::new(),
             phase: Phase::Seek(now.mono_ms),
+            down: None,
             judging: BTreeMap::new(),
             tickets: 0,
             progressed_at: now.mono_ms,

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lockstep_types::Height;
 use lockstep_types::block::{Part, PartSetHeader};
 use lockstep_types::light::{LightBlock, LightError};
 use lockstep_types::planted::{self, Bug};
+use lockstep_types::{Header, Height};
 
 use super::super::{Check, Checked, HEADERS_MAX, OFFERS_MAX, Root, StateAnswer, StateEffect};
 use super::ahead::Ahead;
@@ -171,35 +171,57 @@ impl StateSync {
                 self.climb(step);
             }
             (Some(Judging::Ahead), _) => self.on_ahead_verified(verdicts),
+            (Some(Judging::Down), _) => self.on_down_verified(verdicts),
             _ => {}
+        }
+    }
+
+    /// The lowest header that is proven, of those on the way down.
+    fn lowest_proven(&self) -> Option<&Header> {
+        match &self.phase {
+            Phase::Descend(_, newest) => Some(newest),
+            Phase::Gather(_, gather) => gather.lowest.as_ref(),
+            _ => None,
         }
     }
 
     /// Headers on the way down, by the hash chain.
     fn on_down(&mut self, peer: u64, from: Height, blocks: Vec<LightBlock>) {
-        let newest = match &self.phase {
-            Phase::Descend(_, newest) => (**newest).clone(),
-            Phase::Gather(_, gather) => match &gather.lowest {
-                Some(lowest) => lowest.clone(),
-                None => return,
-            },
-            _ => return,
-        };
-        if newest.height.previous() != from {
-            return; // Late: somebody else gave these.
-        }
+        let newest = self.lowest_proven().filter(|newest| newest.height.previous() == from && self.down.is_none());
+        let Some(newest) = newest.cloned() else { return }; // Late: somebody else gave these.
         if blocks.is_empty() || blocks.len() > HEADERS_MAX as usize {
             self.blame(peer, format!("{} headers came, 1 to {HEADERS_MAX} were asked for", blocks.len()));
             return;
         }
         let mut newer = &newest;
+        let mut checks = Vec::with_capacity(blocks.len());
         for block in &blocks {
-            if let Err(error) = is_below(newer, block) {
-                let reason = format!("its block of height {} is not below {}: {error}", block.header.height, newer.height);
-                self.blame(peer, reason);
-                return;
+            match is_below(newer, block) {
+                Ok(check) => checks.push(check),
+                Err(error) => {
+                    let reason = format!("its block of height {} is not below {}: {error}", block.header.height, newer.height);
+                    self.blame(peer, reason);
+                    return;
+                }
             }
             newer = &block.header;
+        }
+        self.down = Some((peer, blocks));
+        self.tickets += 1;
+        self.judging.insert(self.tickets, Judging::Down);
+        self.fx.push(StateEffect::Verify { ticket: self.tickets, checks });
+    }
+
+    /// The verdicts on one signature of each commit on the way down.
+    fn on_down_verified(&mut self, verdicts: &[bool]) {
+        let Some((peer, blocks)) = self.down.take() else { return };
+        if let Some((block, _)) = blocks.iter().zip(verdicts).find(|(_, verdict)| !**verdict) {
+            self.blame(peer, format!("the commit of its block of height {} is of another round than was signed", block.header.height));
+            return;
+        }
+        let first = blocks.first().map(|block| block.header.height);
+        if self.lowest_proven().is_none_or(|newest| Some(newest.height.previous()) != first) {
+            return; // The attempt that they belong to is over.
         }
         self.fetch.proved(peer);
         self.progressed();

@@ -42,6 +42,7 @@ impl StateSync {
                     self.give_up(format!("nobody has the header of height {wanted}"));
                 }
             }
+            Phase::Descend(..) if self.down.is_some() => {}
             Phase::Descend(goal, newest) => {
                 let from = newest.height.previous();
                 let count = u32::try_from(from.get() + 1 - goal.height.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);
@@ -273,7 +274,7 @@ impl StateSync {
             .take(room.saturating_sub(judged + on_its_way))
             .collect();
         let parts = self.parts_wanted();
-        let wants_headers = if gather.headers_judged { None } else { gather.lowest.clone() };
+        let wants_headers = if gather.headers_judged || self.down.is_some() { None } else { gather.lowest.clone() };
         let offering = self.offering(height);
         let mut stuck = None;
         for (index, root, known) in next {

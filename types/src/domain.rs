@@ -25,7 +25,7 @@ pub enum Tag {
     CaughtUp = 5,
     /// Signed roots and results, in audit ([`crate::audit`]).
     Audit = 6,
-    /// Reserved: transactions of the bundled applications.
+    /// Transactions of bundled applications: transfers of the token.
     AppTransaction = 7,
     /// The other transactions of the node: QUIT, APPROVE, CHECKPOINT.
     NodeTransaction = 8,

@@ -171,7 +171,11 @@ impl Home {
             LockError::Io { .. } => NodeError::new(Exit::Refused, error).next("make the folder writable for the user who runs the node"),
         })?;
         let pid_path = self.root.join(PID_FILE);
-        fs::write(&pid_path, format!("{}\n", std::process::id())).map_err(|error| io_error("write", &pid_path, &error))?;
+        match fs::write(&pid_path, format!("{}\n", std::process::id())) {
+            // The lock is what holds the home. Who it is can be said when there is room again: on a full disk a node starts, and signs nothing.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
+            written => written.map_err(|error| io_error("write", &pid_path, &error))?,
+        }
         Ok(Held { pid_path, _lock: lock })
     }
 

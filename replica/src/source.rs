@@ -150,6 +150,17 @@ impl BlockSource {
         Ok(blocks)
     }
 
+    /// The header of a decided block, whether or not the validators of its time are here.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged.
+    pub(crate) fn header(&mut self, height: Height) -> Result<Option<Header>, RecoveryError> {
+        if let Some(block) = self.block(height)? {
+            return Ok(Some(block.header));
+        }
+        Ok(self.light.as_mut().map(|light| light.get(height)).transpose()?.flatten().map(|light| light.header))
+    }
+
     /// The name of the decided block of a height: from its decision, from what is kept apart, or, where that is damaged, from the block above.
     ///
     /// # Errors

@@ -8,13 +8,15 @@ use lockstep_app::{Host, Kv};
 use lockstep_genesis::Genesis;
 use lockstep_replica::light_store::LightStore;
 use lockstep_replica::planted::Planted;
+use lockstep_replica::recovery::reexecute::{Archive, Begin};
+use lockstep_replica::recovery::rollback::{Rollback, roll_back};
 use lockstep_replica::recovery::{Store, decided};
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_types::Height;
 
 use crate::disk::{SimDisk, Survival, When};
 use crate::members::Windows;
-use crate::node::{DAMAGED, GUARD, Machine, Running, STATE};
+use crate::node::{DAMAGED, GUARD, LOG, Machine, Running, STATE};
 use crate::plan::Plan;
 use crate::world::World;
 
@@ -437,6 +439,18 @@ fn a_lost_state_over_a_pruned_log_comes_back_from_an_own_snapshot() {
             assert_eq!(again.running.replica.chain().standing, again.running.executor.state().standing().clone(), "{what}");
         }
     }
+    // A rollback lets the results go that have the sets of the header above the snapshot. What proves it is that header, and it is here.
+    let disk = machine.disk.fork();
+    let archive = Archive::open(disk.disk(), LOG, &genesis, Host::new(Arc::new(Kv))).expect("the disk is sound").expect("it has blocks");
+    let wanted = Rollback { state: STATE, to: Height::new(newest).expect("small"), is_hard: false };
+    roll_back(&archive, &wanted, &mut Quarantine::new(disk.disk(), "rolled-back"), |_| {}).expect("it goes back");
+    let begun = archive.start(Begin::At(tip)).expect("the disk is sound").expect("there is a state to begin with");
+    assert_eq!(begun.height.get(), newest);
+    drop(archive);
+    disk.lose(STATE);
+    let again = start(&disk).expect("it begins with the snapshot");
+    assert_eq!((again.height, again.running.executor.state().root()), (tip, root), "after a rollback");
+    assert!(again.running.reader.base() > Some(1), "the log is of use");
     // Without a sound snapshot there is nothing to begin with, and the log is set aside: peers have the blocks.
     let disk = machine.disk.fork();
     disk.lose(STATE);

@@ -23,7 +23,7 @@ use lockstep_types::codec;
 use lockstep_types::light::LightBlock;
 use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::Path;
-use lockstep_types::{Hash, Height};
+use lockstep_types::{Hash, Header, Height};
 
 use super::staging::Staging;
 use crate::chain::ChainState;
@@ -61,7 +61,7 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
         }
     };
     let names: Vec<_> = gathered.below.iter().map(|block| (block.header.height, block.header.hash())).collect();
-    let chain = match chain_after(home.genesis, &gathered.tree, &gathered.goal.at, &gathered.goal.above, &names) {
+    let chain = match chain_after(home.genesis, &gathered.tree, &gathered.goal.at, &gathered.goal.above.header, &names) {
         Ok(chain) => chain,
         Err(reason) => {
             // More than two thirds signed a root over something that does not follow: this program is not the chain's.
@@ -190,10 +190,10 @@ pub(crate) fn chain_after(
     genesis: &Genesis,
     tree: &Tree,
     block: &LightBlock,
-    next: &LightBlock,
+    above: &Header,
     below: &[(Height, Hash)],
 ) -> Result<ChainState, String> {
-    let (at, above) = (&block.header, &next.header);
+    let at = &block.header;
     let record = record(tree)?;
     if record.height != at.height {
         return Err(format!("the replica record in the state of height {} is of height {}", at.height, record.height));

@@ -1,8 +1,9 @@
 //! The block log: bodies, proposals, polkas, decisions and evidence, in the order in which they were written. The commit point.
 //!
 //! **Segments.** The log is a row of files `<sequence of its first record>.seg`, closed by size at a height boundary (right
-//! after a decision). A segment gets its name only when its header is durable and everything before it is, so of all
-//! segments only the last can be torn. Closed ones are unlinked whole, oldest first, when they are pruned.
+//! after a decision); one that was not filled ahead, as the first, when one that was is ready. A segment gets its name only when its
+//! header is durable and everything before it is, so of all segments only the last can be torn. Closed ones are unlinked whole, oldest
+//! first, when they are pruned.
 //!
 //! **Torn or rotten?** A record that does not verify is one of two things. Torn: it was being written when the power went
 //! and nobody was told that it is durable; it is cut off. Rotten: it was durable once, somebody acted on it, and cutting it

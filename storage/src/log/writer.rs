@@ -23,6 +23,8 @@ pub struct BlockLog {
     reader: LogReader,
     preallocator: Preallocator,
     end: End,
+    /// Up to where the last segment was filled ahead: behind it, a record makes the file grow.
+    filled_bytes: u64,
     failed: bool,
 }
 
@@ -41,9 +43,11 @@ impl BlockLog {
             None => begin(&preallocator, options.salt)?,
         };
         let marked = end.marked;
+        let last = &index.segments[&end.segment];
+        let filled_bytes = last.file.len().on("measure", &last.path)?;
         let reader = LogReader { index: Arc::new(RwLock::new(index)) };
         let dir = dir.to_owned();
-        let mut log = BlockLog { disk, dir, options, reader, preallocator, end, failed: false };
+        let mut log = BlockLog { disk, dir, options, reader, preallocator, end, filled_bytes, failed: false };
         if !marked {
             match log.mark() {
                 // A log that is only read needs no mark.
@@ -71,7 +75,7 @@ impl BlockLog {
         if let Some(known) = self.known(&record)? {
             return Ok(known);
         }
-        if self.end.at_boundary && self.end.offset >= self.options.segment_bytes {
+        if self.end.at_boundary && (self.end.offset >= self.options.segment_bytes || self.may_stop_growing()) {
             self.roll()?;
         }
         self.write(record)
@@ -198,6 +202,13 @@ impl BlockLog {
         Ok(sequence)
     }
 
+    /// Whether the segment grows with each record while one that does not is ready. Where the length of a file is to be durable, too, its
+    /// sync waits for the file system's journal, and so for whatever else is written: among busy processes for seconds at times, when a sync
+    /// within a file takes milliseconds. So the first segment of a log, for which nobody could make room ahead, is a short one.
+    fn may_stop_growing(&self) -> bool {
+        self.end.offset >= self.filled_bytes && self.end.offset > EMPTY_SEGMENT_BYTES && self.preallocator.is_ready()
+    }
+
     /// Closes the segment and begins the next. Everything before a segment is durable before the segment is.
     fn roll(&mut self) -> Result<(), LogError> {
         let old = self.segment();
@@ -216,6 +227,7 @@ impl BlockLog {
             Err(error) if error.is_no_space() && error.action != "sync" => return Err(LogError::NoSpace(error)),
             Err(error) => return Err(self.fail(error)),
         };
+        self.filled_bytes = file.len().on("measure", &path).map_err(|error| self.fail(error))?;
         let segment = Segment { path, file, salt: header.salt, height_max: 0 };
         self.index().segments.insert(header.first_sequence, segment);
         self.end.segment = header.first_sequence;

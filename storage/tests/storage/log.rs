@@ -298,6 +298,31 @@ fn the_next_segment_is_not_filled_under_the_name_of_the_one_that_is_begun() {
     assert_eq!((log.reader().base(), log.reader().tip()), (Some(1), Some(6)), "everything that was said to be durable is there");
 }
 
+/// The first segment grows, for nobody could fill it ahead; the sync of a file that grows may wait for whatever else is written.
+#[test]
+fn a_segment_that_grows_is_left_for_one_that_does_not_once_that_is_ready() {
+    let (_home, disk) = disk();
+    let (mut log, _) = open_log(&disk, 1 << 16);
+    log.preallocate_next().expect("there is room");
+    decide(&mut log, 1, b"first");
+    assert_eq!(log.reader().segments().len(), 1, "an empty one is not left");
+    log.append(record(Kind::Body, 2, b"second")).expect("a body");
+    assert_eq!(log.reader().segments().len(), 2, "at the next height");
+    log.preallocate_next().expect("there is room");
+    log.append(record(Kind::Decision, 2, b"certificate")).expect("a decision");
+    (3..=9).for_each(|height| decide(&mut log, height, &[7; 1500]));
+    assert_eq!(log.reader().segments().len(), 2, "one that is filled ahead is used up");
+    // What was not used of it is as good after a restart.
+    drop(log);
+    let (mut log, _) = open_log(&disk, 1 << 16);
+    log.preallocate_next().expect("there is room");
+    decide(&mut log, 10, b"tenth");
+    let lengths: Vec<usize> = files(&disk, "log").iter().filter(|(name, _)| name.ends_with(".seg")).map(|(_, bytes)| bytes.len()).collect();
+    assert_eq!(lengths.len(), 2);
+    assert!(lengths[0] < 1_000 && lengths[1] == 1 << 16, "{lengths:?}");
+    assert_eq!((log.reader().base(), log.reader().tip()), (Some(1), Some(10)));
+}
+
 /// All files of a folder with their bytes.
 fn files(disk: &Arc<dyn Disk>, dir: &str) -> Vec<(String, Vec<u8>)> {
     let names = disk.list(dir).expect("a folder");

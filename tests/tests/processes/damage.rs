@@ -351,6 +351,13 @@ fn damage_file(path: &Path, damage: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).expect("a file of ours");
 }
 
+/// The newest file of the log of this kind: what opening reads whole. Of older segments it reads the headers of records, and the rest is
+/// verified when somebody asks for it.
+fn newest(log: &Path, extension: &str) -> PathBuf {
+    let files = fs::read_dir(log).expect("a folder").map(|entry| entry.expect("an entry").path());
+    files.filter(|path| path.extension().is_some_and(|found| found == extension)).max().expect("a file of this kind")
+}
+
 /// The middle of what is used of a file: what was made ahead of time is zeros.
 fn flip_in_the_middle(bytes: &mut [u8]) {
     let used = bytes.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
@@ -379,23 +386,23 @@ fn a_validator_heals_its_files_catches_up_and_votes_again_by_itself() {
     net.start_all();
     net.wait_all("the first block", |height| height >= 1);
     let address = net.address(VICTIM);
-    let segment = "data/log/00000000000000000001.seg";
-    let results = "data/log/00000000000000000001.res";
     type Damage = fn(&mut Vec<u8>);
-    let cases: [(&str, Damage, &str); 3] = [
-        (segment, |bytes| flip_in_the_middle(bytes), "the block log was damaged"),
-        ("data/state.redb", |bytes| flip_every(bytes, b"rotting"), "the state database was damaged"),
-        (results, |bytes| flip_in_the_middle(bytes), "the results of execution were damaged"),
+    let cases: [(fn(&Path) -> PathBuf, Damage, &str); 3] = [
+        (|data| newest(&data.join("log"), "seg"), |bytes| flip_in_the_middle(bytes), "the block log was damaged"),
+        (|data| data.join("state.redb"), |bytes| flip_every(bytes, b"rotting"), "the state database was damaged"),
+        (|data| newest(&data.join("log"), "res"), |bytes| flip_in_the_middle(bytes), "the results of execution were damaged"),
     ];
     let mut places = Vec::new();
-    for (case, (path, damage, says)) in cases.into_iter().enumerate() {
+    for (case, (path_in, damage, says)) in cases.into_iter().enumerate() {
         for number in 0..12 {
             let (hash, _) = net.commit_tx(VICTIM, &format!("rotting{case}.{number}={number}"));
             places.push((hash.clone(), net.client(VICTIM).place(&hash).expect("it is there")));
         }
         net.stop(VICTIM);
         net.commit_tx(0, &format!("while{case}=away"));
-        damage_file(&net.home(VICTIM).join(path), damage);
+        let path = path_in(&net.home(VICTIM).join("data"));
+        damage_file(&path, damage);
+        let path = path.display();
         net.start(VICTIM);
         let started = Instant::now();
         let mut back = net.client(VICTIM);

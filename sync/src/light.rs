@@ -45,8 +45,8 @@ pub struct Climb {
     pending: Vec<(LightBlock, u64)>,
     /// Of the lowest pending one, while its signatures are being checked.
     claim: Option<LightClaim>,
-    /// The target, when it is trusted.
-    reached: Option<LightBlock>,
+    /// The target, when it is trusted, and who gave it.
+    reached: Option<(LightBlock, u64)>,
 }
 
 impl Climb {
@@ -64,8 +64,8 @@ impl Climb {
         &self.trusted
     }
 
-    /// The target, once it is trusted.
-    pub const fn reached(&self) -> Option<&LightBlock> {
+    /// The target, once it is trusted, and who gave it. As many of its commit's signatures were verified as decide; there may be more in it.
+    pub const fn reached(&self) -> Option<&(LightBlock, u64)> {
         self.reached.as_ref()
     }
 
@@ -94,10 +94,10 @@ impl Climb {
         let settled = if planted::has(Bug::ClimbUnverified) { Ok(()) } else { claim.settle(verdicts) };
         match settled {
             Ok(()) => {
-                let (block, _) = self.pending.pop().expect("a claim is of the lowest pending block");
+                let (block, source) = self.pending.pop().expect("a claim is of the lowest pending block");
                 self.trusted = Trusted::from_block(&block);
                 if self.pending.is_empty() {
-                    self.reached = Some(block);
+                    self.reached = Some((block, source));
                     return Step::Done;
                 }
                 self.try_lowest(now)

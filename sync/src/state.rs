@@ -17,6 +17,9 @@
 //!   judges both ([`StateEffect::Check`]), since what a snapshot looks like is not known here.
 //! - A named header is believed for its hash alone. A peer that has another one of that height is asked for it no more, and not blamed:
 //!   nobody here can tell whether the peer is wrong or the operator was told something wrong. Where all say so, the operator is told.
+//! - Commits are kept and given to others, so they must be ones that others can verify. The hash of a commit, which the header above has,
+//!   does not cover its round: one signature of each is verified. The commit of the named header, and of the one that a climb led to, is in
+//!   no header that is here: all of its signatures are.
 //! - What a manifest says beyond hashes (sizes, counts) is not proven, and nobody is blamed for not fitting it.
 //!
 //! # What it leaves to the caller

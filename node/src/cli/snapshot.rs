@@ -15,8 +15,8 @@ pub(crate) enum SnapshotCommand {
     /// Have every node make a snapshot of one height now, and wait for this one's.
     ///
     /// Signs a CHECKPOINT with the home's validator key (or one of the authority's: --signer). The height of the block that it comes
-    /// into is a checkpoint: every node makes a snapshot of the state after it, beside its work. Genesis may set an interval for the same; the
-    /// chain refuses a CHECKPOINT too soon after the last one.
+    /// into is a checkpoint: every node makes a snapshot of the state after it, beside its work. Genesis may set an interval for the
+    /// same; the chain refuses a CHECKPOINT too soon after the last one.
     #[command(after_long_help = "\
 Examples:
   lockstep snapshot create --home n0            beside a validator's node
@@ -40,7 +40,8 @@ Examples:
     /// Begin a new home with an exported snapshot, instead of all blocks.
     ///
     /// Everything in the file is verified against the hash that you trust before the home has it (but for the proposer priorities of
-    /// blocks below, which nothing proves and nothing uses); the node then fetches the blocks after it from its peers. For a home without blocks: made by lockstep init --genesis.
+    /// blocks below, which nothing proves and nothing uses); the node then fetches the blocks after it from its peers. For a home
+    /// without blocks: made by lockstep init --genesis.
     #[command(after_long_help = "\
 Examples:
   lockstep init --genesis genesis.json --home n4

@@ -317,7 +317,7 @@ impl Sections<Draft> {
                 .next("name another file with --output"));
         }
         let draft = Draft::path_of(path);
-        let file = File::create(&draft).map_err(|error| io_error("create", &draft, &error))?;
+        let file = File::create_new(&draft).map_err(|error| io_error("create", &draft, &error))?;
         let mut sections = Self { file: Draft { file: BufWriter::new(file), path: draft, is_whole: false }, path: path.to_owned() };
         sections.write(&MAGIC)?;
         Ok(sections)

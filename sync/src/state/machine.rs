@@ -6,8 +6,10 @@ mod asking;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lockstep_types::crypto::SignatureCheck;
 use lockstep_types::light::LightBlock;
-use lockstep_types::{Hash, Header, Height};
+use lockstep_types::vote::Claim;
+use lockstep_types::{Commit, Hash, Header, Height};
 
 use self::ahead::Ahead;
 use super::{Check, ChunkWanted, Clock, Needs, OFFERS_MS, PATIENCE_MS, STALL_MS, StateEffect, StateInput, StateOptions, Told};
@@ -31,14 +33,17 @@ enum Item {
 }
 
 /// Which judgement a ticket is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Judging {
     Manifest(u64),
     Chunk(u64, u32),
     Body,
     Headers,
-    /// Signatures of headers on the way down.
-    Down,
+    /// All signatures of the named header's commit, or of that of the header that the climb led to, which a peer gave: no header that is
+    /// here names them, and others may get them from us.
+    Certificate(u64, Box<LightBlock>, Box<Claim<Commit>>),
+    /// One signature of each commit of headers on the way down that follow by hashes, and who gave them.
+    Down(u64, Vec<LightBlock>),
     Complete,
     Climb,
     Ahead,
@@ -121,8 +126,6 @@ pub struct StateSync {
     /// they are not asked for the named one again.
     other_roots: BTreeMap<u64, Hash>,
     phase: Phase,
-    /// Headers on the way down that follow by hashes, whose commits' signatures are being checked; who gave them.
-    down: Option<(u64, Vec<LightBlock>)>,
     judging: BTreeMap<u64, Judging>,
     tickets: u64,
     progressed_at: u64,
@@ -153,7 +156,6 @@ impl StateSync {
             root: None,
             other_roots: BTreeMap::new(),
             phase: Phase::Seek(now.mono_ms),
-            down: None,
             judging: BTreeMap::new(),
             tickets: 0,
             progressed_at: now.mono_ms,
@@ -243,6 +245,17 @@ impl StateSync {
         self.tickets += 1;
         self.judging.insert(self.tickets, judging);
         self.fx.push(StateEffect::Check { ticket: self.tickets, check });
+    }
+
+    /// Has signatures verified. There may be none to verify.
+    fn verify(&mut self, judging: Judging, checks: Vec<SignatureCheck>) {
+        self.tickets += 1;
+        self.judging.insert(self.tickets, judging);
+        self.fx.push(StateEffect::Verify { ticket: self.tickets, checks });
+    }
+
+    fn is_judging(&self, which: impl Fn(&Judging) -> bool) -> bool {
+        self.judging.values().any(which)
     }
 
     fn tell_progress(&mut self) {

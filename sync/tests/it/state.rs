@@ -146,7 +146,7 @@ fn climb(blocks: &[LightBlock], mut give: impl FnMut(Height, usize) -> (u64, Lig
 fn a_climb_crosses_changes_of_all_validators_by_halves() {
     let blocks = chain();
     let (climb, refused, asked) = climb(&blocks, |height, _| (1, at(&blocks, height)));
-    assert_eq!(climb.reached(), Some(&at(&blocks, h(TIP))));
+    assert_eq!(climb.reached().map(|(block, _)| block), Some(&at(&blocks, h(TIP))));
     assert!(refused.is_empty());
     // Every set signed nothing above its own third: straight to the top is not possible, and every height is not needed.
     assert!(asked[0] == TIP && asked.len() > 2 && asked.len() < usize::try_from(TIP).expect("few"), "{asked:?}");
@@ -157,7 +157,7 @@ fn who_gives_a_header_that_others_signed_is_named_and_nobody_else() {
     let blocks = chain();
     // The liar gives the target first; what lies between comes of the honest.
     let (climb, refused, _) = climb(&blocks, |height, count| if count == 1 { (7, forged(TIP)) } else { (1, at(&blocks, height)) });
-    assert_eq!(climb.reached(), Some(&at(&blocks, h(TIP))));
+    assert_eq!(climb.reached().map(|(block, _)| block), Some(&at(&blocks, h(TIP))));
     assert_eq!(refused, [7]);
 }
 
@@ -225,6 +225,9 @@ struct Story {
     here: Vec<bool>,
     /// Peers, with the lowest block of each and what they answer.
     peers: BTreeMap<u64, (u64, Answers)>,
+    /// How often signatures were to be verified, and which of these times the verdict never comes.
+    verified: usize,
+    unanswered: Option<usize>,
 }
 
 type Answers = fn(&[LightBlock], &Question) -> StateAnswer;
@@ -345,6 +348,8 @@ impl Story {
             held: None,
             here: vec![true, false, false, false, false],
             peers,
+            verified: 0,
+            unanswered: None,
         };
         for (peer, (base, _)) in story.peers.clone() {
             story.input(StateInput::PeerStatus { peer, base: h(base), tip: h(TIP) });
@@ -368,6 +373,10 @@ impl Story {
                     }
                 }
                 StateEffect::Verify { ticket, checks } => {
+                    self.verified += 1;
+                    if self.unanswered == Some(self.verified) {
+                        continue;
+                    }
                     let verdicts = checks.iter().map(|check| verify(&check.public_key, &check.message, &check.signature)).collect();
                     self.input(StateInput::Verified { ticket, verdicts });
                 }
@@ -554,6 +563,74 @@ fn who_shows_another_header_than_the_trusted_one_keeps_nobody_from_it() {
     story.input(StateInput::PeerStatus { peer: 51, base: h(1), tip: h(TIP) });
     story.pass(300_000 + 2 * RETRY_MS_MAX);
     assert_eq!(story.installed, Some(h(20)), "{:?}", story.told);
+}
+
+/// Changes the commits of headers that are asked for from these heights.
+fn with_commits(
+    blocks: &[LightBlock],
+    question: &Question,
+    from: std::ops::RangeInclusive<u64>,
+    change: impl Fn(&mut Commit),
+) -> StateAnswer {
+    let mut answer = honest(blocks, question);
+    if let (Question::Light { from: asked, .. }, StateAnswer::Light(run)) = (question, &mut answer)
+        && from.contains(&asked.get())
+    {
+        run.iter_mut().for_each(|block| change(&mut block.commit));
+    }
+    answer
+}
+
+fn another_round(commit: &mut Commit) {
+    commit.round = commit.round.next();
+}
+
+/// One slot holds what nobody signed; the others are enough.
+fn one_made_up(commit: &mut Commit) {
+    let Some(CommitSig::Commit(slot)) = commit.signatures.last_mut() else { panic!("all signed") };
+    slot.signature.0[0] ^= 1;
+}
+
+/// No hash covers what these change, or none that is known when they come: it would be kept, and given to others, who cannot verify it.
+#[test]
+fn a_commit_that_nobody_can_verify_is_not_kept() {
+    let liars: [(Root, Answers); 5] = [
+        // The snapshot's own header, and those of the window below.
+        (named(21), |blocks, question| with_commits(blocks, question, 20..=20, another_round)),
+        (named(21), |blocks, question| with_commits(blocks, question, 1..=19, another_round)),
+        // The header above it: named, or reached by a climb.
+        (named(21), |blocks, question| with_commits(blocks, question, 21..=21, another_round)),
+        (named(21), |blocks, question| with_commits(blocks, question, 21..=21, one_made_up)),
+        (genesis(), |blocks, question| with_commits(blocks, question, 21..=21, one_made_up)),
+    ];
+    for (number, (root, liar)) in liars.into_iter().enumerate() {
+        let mut story = Story::new(root, &[(1, 1, liar)]);
+        story.pass(5_000);
+        assert_eq!((story.installed, &story.blamed[..]), (None, &[1][..]), "liar {number}: {:?}", story.told);
+        story.peers.insert(2, (1, honest));
+        story.input(StateInput::PeerStatus { peer: 2, base: h(1), tip: h(TIP) });
+        story.pass(60_000);
+        assert_eq!((story.installed, &story.blamed[..]), (Some(h(20)), &[1][..]), "liar {number}: {:?}", story.told);
+    }
+}
+
+/// What a height was given up with is forgotten with it, whatever was being judged then.
+#[test]
+fn a_height_that_was_given_up_in_the_middle_of_a_judgement_is_synced_to_the_next_time() {
+    for root in [named(21), genesis()] {
+        let whole = {
+            let mut story = Story::new(root.clone(), &[(1, 1, honest)]);
+            story.pass(60_000);
+            story.verified
+        };
+        assert!(whole >= 4, "{whole}");
+        for unanswered in 1..=whole {
+            let mut story = Story::new(root.clone(), &[(1, 1, honest)]);
+            story.unanswered = Some(unanswered);
+            story.pass(120_000);
+            assert_eq!((story.installed, &story.blamed[..]), (Some(h(20)), &[][..]), "verdict {unanswered}: {:?}", story.told);
+        }
+    }
 }
 
 #[test]

@@ -8,11 +8,16 @@ use lockstep_tests::load::{Load, Via};
 use lockstep_tests::net::take_turn;
 use lockstep_tests::program::{Process, command, ended, folder, free_ports, run, text, wait_until};
 use lockstep_tests::rpc::{Client, number};
+use lockstep_types::codec;
+use lockstep_types::commit::{Commit, CommitSig};
+use lockstep_types::light::LightBlock;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// Every so many heights is a checkpoint.
 const CHECKPOINT_INTERVAL: u64 = 100;
+/// What an exported snapshot begins with.
+const EXPORT_MAGIC_BYTES: usize = 8;
 /// What an operator may set least.
 const SEGMENT_BYTES: &str = "storage.segment_bytes=1048576";
 
@@ -44,6 +49,29 @@ fn start(home: &Path, rpc: u16, p2p: u16, more: &[&str]) -> Process {
 
 fn earliest(client: &mut Client) -> u64 {
     number(&client.call("status", json!({})).expect("it serves")["sync_info"]["earliest_block_height"])
+}
+
+/// Of an exported snapshot: what lies behind the magic bytes, each behind its length.
+fn sections(file: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = &file[EXPORT_MAGIC_BYTES..];
+    let mut sections = Vec::new();
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let (section, behind) = behind.split_at(u32::from_le_bytes(*length) as usize);
+        sections.push(section.to_vec());
+        rest = behind;
+    }
+    assert_eq!(joined(&sections)[EXPORT_MAGIC_BYTES..], file[EXPORT_MAGIC_BYTES..]);
+    sections
+}
+
+/// An exported snapshot of these.
+fn joined(sections: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = b"LSEXP\0\0\x01".to_vec();
+    for section in sections {
+        file.extend(u32::try_from(section.len()).expect("short").to_le_bytes());
+        file.extend(section);
+    }
+    file
 }
 
 #[test]
@@ -127,6 +155,40 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     fs::write(&cut, [&bytes[..], b"more"].concat()).expect("a file");
     let refused = restore(&cut, &hash);
     assert_eq!((refused.code, refused.err.contains("goes on behind its last chunk")), (Some(3), true), "{}", refused.err);
+    // Commits that no hash and no signature stands for: of another round, or with a slot that nobody signed.
+    let sound = sections(&bytes);
+    let runs = 4..sound.iter().position(Vec::is_empty).expect("the runs end");
+    assert!(!runs.is_empty(), "headers below the snapshot are in it");
+    let of_a_block = |section: usize, change: fn(&mut Commit)| {
+        let mut block: LightBlock = codec::decode(1, &sound[section], usize::MAX).expect("a block");
+        change(&mut block.commit);
+        (section, codec::encode(1, &block))
+    };
+    let of_a_run = |section: usize, change: fn(&mut Commit)| {
+        let mut run: Vec<LightBlock> = codec::decode(1, &sound[section], usize::MAX).expect("a run");
+        change(&mut run.last_mut().expect("not empty").commit);
+        (section, codec::encode(1, &run))
+    };
+    let another_round: fn(&mut Commit) = |commit| commit.round = commit.round.next();
+    let made_up: fn(&mut Commit) = |commit| {
+        let Some(CommitSig::Commit(slot)) = commit.signatures.first_mut() else { panic!("the only validator signed") };
+        slot.signature.0[0] ^= 1;
+    };
+    let lies = [
+        (of_a_block(1, another_round), "not one that its validators signed"),
+        (of_a_block(1, made_up), "not one that its validators signed"),
+        (of_a_block(2, another_round), "is of another round than was signed"),
+        (of_a_block(2, made_up), "last_commit_hash"),
+        (of_a_run(runs.start, another_round), "is of another round than was signed"),
+        (of_a_run(runs.end - 1, another_round), "is of another round than was signed"),
+    ];
+    for ((section, changed), says) in lies {
+        let mut lying = sound.clone();
+        lying[section] = changed;
+        fs::write(&cut, joined(&lying)).expect("a file");
+        let refused = restore(&cut, &hash);
+        assert_eq!((refused.code, refused.err.contains(says)), (Some(3), true), "section {section}: {}", refused.err);
+    }
     let refused = restore(&file, &"AB".repeat(32));
     assert_eq!((refused.code, refused.err.contains("not the one that you trust")), (Some(6), true), "{}", refused.err);
     let refused = ended(command(["snapshot", "restore", text(&file), "--home", text(&home), "--trust-hash", &hash]));

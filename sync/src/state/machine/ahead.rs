@@ -173,9 +173,7 @@ impl StateSync {
         let checks = claimed.iter().flat_map(|(_, claim)| claim.checks()).cloned().collect();
         let Some(ahead) = self.ahead() else { return };
         ahead.claimed = Some(Claimed { peer, blocks: claimed });
-        self.tickets += 1;
-        self.judging.insert(self.tickets, Judging::Ahead);
-        self.fx.push(StateEffect::Verify { ticket: self.tickets, checks });
+        self.verify(Judging::Ahead, checks);
     }
 
     /// The verdicts on the signatures of a run.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use lockstep_types::block::{Part, PartSetHeader};
 use lockstep_types::light::{LightBlock, LightError};
 use lockstep_types::planted::{self, Bug};
-use lockstep_types::{Header, Height};
+use lockstep_types::vote::{Rejected, Verified};
+use lockstep_types::{Commit, Header, Height};
 
 use super::super::{Check, Checked, HEADERS_MAX, OFFERS_MAX, Root, StateAnswer, StateEffect};
 use super::ahead::Ahead;
@@ -27,7 +28,7 @@ impl StateSync {
             (Item::Down(height), StateAnswer::Light(blocks)) => self.on_down(peer, height, blocks),
             (Item::Manifest(height), StateAnswer::Manifest(bytes)) => {
                 let Phase::Manifest(Goal { height: wanted, above: Some(above), at: Some(at) }) = &self.phase else { return };
-                if height == *wanted && !self.judging.values().any(|judging| matches!(judging, Judging::Manifest(_))) {
+                if height == *wanted && !self.is_judging(|judging| matches!(judging, Judging::Manifest(_))) {
                     self.bytes += bytes.len() as u64;
                     let check = Check::Manifest { bytes, above: above.clone(), at: at.clone() };
                     self.judge(Judging::Manifest(peer), check);
@@ -72,10 +73,8 @@ impl StateSync {
                     // Whoever told the operator is wrong, or this peer is. Others are asked; where all say so, the operator is told.
                     self.fetch.owes(peer);
                     self.other_roots.insert(peer, found);
-                } else {
-                    self.progressed();
-                    self.root = Some(Box::new(block));
-                    self.set_out();
+                } else if !self.is_judging(|judging| matches!(judging, Judging::Certificate(..))) {
+                    self.certify(peer, block);
                 }
             }
             Phase::Climb(_, climb) if climb.wanted() == Some(height) => {
@@ -83,6 +82,49 @@ impl StateSync {
                 self.climb(step);
             }
             _ => {}
+        }
+    }
+
+    /// Has the whole commit of a header verified that is believed already.
+    fn certify(&mut self, peer: u64, block: LightBlock) {
+        self.progressed();
+        match block.commit.clone().claim(&block.header.chain_id, &block.validators) {
+            Ok(claim) => {
+                let checks = claim.checks().to_vec();
+                self.verify(Judging::Certificate(peer, Box::new(block), Box::new(claim)), checks);
+            }
+            Err(error) => self.on_bad_certificate(peer, &block, error),
+        }
+    }
+
+    /// The verdicts on all signatures of that commit.
+    fn on_certified(&mut self, peer: u64, block: Box<LightBlock>, settled: Result<Verified<Commit>, Rejected>) {
+        if let Err(error) = settled {
+            self.on_bad_certificate(peer, &block, error);
+            return;
+        }
+        self.fetch.proved(peer);
+        self.progressed();
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Root(goal) => {
+                self.phase = Phase::Root(goal);
+                self.root = Some(block);
+                self.set_out();
+            }
+            Phase::Climb(goal, _) => {
+                let header = Box::new(block.header.clone());
+                self.phase = Phase::Descend(Goal { above: Some(block), ..goal }, header);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// Another peer may give it whole; a climb is over, and begins anew.
+    fn on_bad_certificate(&mut self, peer: u64, block: &LightBlock, error: Rejected) {
+        let reason = format!("the commit of its header of height {} is not one that its validators signed: {error}", block.header.height);
+        self.blame(peer, reason.clone());
+        if matches!(self.phase, Phase::Climb(..)) {
+            self.give_up(reason);
         }
     }
 
@@ -132,9 +174,7 @@ impl StateSync {
         match step {
             Step::Need(_) => self.progressed(),
             Step::Check(checks) => {
-                self.tickets += 1;
-                self.judging.insert(self.tickets, Judging::Climb);
-                self.fx.push(StateEffect::Verify { ticket: self.tickets, checks });
+                self.verify(Judging::Climb, checks);
             }
             Step::Refused { error: LightError::Expired, .. } => self.fail(
                 "what this node trusts is older than the trusting period, and keys of that time prove nothing any more. To do: start it \
@@ -154,11 +194,9 @@ impl StateSync {
                 self.blame(source, format!("its header of height {height} does not follow from what is trusted: {error}"));
             }
             Step::Done => {
-                self.progressed();
-                if let Phase::Climb(goal, climb) = std::mem::replace(&mut self.phase, Phase::Over) {
-                    let reached = climb.reached().expect("it is done").clone();
-                    let header = Box::new(reached.header.clone());
-                    self.phase = Phase::Descend(Goal { above: Some(Box::new(reached)), ..goal }, header);
+                if let Phase::Climb(_, climb) = &self.phase {
+                    let (reached, peer) = climb.reached().expect("it is done").clone();
+                    self.certify(peer, reached);
                 }
             }
         }
@@ -171,7 +209,8 @@ impl StateSync {
                 self.climb(step);
             }
             (Some(Judging::Ahead), _) => self.on_ahead_verified(verdicts),
-            (Some(Judging::Down), _) => self.on_down_verified(verdicts),
+            (Some(Judging::Certificate(peer, block, claim)), _) => self.on_certified(peer, block, claim.settle(verdicts)),
+            (Some(Judging::Down(peer, blocks)), _) => self.on_down_verified(peer, blocks, verdicts),
             _ => {}
         }
     }
@@ -187,7 +226,8 @@ impl StateSync {
 
     /// Headers on the way down, by the hash chain.
     fn on_down(&mut self, peer: u64, from: Height, blocks: Vec<LightBlock>) {
-        let newest = self.lowest_proven().filter(|newest| newest.height.previous() == from && self.down.is_none());
+        let is_judging = self.is_judging(|judging| matches!(judging, Judging::Down(..)));
+        let newest = self.lowest_proven().filter(|newest| newest.height.previous() == from && !is_judging);
         let Some(newest) = newest.cloned() else { return }; // Late: somebody else gave these.
         if blocks.is_empty() || blocks.len() > HEADERS_MAX as usize {
             self.blame(peer, format!("{} headers came, 1 to {HEADERS_MAX} were asked for", blocks.len()));
@@ -206,16 +246,14 @@ impl StateSync {
             }
             newer = &block.header;
         }
-        self.down = Some((peer, blocks));
-        self.tickets += 1;
-        self.judging.insert(self.tickets, Judging::Down);
-        self.fx.push(StateEffect::Verify { ticket: self.tickets, checks });
+        self.verify(Judging::Down(peer, blocks), checks);
     }
 
     /// The verdicts on one signature of each commit on the way down.
-    fn on_down_verified(&mut self, verdicts: &[bool]) {
-        let Some((peer, blocks)) = self.down.take() else { return };
-        if let Some((block, _)) = blocks.iter().zip(verdicts).find(|(_, verdict)| !**verdict) {
+    fn on_down_verified(&mut self, peer: u64, blocks: Vec<LightBlock>, verdicts: &[bool]) {
+        // One without a verdict is not verified.
+        let mut verdicts = verdicts.iter().copied();
+        if let Some(block) = blocks.iter().find(|_| verdicts.next() != Some(true)) {
             self.blame(peer, format!("the commit of its block of height {} is of another round than was signed", block.header.height));
             return;
         }

@@ -24,6 +24,7 @@ impl StateSync {
         }
         match &self.phase {
             Phase::Seek(since) if self.now.mono_ms >= self.chooses_at(*since) => self.choose(),
+            Phase::Root(_) if self.is_judging(|judging| matches!(judging, Judging::Certificate(..))) => {}
             Phase::Root(_) => {
                 let Root::Named { height, .. } = self.options.root else { return };
                 let question = Question::Light { from: height, count: 1 };
@@ -42,7 +43,7 @@ impl StateSync {
                     self.give_up(format!("nobody has the header of height {wanted}"));
                 }
             }
-            Phase::Descend(..) if self.down.is_some() => {}
+            Phase::Descend(..) if self.is_judging(|judging| matches!(judging, Judging::Down(..))) => {}
             Phase::Descend(goal, newest) => {
                 let from = newest.height.previous();
                 let count = u32::try_from(from.get() + 1 - goal.height.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);
@@ -53,7 +54,7 @@ impl StateSync {
             }
             Phase::Manifest(goal) => {
                 let height = goal.height;
-                if !self.judging.values().any(|judging| matches!(judging, Judging::Manifest(_))) {
+                if !self.is_judging(|judging| matches!(judging, Judging::Manifest(_))) {
                     let offering = self.offering(height);
                     if !self.ask_any(Item::Manifest(height), Question::Manifest { height }, |peer, _| offering.contains(&peer)) {
                         self.give_up("nobody who offered it has its manifest".to_owned());
@@ -274,7 +275,8 @@ impl StateSync {
             .take(room.saturating_sub(judged + on_its_way))
             .collect();
         let parts = self.parts_wanted();
-        let wants_headers = if gather.headers_judged || self.down.is_some() { None } else { gather.lowest.clone() };
+        let down_is_judged = gather.headers_judged || self.is_judging(|judging| matches!(judging, Judging::Down(..)));
+        let wants_headers = if down_is_judged { None } else { gather.lowest.clone() };
         let offering = self.offering(height);
         let mut stuck = None;
         for (index, root, known) in next {

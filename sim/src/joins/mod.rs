@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_app::Host;
+use lockstep_replica::light_store::LightStore;
 use lockstep_replica::planted::Planted;
 use lockstep_replica::results::keep;
 use lockstep_replica::seam::{JobId, Mono, Peer as Connection, Report, Write};
@@ -237,7 +238,7 @@ impl Join {
         self.after(0, Event::Start);
         for _ in 0..EVENTS_MAX {
             if self.has_joined()? {
-                return Ok(());
+                return self.keeps_certificates();
             }
             let Some(Reverse(Due { at, event, .. })) = self.events.pop() else { break };
             self.now = at;
@@ -266,6 +267,22 @@ impl Join {
             return broken("I13", format!("the state has root {root}, and should have {}", ours.app_hash));
         }
         Ok(true)
+    }
+
+    /// Every header that it keeps apart from its log has a commit that others can verify.
+    fn keeps_certificates(mut self) -> Result<(), Broken> {
+        let light = LightStore::open(Arc::new(self.machine.disk.clone())).expect("its disk is sound");
+        for height in (1..=TIP).map(h) {
+            let Some(block) = light.find(height).expect("its disk is sound") else { continue };
+            let holds = match block.commit.clone().claim(&self.chain.genesis.chain_id, &block.validators) {
+                Ok(claim) => self.crypto.verify(claim.checks()).iter().all(|holds| *holds),
+                Err(_) => false,
+            };
+            if !holds {
+                return broken("I13", format!("it keeps a commit of height {height} that nobody can verify: {:?}", block.commit));
+            }
+        }
+        Ok(())
     }
 
     /// The next power cut: in a while, or at an operation of the disk.

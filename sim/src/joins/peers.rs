@@ -6,6 +6,7 @@ use lockstep_app::snapshot::Manifest;
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
 use lockstep_replica::source::BlockSource;
 use lockstep_replica::wire::{Answer, LIGHT_MAX, Question, Status};
+use lockstep_types::commit::CommitSig;
 use lockstep_types::{Hash, Height};
 
 use super::chain::{Chain, TIP, h};
@@ -31,7 +32,7 @@ pub(super) enum Kind {
     LyingManifest,
     /// A chunk with a byte changed, cut short, another one, or far too long.
     WrongChunk,
-    /// Headers that others signed, or with a byte changed, or more than asked for.
+    /// Headers that others signed, or with a byte changed, or more than asked for; or sound ones, with a commit that nobody can verify.
     WrongHeader,
     /// Parts of another body.
     WrongParts,
@@ -160,7 +161,7 @@ impl Peer {
                 _ => changed_bytes(truth, dice),
             },
             (Kind::WrongHeader, Question::Light { .. }, Answer::Light(mut blocks)) => {
-                match dice.below(4) {
+                match dice.below(6) {
                     0 => {
                         let again = blocks.clone();
                         blocks.extend(again.into_iter().take(LIGHT_MAX - blocks.len()));
@@ -170,6 +171,18 @@ impl Peer {
                             .first_mut()
                             .map(|block| block.header.time = block.header.time.saturating_add(std::time::Duration::from_nanos(1))),
                     ),
+                    // Neither is covered by what is known of the commit when it comes.
+                    2 => {
+                        let place = dice.place(blocks.len().max(1));
+                        if let Some(block) = blocks.get_mut(place) {
+                            block.commit.round = block.commit.round.next();
+                        }
+                    }
+                    3 => {
+                        if let Some(CommitSig::Commit(slot)) = blocks.first_mut().and_then(|block| block.commit.signatures.last_mut()) {
+                            slot.signature.0[0] ^= 1;
+                        }
+                    }
                     _ => {
                         let forged = blocks.first().map(|honest| chain.forged(honest, crypto));
                         blocks.splice(..blocks.len().min(1), forged);

@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use lockstep_types::primitives::TOTAL_POWER_MAX;
+use lockstep_types::text::is_hidden;
 use lockstep_types::validators::VALIDATORS_MAX;
 use lockstep_types::{AppHash, ChainId, ConsensusParams, Hash, Height, Power, PublicKey, Time, ValidatorSet, ValidatorUpdate};
 
@@ -115,8 +116,8 @@ impl GenesisDraft {
                 let rule = format!("must keep the sum of all powers, here {total}, at most {TOTAL_POWER_MAX}");
                 return Err(FieldError::new(path("power"), validator.power, rule));
             }
-            if validator.name.len() > NAME_BYTES_MAX || validator.name.chars().any(char::is_control) {
-                let rule = format!("must be at most {NAME_BYTES_MAX} bytes without control characters");
+            if validator.name.len() > NAME_BYTES_MAX || validator.name.chars().any(is_hidden) {
+                let rule = format!("must be at most {NAME_BYTES_MAX} bytes, without control characters and such as cannot be seen");
                 return Err(FieldError::new(path("name"), json::text(&validator.name), rule));
             }
         }

@@ -6,6 +6,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lockstep_types::text::is_hidden;
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -33,7 +34,7 @@ impl FieldError {
 
 /// Text for a message: one line, not longer than a person reads, nothing that moves a terminal's cursor.
 fn shown(text: &str) -> String {
-    let mut out: String = text.chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut out: String = text.chars().take(SHOWN_CHARS_MAX).map(|c| if is_hidden(c) { ' ' } else { c }).collect();
     if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
         out.push('…');
     }

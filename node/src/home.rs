@@ -99,6 +99,15 @@ impl Home {
         RealDisk::new(&data).map_err(|error| io_error("make", &data, &error))
     }
 
+    /// The same for a command that changes nothing there.
+    ///
+    /// # Errors
+    /// When it cannot be found.
+    pub fn data_disk_to_read(&self) -> Result<RealDisk, NodeError> {
+        let data = self.root.join(DATA_PATH);
+        RealDisk::to_read(&data).map_err(|error| io_error("open", &data, &error))
+    }
+
     /// Refuses a folder that is no home.
     ///
     /// # Errors
@@ -166,16 +175,25 @@ impl Home {
     /// # Errors
     /// Names the process that has it.
     pub fn hold(&self) -> Result<Held, NodeError> {
-        let lock = HomeLock::acquire(&self.root).map_err(|error| match error {
-            LockError::InUse { pid, .. } => in_use(&error, pid),
-            LockError::Io { .. } => NodeError::new(Exit::Refused, error).next("make the folder writable for the user who runs the node"),
-        })?;
+        let lock = HomeLock::acquire(&self.root).map_err(not_held)?;
         let pid_path = self.root.join(PID_FILE);
         match fs::write(&pid_path, format!("{}\n", std::process::id())) {
             // The lock is what holds the home. Who it is can be said when there is room again: on a full disk a node starts, and signs nothing.
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
             written => written.map_err(|error| io_error("write", &pid_path, &error))?,
         }
+        Ok(Held { pid_path, _lock: lock })
+    }
+
+    /// The same for a command that changes nothing here: also for a home that cannot be written, as one that is mounted read-only.
+    ///
+    /// # Errors
+    /// Names the process that has it.
+    pub fn hold_to_read(&self) -> Result<Held, NodeError> {
+        let lock = HomeLock::acquire_to_read(&self.root).map_err(not_held)?;
+        let pid_path = self.root.join(PID_FILE);
+        // Who has it is told to others where that can be written down.
+        let _ = fs::write(&pid_path, format!("{}\n", std::process::id()));
         Ok(Held { pid_path, _lock: lock })
     }
 
@@ -264,6 +282,13 @@ impl Home {
     /// Where the vote guard lies.
     pub fn guard_file(&self) -> PathBuf {
         self.root.join(DATA_PATH).join(GUARD_PATH)
+    }
+}
+
+fn not_held(error: LockError) -> NodeError {
+    match error {
+        LockError::InUse { pid, .. } => in_use(&error, pid),
+        LockError::Io { .. } => NodeError::new(Exit::Refused, error).next("make the folder writable for the user who runs the node"),
     }
 }
 

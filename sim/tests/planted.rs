@@ -105,6 +105,8 @@ fn every_bug_of_state_sync_is_found_by_who_joins() {
     let bugs = [
         Bug::ClimbUnverified,
         Bug::ParentHeaderUnchecked,
+        Bug::RoundUnverified,
+        Bug::CertificateUnverified,
         Bug::ChunkUnchecked,
         Bug::CompleteUnsynced,
         Bug::MarkGoesFirst,

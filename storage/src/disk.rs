@@ -66,6 +66,8 @@ pub(crate) fn create_anew(disk: &dyn Disk, path: &str) -> Result<Arc<dyn DiskFil
 #[derive(Debug, Clone)]
 pub struct RealDisk {
     root: PathBuf,
+    /// Files that are there are opened to read them alone.
+    reads: bool,
 }
 
 impl RealDisk {
@@ -73,7 +75,12 @@ impl RealDisk {
     pub fn new(root: impl Into<PathBuf>) -> io::Result<RealDisk> {
         let root = root.into();
         make_dirs(&root)?;
-        Ok(RealDisk { root })
+        Ok(RealDisk { root, reads: false })
+    }
+
+    /// The same, of which what is there already is only read: it may be mounted read-only, or be another user's.
+    pub fn to_read(root: impl Into<PathBuf>) -> io::Result<RealDisk> {
+        Ok(RealDisk { reads: true, ..Self::new(root)? })
     }
 
     /// The folder everything lies under.
@@ -106,7 +113,7 @@ fn make_dirs(dir: &Path) -> io::Result<()> {
 
 impl Disk for RealDisk {
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(self.resolve(path)?)?)))
+        Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(!self.reads).open(self.resolve(path)?)?)))
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {

@@ -43,7 +43,8 @@ fn holder(pid: &Option<u32>) -> String {
 /// Holds a home folder for this process until it is dropped.
 #[derive(Debug)]
 pub struct HomeLock {
-    _file: File,
+    /// None where the folder cannot be written and nobody ever held it.
+    _file: Option<File>,
 }
 
 impl HomeLock {
@@ -53,13 +54,32 @@ impl HomeLock {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(home.join(LOCK_FILE)).map_err(failed)?;
+        Self::of(file, home)
+    }
+
+    /// The same for a process that only reads, also where it may do no more: a home that is mounted read-only, or another user's. Who
+    /// could write there holds the same lock.
+    pub fn acquire_to_read(home: &Path) -> Result<HomeLock, LockError> {
+        let refused = match Self::acquire(home) {
+            Err(LockError::Io { home, source }) => LockError::Io { home, source },
+            acquired => return acquired,
+        };
+        match File::open(home.join(LOCK_FILE)) {
+            Ok(file) => Self::of(file, home),
+            // No node ran here, nor can one without making the file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && home.is_dir() => Ok(HomeLock { _file: None }),
+            Err(_) => Err(refused),
+        }
+    }
+
+    fn of(file: File, home: &Path) -> Result<HomeLock, LockError> {
         match file.try_lock() {
-            Ok(()) => Ok(HomeLock { _file: file }),
+            Ok(()) => Ok(HomeLock { _file: Some(file) }),
             Err(TryLockError::WouldBlock) => {
                 let pid = fs::read_to_string(home.join(PID_FILE)).ok().and_then(|text| text.trim().parse().ok());
                 Err(LockError::InUse { home: home.to_owned(), pid })
             }
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+            Err(TryLockError::Error(source)) => Err(LockError::Io { home: home.to_owned(), source }),
         }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! The map, from the bottom up: [`primitives`] and [`time`](mod@time) name the quantities, [`crypto`] gives the one
 //! verdict on signatures, [`merkle`] and [`proto`] the shapes that are hashed, [`quorum`] the thresholds. On these stand
-//! [`validators`], [`vote`], [`commit`], [`block`], [`evidence`], [`audit`], [`params`] and [`abci`]. [`light`] verifies a chain from
+//! [`validators`], [`vote`], [`commit`], [`block`], [`evidence`], [`audit`], [`params`] and [`abci`]; [`text`] says what may not be in names that people read. [`light`] verifies a chain from
 //! outside, [`state_tree`] proves what the application's state holds.
 
 pub mod abci;
@@ -29,6 +29,7 @@ pub mod primitives;
 pub mod proto;
 pub mod quorum;
 pub mod state_tree;
+pub mod text;
 pub mod time;
 pub mod validators;
 pub mod vote;

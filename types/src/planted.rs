@@ -97,6 +97,10 @@ pub enum Bug {
     AheadUnverified,
     /// A header on the way down needs not be the parent.
     ParentHeaderUnchecked,
+    /// The round of a commit on the way down, which no hash covers, is believed.
+    RoundUnverified,
+    /// The commit that comes with a named header is believed, and all of one where some of it decides.
+    CertificateUnverified,
     /// A chunk is kept unread.
     ChunkUnchecked,
     /// What is gathered is said to be complete before it is durable.

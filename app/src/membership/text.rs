@@ -4,12 +4,11 @@
 use std::net::Ipv6Addr;
 
 use lockstep_types::NodeId;
+use lockstep_types::text::is_hidden;
 
 /// What is wrong with the name that a member gives itself, as a rule that it breaks. Its length is judged where its bytes are read.
 pub fn moniker_breaks(moniker: &str) -> Option<&'static str> {
-    // Bytes that move a cursor, and characters that hide, reverse or join what stands beside them.
-    let hides = |letter: char| matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    moniker.chars().any(|letter| letter.is_control() || hides(letter)).then_some("no control characters, and none that cannot be seen")
+    moniker.chars().any(is_hidden).then_some("no control characters, and none that cannot be seen")
 }
 
 /// What is wrong with an address of a member, as a rule that it breaks: `HOST:PORT` or `NODE_ID@HOST:PORT`, as in `persistent_peers`.

@@ -103,6 +103,7 @@ const CASES: &[Case] = &[
         "sum of all powers, here 1152921504606846982, at most 1152921504606846975",
     ),
     ("\"name\": \"second\"", "\"name\": \"a\\u0007b\"", "validators[1].name", "a\\u0007b", "without control characters"),
+    ("\"name\": \"second\"", "\"name\": \"a\\u202eb\"", "validators[1].name", "a b", "such as cannot be seen"),
     ("\"name\": \"second\"", "\"name\": 2", "validators[1].name", "2", "must be a text"),
     ("\"name\": \"second\"", "\"moniker\": \"second\"", "validators[1].moniker", "\"second\"", "known are address, pub_key, power, name"),
     ("\"power\": \"7\"", "\"power\": \"7\", \"power\": \"8\"", "validators[1].power", "\"8\"", "must not be given twice"),

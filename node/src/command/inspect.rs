@@ -44,9 +44,9 @@ impl Side {
     fn open(path: &Path) -> Result<Self, NodeError> {
         let home = Home::new(path);
         home.check_exists()?;
-        let held = home.hold()?;
+        let held = home.hold_to_read()?;
         let genesis = home.read_genesis()?;
-        let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
+        let disk: Arc<dyn Disk> = Arc::new(home.data_disk_to_read()?);
         let log = log::look(&disk, LOG_PATH).map_err(failed)?;
         let log = log.ok_or_else(|| {
             NodeError::new(Exit::Refused, format!("{} has no block so far", path.display())).next("start the node, or name another home")
@@ -176,6 +176,10 @@ fn first_difference(a: &Side, b: &Side) -> Result<Result<Height, Height>, NodeEr
 /// `lockstep inspect --fork`
 pub(super) fn run(args: &InspectArgs) -> Result<(), NodeError> {
     if let [a, b] = &args.fork[..] {
+        if a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b)) {
+            return Err(NodeError::new(Exit::Refused, format!("{} and {} are the same home", a.display(), b.display()))
+                .next("name the homes of two nodes, or one alone to see what it met"));
+        }
         let genesis = |path: &Path| {
             let home = Home::new(path);
             home.check_exists()?;

@@ -7,7 +7,7 @@ use lockstep_app::{Application, Host};
 use lockstep_genesis::Genesis;
 use lockstep_replica::recovery::RecoveryError;
 use lockstep_replica::recovery::reexecute::{Archive, Begin, Difference, FirstTx};
-use lockstep_storage::disk::Disk;
+use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::log::LogError;
 use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::ResultsError;
@@ -47,12 +47,12 @@ pub(super) fn damaged(disk: &Arc<dyn Disk>, error: &RecoveryError) -> NodeError 
     failed(error).next(next)
 }
 
-/// The log of a home, to be read.
+/// The log of a home, on its disk.
 ///
 /// # Errors
 /// When it cannot be read, or has no block.
-pub(super) fn archive<'a>(home: &Home, genesis: &'a Genesis, app: Arc<dyn Application>) -> Result<Archive<'a>, NodeError> {
-    let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
+pub(super) fn archive<'a>(home: &Home, disk: RealDisk, genesis: &'a Genesis, app: Arc<dyn Application>) -> Result<Archive<'a>, NodeError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk);
     let found = Archive::open(disk.clone(), LOG_PATH, genesis, Host::new(app)).map_err(|error| damaged(&disk, &error))?;
     found.ok_or_else(|| {
         let home = shell_word(home.root().display());
@@ -65,9 +65,9 @@ pub(super) fn run(args: &ReplayArgs, app: Arc<dyn Application>) -> Result<(), No
     let home = home_of(&args.home)?;
     home.check_exists()?;
     // A node that runs writes what is read here.
-    let _held = home.hold()?;
+    let _held = home.hold_to_read()?;
     let genesis = home.read_genesis()?;
-    let archive = archive(&home, &genesis, app)?;
+    let archive = archive(&home, home.data_disk_to_read()?, &genesis, app)?;
     let (base, tip) = (archive.base(), archive.tip());
     let to = args.to.unwrap_or(tip);
     if to > tip || args.from.is_some_and(|from| from > to || from < base) {

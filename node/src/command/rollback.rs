@@ -25,7 +25,7 @@ pub(super) fn run(args: &RollbackArgs, app: Arc<dyn Application>) -> Result<(), 
     home.check_exists()?;
     let _held = home.hold()?;
     let genesis = home.read_genesis()?;
-    let archive = archive(&home, &genesis, app)?;
+    let archive = archive(&home, home.data_disk()?, &genesis, app)?;
     let tip = archive.tip();
     let to = match args.to {
         Some(to) => Height::new(to).map(|to| to.max(archive.before_first())),

@@ -11,10 +11,13 @@ use lockstep_sim::{Diagram, Form, Narrow, Observer, Options, Progress, Regressio
 
 use crate::cli::SimArgs;
 use crate::error::{Exit, NodeError};
+use crate::home::read_bounded;
 use crate::stop::StopSignal;
 
 /// Seeds when nothing is said: a few seconds.
 const SEEDS: u64 = 100;
+/// Bytes of a schedule: those that runs leave have some ten thousand.
+const SCHEDULE_BYTES_MAX: usize = 16 << 20;
 /// Between two looks at whether somebody wants to stop.
 const LOOK: Duration = Duration::from_millis(50);
 /// Between two lines of progress where there is no terminal.
@@ -79,7 +82,7 @@ pub(super) fn run(args: &SimArgs) -> Result<(), NodeError> {
 /// A failure that was made small, or a bare schedule.
 fn read_schedule(path: &Path) -> Result<Schedule, NodeError> {
     let refused = |what: &dyn std::fmt::Display| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| refused(&error))?;
+    let text = String::from_utf8(read_bounded(path, SCHEDULE_BYTES_MAX)?).map_err(|_| refused(&"it is not UTF-8 text"))?;
     match Regression::from_json(&text) {
         Ok(regression) => Ok(regression.schedule),
         // Of a bare schedule the other reader knows what is wrong.

@@ -54,7 +54,7 @@ fn listed(disk: &dyn Disk) -> Result<Vec<(Listed, Manifest)>, NodeError> {
 pub(super) fn list(args: &ListSnapshotsArgs) -> Result<(), NodeError> {
     let home = home_of(&args.home)?;
     home.check_exists()?;
-    let found = listed(&home.data_disk()?)?;
+    let found = listed(&home.data_disk_to_read()?)?;
     if args.json {
         let rows: Vec<serde_json::Value> = found
             .iter()
@@ -93,9 +93,9 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
     let home = home_of(&args.home)?;
     home.check_exists()?;
     // The block log has one process.
-    let _held = home.hold()?;
+    let _held = home.hold_to_read()?;
     let genesis = home.read_genesis()?;
-    let disk: Arc<dyn Disk> = Arc::new(home.data_disk()?);
+    let disk: Arc<dyn Disk> = Arc::new(home.data_disk_to_read()?);
     let found = listed(&*disk)?;
     let wanted = args.height.map(Height::get);
     let home_word = shell_word(home.root().display());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use lockstep::Home;
@@ -14,7 +15,7 @@ use lockstep_types::Round;
 use rustix::process::Signal;
 
 use crate::chain::{Chain, Files};
-use crate::program::{Running, free_ports, lockstep, new_home, run, text, wait_until};
+use crate::program::{Ended, Running, ended, free_ports, lockstep, new_home, run, text, wait_until};
 
 /// All files of a folder, with their bytes.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -24,6 +25,21 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         if path.is_dir() { found.extend(files(&path)) } else { drop(found.insert(path.clone(), fs::read(path).expect("a file"))) }
     }
     found
+}
+
+/// Runs the program where this folder is mounted read-only; nothing where nobody may mount anything.
+fn read_only(folder: &Path, args: &[&str]) -> Option<Ended> {
+    let mounted = |script: &str, program: &Command| {
+        let script = format!(r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && {script}"#);
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, text(folder)]);
+        command.arg(program.get_program()).args(program.get_args());
+        command.output()
+    };
+    let program = lockstep(args);
+    mounted("true", &program)
+        .is_ok_and(|tried| tried.status.success())
+        .then(|| ended(mounted(r#"exec "$@""#, &program).expect("it starts")))
 }
 
 fn json_of(text: &str) -> serde_json::Value {
@@ -81,6 +97,20 @@ fn a_stopped_node_replays_its_blocks_and_goes_back_to_before_the_newest() {
         run(&[&["replay", "--home", text(&home)], wrong].concat()).refused(3, &["the log holds blocks 1 to"]);
     }
     assert!(files(&home) == before, "a replay changes nothing");
+    // Nor need it be able to: a backup may be mounted so that nobody can write to it.
+    let exported = folder.path().join("exported.snapshot");
+    let homes = [text(&home), text(&home)];
+    for (command, says) in [
+        (&["replay", "--home", text(&home)][..], "each gives what the next header certifies"),
+        (&["snapshot", "list", "--home", text(&home)], "root of the state"),
+        (&["snapshot", "export", "--home", text(&home), "--output", text(&exported)], "lockstep snapshot restore"),
+        (&["inspect", "--fork", homes[0], homes[1]], "are the same home"),
+    ] {
+        match read_only(&home, command) {
+            None => println!("not run on a home that is mounted read-only: this machine lets nobody mount anything"),
+            Some(ended) => assert!(format!("{}{}", ended.out, ended.err).contains(says), "{command:?}: {ended:?}"),
+        }
+    }
 
     // Back to before the newest three blocks, and on from there.
     run(&["rollback", "--home", text(&home), "--hard"]).refused(3, &["decides alone", "without --hard"]);

@@ -1,5 +1,6 @@
 //! Block sync from outside: its rules as stories, the server's arithmetic, and a seeded world of liars.
 
+mod light;
 mod server;
 mod state;
 mod stories;

@@ -387,7 +387,8 @@ fn a_validator_heals_its_files_catches_up_and_votes_again_by_itself() {
     net.wait_all("the first block", |height| height >= 1);
     let address = net.address(VICTIM);
     type Damage = fn(&mut Vec<u8>);
-    let cases: [(fn(&Path) -> PathBuf, Damage, &str); 3] = [
+    type PathIn = fn(&Path) -> PathBuf;
+    let cases: [(PathIn, Damage, &str); 3] = [
         (|data| newest(&data.join("log"), "seg"), |bytes| flip_in_the_middle(bytes), "the block log was damaged"),
         (|data| data.join("state.redb"), |bytes| flip_every(bytes, b"rotting"), "the state database was damaged"),
         (|data| newest(&data.join("log"), "res"), |bytes| flip_in_the_middle(bytes), "the results of execution were damaged"),

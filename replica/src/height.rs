@@ -19,7 +19,7 @@ use crate::pace::{Facts, Pace, pace};
 use crate::planted::Bug;
 use crate::proposals::body_record;
 use crate::replica::{Deciding, Last, Replica};
-use crate::seam::{Effect, JobId, LogRecord, Mono, Now, Outcome, Report, Ticket, Timer, Write};
+use crate::seam::{Effect, JobId, LogRecord, Mono, Now, Outcome, Report, Timer, Write};
 use crate::signing::OwnMessage;
 use crate::wire::WIRE_VERSION;
 
@@ -333,7 +333,8 @@ impl Replica {
             self.pool.set_block_bounds(&self.chain, &mut self.fx);
         }
         self.check_txs(again.into_iter().map(|tx| (tx.hash, tx.bytes)).collect(), true);
-        self.flush_when_due(&outcome, deciding.ticket);
+        self.last_decision = Some(deciding.ticket);
+        self.flush_when_due(&outcome);
         self.begin_height(now);
     }
 
@@ -351,14 +352,29 @@ impl Replica {
 
     /// The database is written when replaying what it lacks would take a restart too long. Order 3's counterpart: never
     /// ahead of the decision it holds.
-    fn flush_when_due(&mut self, outcome: &Outcome, decision: Ticket) {
+    fn flush_when_due(&mut self, outcome: &Outcome) {
         let blocks = outcome.height.get().saturating_sub(self.flushed.get());
         let due = outcome.unflushed_keys >= self.config.flush_keys || blocks >= self.config.flush_blocks;
         if due && self.flushing.is_none() {
-            self.flushing = Some(outcome.height);
-            let after = if self.planted.has(Bug::FlushBeforeDecision) { Vec::new() } else { vec![decision] };
-            self.fx.push(Effect::Flush { after, height: outcome.height, chain: self.chain.clone() });
+            self.flush();
         }
+    }
+
+    fn flush(&mut self) {
+        let height = self.chain.height;
+        self.flushing = Some(height);
+        let after = self.last_decision.filter(|_| !self.planted.has(Bug::FlushBeforeDecision));
+        self.fx.push(Effect::Flush { after: after.into_iter().collect(), height, chain: self.chain.clone() });
+    }
+
+    /// The node ends as it was asked to: what the database lacks is written, where its decision is durable, so that the next start
+    /// need not execute it again. After a crash it does.
+    pub fn flush_at_end(&mut self) -> Vec<Effect> {
+        let is_due = self.chain.height > self.flushed && self.flushing != Some(self.chain.height);
+        if is_due && self.halted.is_none() {
+            self.flush();
+        }
+        self.fx.take()
     }
 
     pub(crate) fn on_flushed(&mut self, height: Height) {

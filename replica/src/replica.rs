@@ -212,6 +212,8 @@ pub struct Replica {
     /// See [`Restored::names`].
     pub(crate) names: u64,
     pub(crate) flushing: Option<Height>,
+    /// What makes the last block that was executed durable; none where it was when this life began.
+    pub(crate) last_decision: Option<Ticket>,
     pub(crate) base: Height,
     pub(crate) halted: Option<String>,
     /// Heights at which the state diverged in earlier lives of this home.
@@ -288,6 +290,7 @@ impl Replica {
             tx_timer: false,
             flushed: restored.flushed,
             flushing: None,
+            last_decision: None,
             base: restored.base,
             names: restored.names,
             halted: None,

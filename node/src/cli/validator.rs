@@ -70,7 +70,8 @@ Examples:
     /// Give a validator a new key, without a pause: a second node takes its place at one height.
     ///
     /// Make the new node with lockstep init --from, start it, and let it catch up. This command then asks, signed by both keys, that the
-    /// new one have the power of the old one from the height on at which the old one loses it.
+    /// new one have the power of the old one from the height on at which the old one loses it. It waits in line as every change of power
+    /// does, for the power window that the chain's rules say: lockstep validator list shows both.
     #[command(after_long_help = "\
 Example:
   lockstep validator rotate --home new \\

@@ -265,7 +265,7 @@ pub(super) static KEYS: [Key; 44] = [
         u64,
         storage.flush_interval_keys,
         (1, 100_000_000),
-        "State is flushed to disk after this many changed keys. More: cheaper; fewer: a quicker restart, which executes the blocks since."
+        "State is flushed to disk after this many changed keys. More: cheaper; fewer: a quicker start after a crash, which executes the blocks since; a node that is asked to stop flushes first."
     ),
     key!(
         "storage.flush_interval_blocks",

@@ -183,7 +183,11 @@ impl Driver {
                 let _ = reply.send(());
                 return true;
             }
-            Mail::Stop => return false,
+            Mail::Stop => {
+                let effects = self.replica.flush_at_end();
+                self.perform_all(at, effects);
+                return false;
+            }
         };
         self.step(at, started, input);
         self.answer(at, started);

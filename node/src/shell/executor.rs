@@ -26,6 +26,8 @@ use super::snapshots::Checkpoints;
 
 /// Between two looks whether the results that a flush needs are kept. They nearly always are.
 const RESULTS_LOOK: Duration = Duration::from_millis(5);
+/// How many such looks a node that ends is worth: without the flush its next start executes some blocks again.
+const RESULTS_LOOKS_AT_END: u32 = 200;
 
 /// Work for the executor.
 pub(crate) enum ExecutorJob {
@@ -128,8 +130,9 @@ fn flush_thread(
         while let Ok((batch, chain)) = receiver.recv() {
             // A commit that fails for want of space may have happened, and ends the node: better not to begin it. And the results up
             // to this height are kept by another thread, which may wait for room too.
+            let mut looks = 0..RESULTS_LOOKS_AT_END;
             while !room.is_there() || kept.lock().expect("no holder panics").reader().last_height() < Some(batch.height.get()) {
-                if inbox.is_closed() {
+                if inbox.is_closed() && (!room.is_there() || looks.next().is_none()) {
                     return;
                 }
                 std::thread::sleep(RESULTS_LOOK);

@@ -23,6 +23,12 @@ fn all_stop_cleanly_under_load_and_go_on_where_they_were() {
     net.start_all();
     let heights = net.wait_all("what it had", |height| height >= before);
     net.assert_same(1..=before);
+    for index in 0..VALIDATORS {
+        let log = net.process(index).log();
+        let read = log.lines().rfind(|line| line.contains("the data folder is read")).expect("it says so");
+        let flushed = read.split(" flushed=").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|height| height.parse::<u64>().ok());
+        assert!(flushed >= Some(before), "what was executed need not be executed again: {read}");
+    }
     let again: Vec<_> = (1..=before).map(|height| net.client(0).hashes(height).expect("a block")).collect();
     assert_eq!(hashes, again, "the chain is what it was");
     let (_, height) = net.commit_tx(1, "after=stop");

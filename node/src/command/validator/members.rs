@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use lockstep_app::membership::{MEMBERSHIP_PATH, RecentBlock};
 use lockstep_rpc::Client;
 use lockstep_rpc::client::ClientError;
+use lockstep_types::text::is_hidden;
 use lockstep_types::{Address, Hash, Height, PublicKey};
 use serde::Deserialize;
 
@@ -70,6 +71,8 @@ pub(super) struct Member {
     pub(super) status: String,
     pub(super) since: u64,
     pub(super) proven: u64,
+    /// Whose power it takes over, where its key takes the place of another: nobody has to approve that.
+    replaces: Option<String>,
     pub(super) moniker: String,
     pub(super) approvals: Vec<String>,
     last_signed: Option<u64>,
@@ -175,6 +178,9 @@ impl Members {
 
     /// What a member lacks to be admitted, in words; none when it lacks no approval.
     pub(super) fn missing(&self, member: &Member) -> Option<String> {
+        if member.replaces.is_some() {
+            return None;
+        }
         match self.admission.as_str() {
             "vote" => {
                 let approves = |other: &&Member| member.approvals.contains(&other.address);
@@ -267,12 +273,13 @@ fn tell(members: &Members, names: &BTreeMap<String, String>) {
         let power = if member.power > 0 { member.power.to_string() } else { format!("({})", member.asks_for) };
         let signed = member.last_signed.map_or_else(|| "-".to_owned(), |height| height.to_string());
         let named = if member.moniker.is_empty() { names.get(&member.address) } else { None };
-        let name: String = named.unwrap_or(&member.moniker).chars().filter(|letter| !letter.is_control()).collect();
+        let name: String = named.unwrap_or(&member.moniker).chars().filter(|letter| !is_hidden(*letter)).collect();
         say(format!("{:<40}  {power:>8}  {:<10}  {:>9}  {signed:>11}  {name}", member.address, member.status, member.since));
-        if member.power == 0
-            && let Some(missing) = members.missing(member)
-        {
-            say(format!("    {missing}"));
+        if member.power == 0 {
+            let place = member.replaces.as_ref().map(|old| format!("takes the place of {old}, with its power, when power may move"));
+            if let Some(line) = place.or_else(|| members.missing(member)) {
+                say(format!("    {line}"));
+            }
         }
     }
     for (place, waiting) in members.waiting.iter().enumerate() {

@@ -102,7 +102,8 @@ fn collect(job: &BuildJob, history: &dyn History, verdicts: &mut Verdicts<'_>) -
         }
         match collected.take(piece, &job.chain, history, verdicts) {
             Ok(()) => carried.push(piece.clone()),
-            Err(Refused::Early(_)) => {}
+            // What was judged good once is good. What is not known of the past just now may be known with the next block.
+            Err(Refused::Early(_) | Refused::Unknown(_)) => {}
             Err(_) => refused.push(piece.hash()),
         }
     }

@@ -87,7 +87,9 @@ impl BlockHistory {
     fn stored(&self, height: Height, chain: &ChainState) -> Option<Past> {
         let log = self.log.as_ref()?;
         let (_, block, ..) = decided(log, height).ok()?;
-        let commit = if height < chain.height { decided(log, height.next()).ok()?.1.last_commit } else { None };
+        // The block above may be executed and not written down yet, just after a start: who needs its commit waits for that.
+        let above = if height < chain.height { decided(log, height.next()).ok() } else { None };
+        let commit = above.and_then(|(_, above, ..)| above.last_commit);
         let validators = self.validators(height, &block.header, chain)?;
         Some(Past { header: block.header, validators, commit })
     }

@@ -27,8 +27,8 @@ pub(super) struct Proofs {
     carried: BTreeMap<usize, BTreeSet<u64>>,
     /// Who saw whom lie, in which life and at which height, and how far the chain was.
     seen: BTreeSet<(usize, u64, usize, u64, u64)>,
-    /// Who saw whom lie, in which life and at which height, while that was not decided there.
-    open: BTreeSet<(usize, u64, usize, u64)>,
+    /// Who saw whom lie, in which life and at which height, while the height was not decided there with whose decision it is durable.
+    open: BTreeSet<(usize, u64, usize, u64, u64)>,
     /// Of these, whose decision became durable in the same life, so that what was written before it is, too: node, accused, height,
     /// and the life, and how far the chain was by then.
     held: BTreeMap<(usize, usize, u64), (u64, u64)>,
@@ -64,8 +64,10 @@ impl World {
     /// An honest node counted two votes of a liar for one place of this height, which may be decided by now. After the heal, what a node of the
     /// core sees must be carried.
     pub(super) fn sees_lie(&mut self, node: usize, accused: usize, height: u64) {
-        if self.machines[node].running.is_some() {
-            self.proofs.open.insert((node, self.machines[node].life, accused, height));
+        if let Some(running) = &self.machines[node].running {
+            // Written down with what follows, and durable with the decision of the height that it is at, by then.
+            let held_with = height.max(running.replica.height().get());
+            self.proofs.open.insert((node, self.machines[node].life, accused, height, held_with));
         }
         if self.healed && self.core.contains(&node) {
             self.proofs.seen.insert((node, self.machines[node].life, accused, height, height.max(self.checks.height())));
@@ -82,8 +84,13 @@ impl World {
         told.1 += 1;
         // What a start read was judged by now.
         let is_awake = told.1 > AWAKE_AFTER && now > told.2 + 4 * self.plan.job_delay.max(2_000);
-        let decided: Vec<_> =
-            self.proofs.open.iter().filter(|(by, in_life, _, at)| (*by, *in_life) == (node, life) && *at <= height).copied().collect();
+        let decided: Vec<_> = self
+            .proofs
+            .open
+            .iter()
+            .filter(|(by, in_life, .., held_with)| (*by, *in_life) == (node, life) && *held_with <= height)
+            .copied()
+            .collect();
         for lie in decided {
             self.proofs.open.remove(&lie);
             self.proofs.held.entry((lie.0, lie.2, lie.3)).or_insert((life, tip));

@@ -177,24 +177,27 @@ impl Home {
     pub fn hold(&self) -> Result<Held, NodeError> {
         let lock = HomeLock::acquire(&self.root).map_err(not_held)?;
         let pid_path = self.root.join(PID_FILE);
-        match fs::write(&pid_path, format!("{}\n", std::process::id())) {
+        // A new file each time: what stands in its place may be a link to somewhere else.
+        let written = match fs::remove_file(&pid_path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => File::create_new(&pid_path).and_then(|mut file| writeln!(file, "{}", std::process::id())),
+        };
+        match written {
             // The lock is what holds the home. Who it is can be said when there is room again: on a full disk a node starts, and signs nothing.
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
             written => written.map_err(|error| io_error("write", &pid_path, &error))?,
         }
-        Ok(Held { pid_path, _lock: lock })
+        Ok(Held { pid_path: Some(pid_path), _lock: lock })
     }
 
-    /// The same for a command that changes nothing here: also for a home that cannot be written, as one that is mounted read-only.
+    /// The same for a command that changes nothing here, and leaves nothing: also for a home that cannot be written, as one that is mounted
+    /// read-only, or that somebody else made.
     ///
     /// # Errors
     /// Names the process that has it.
     pub fn hold_to_read(&self) -> Result<Held, NodeError> {
         let lock = HomeLock::acquire_to_read(&self.root).map_err(not_held)?;
-        let pid_path = self.root.join(PID_FILE);
-        // Who has it is told to others where that can be written down.
-        let _ = fs::write(&pid_path, format!("{}\n", std::process::id()));
-        Ok(Held { pid_path, _lock: lock })
+        Ok(Held { pid_path: None, _lock: lock })
     }
 
     /// The process that runs here now; none when nobody does.
@@ -295,14 +298,15 @@ fn not_held(error: LockError) -> NodeError {
 /// A home that this process holds.
 #[derive(Debug)]
 pub struct Held {
-    pid_path: PathBuf,
+    /// What it left there, and removes.
+    pid_path: Option<PathBuf>,
     _lock: HomeLock,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         // Best effort: a pid file left behind is told from a live one by the lock.
-        let _ = fs::remove_file(&self.pid_path);
+        let _ = self.pid_path.as_ref().map(fs::remove_file);
     }
 }
 

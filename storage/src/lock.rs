@@ -14,6 +14,9 @@ pub const LOCK_FILE: &str = "lock";
 /// The file in which the program leaves its process id, for the error message below and for people.
 pub const PID_FILE: &str = "pid";
 
+/// A home may come from somebody else: a name in it that leads elsewhere is not followed (`O_NOFOLLOW`).
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
 /// Why a home could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -52,23 +55,19 @@ impl HomeLock {
     pub fn acquire(home: &Path) -> Result<HomeLock, LockError> {
         let failed = |source| LockError::Io { home: home.to_owned(), source };
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW);
         let file = options.open(home.join(LOCK_FILE)).map_err(failed)?;
         Self::of(file, home)
     }
 
-    /// The same for a process that only reads, also where it may do no more: a home that is mounted read-only, or another user's. Who
-    /// could write there holds the same lock.
+    /// The same for a process that only reads: nothing is made or written there, so that it may be mounted read-only, or be another
+    /// user's. Who could write there holds the same lock.
     pub fn acquire_to_read(home: &Path) -> Result<HomeLock, LockError> {
-        let refused = match Self::acquire(home) {
-            Err(LockError::Io { home, source }) => LockError::Io { home, source },
-            acquired => return acquired,
-        };
-        match File::open(home.join(LOCK_FILE)) {
+        match OpenOptions::new().read(true).custom_flags(NOFOLLOW).open(home.join(LOCK_FILE)) {
             Ok(file) => Self::of(file, home),
             // No node ran here, nor can one without making the file.
             Err(error) if error.kind() == io::ErrorKind::NotFound && home.is_dir() => Ok(HomeLock { _file: None }),
-            Err(_) => Err(refused),
+            Err(source) => Err(LockError::Io { home: home.to_owned(), source }),
         }
     }
 

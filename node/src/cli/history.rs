@@ -43,7 +43,7 @@ pub(crate) struct ReplayArgs {
 /// For a node whose application computed something wrong (the node halts and says that its root is not the certified one), once the
 /// application is mended. The state of the block before is made again, from the newest snapshot or from genesis, and is believed
 /// only if its root is the one that the next header says. What the node kept of the newest block is set aside in data/rolled-back.
-/// Where the state database is of an older block anyway, as it mostly is, it stays.
+/// Where the state database is of an older block anyway, as it mostly is after a crash, it stays.
 ///
 /// With --hard the block itself goes, too: the log ends before it, and the node fetches it from its peers again. That is for a node
 /// that decided on the wrong side of a fork. Do it on one node after the other, never on more than a third of the power at once: what

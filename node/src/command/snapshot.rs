@@ -255,6 +255,9 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
             break;
         }
         let run: Vec<LightBlock> = codec::decode(1, &bytes, RUN_BYTES_MAX).map_err(|error| bad(&error))?;
+        if run.is_empty() {
+            return Err(bad(&"a run of headers is empty"));
+        }
         for block in &run {
             follows(&newer, block)?;
             newer = block.header.clone();

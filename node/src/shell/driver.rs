@@ -67,6 +67,9 @@ pub(crate) struct Driver {
     pub(crate) room: Room,
 }
 
+/// How long a node that ends waits for its newest decision to be durable, so that its state can be written.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
+
 /// What the loop keeps between turns.
 #[derive(Default)]
 struct Loop {
@@ -184,14 +187,38 @@ impl Driver {
                 return true;
             }
             Mail::Stop => {
-                let effects = self.replica.flush_at_end();
-                self.perform_all(at, effects);
+                self.flush_at_end(at);
                 return false;
             }
         };
         self.step(at, started, input);
         self.answer(at, started);
         true
+    }
+
+    /// The state is written before the node ends: once the decision of its height is durable, which on a busy disk takes a moment. What else
+    /// waited for that is done, too; nothing more is decided.
+    fn flush_at_end(&mut self, at: &mut Loop) {
+        let is_flush = |effect: &Effect| matches!(effect, Effect::Flush { .. });
+        let effects = self.replica.flush_at_end();
+        let mut awaited = effects.iter().any(is_flush);
+        let mut admitted: Vec<Effect> = effects.into_iter().filter_map(|effect| at.fence.admit(effect)).collect();
+        let until = Instant::now() + LAST_FLUSH;
+        loop {
+            awaited &= !admitted.iter().any(is_flush);
+            self.perform_admitted(at, admitted);
+            if !awaited {
+                return;
+            }
+            admitted = match self.inputs.mail.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok((Mail::Own(Input::Durable { ticket }), _)) => at.fence.durable(ticket),
+                Ok(_) => Vec::new(),
+                Err(_) => {
+                    tracing::info!("the newest decision is not durable yet, so its state is not written: the next start executes it again");
+                    return;
+                }
+            };
+        }
     }
 
     /// From time to time: clients that went away are forgotten.

@@ -133,6 +133,7 @@ fn flush_thread(
             let mut looks = 0..RESULTS_LOOKS_AT_END;
             while !room.is_there() || kept.lock().expect("no holder panics").reader().last_height() < Some(batch.height.get()) {
                 if inbox.is_closed() && (!room.is_there() || looks.next().is_none()) {
+                    tracing::info!(height = %batch.height, "the state is not written: the next start executes again what it lacks");
                     return;
                 }
                 std::thread::sleep(RESULTS_LOOK);

@@ -99,6 +99,13 @@ fn a_stopped_node_replays_its_blocks_and_goes_back_to_before_the_newest() {
     assert!(files(&home) == before, "a replay changes nothing");
     // Nor need it be able to: a backup may be mounted so that nobody can write to it.
     let exported = folder.path().join("exported.snapshot");
+    // Somebody else may have made it, and put a link where this program writes: nothing is written.
+    let elsewhere = folder.path().join("elsewhere");
+    fs::write(&elsewhere, "precious").expect("written");
+    std::os::unix::fs::symlink(&elsewhere, home.join("pid")).expect("a link");
+    run(&["replay", "--home", text(&home)]).done();
+    assert!(home.join("pid").is_symlink(), "and nothing is removed");
+    assert_eq!(fs::read(&elsewhere).expect("it is there"), b"precious");
     let homes = [text(&home), text(&home)];
     for (command, says) in [
         (&["replay", "--home", text(&home)][..], "each gives what the next header certifies"),
@@ -126,6 +133,7 @@ fn a_stopped_node_replays_its_blocks_and_goes_back_to_before_the_newest() {
         assert!(was_executed || back.is_empty(), "{out}");
         assert_eq!(out.contains("set aside, not deleted"), was_executed, "{out}");
         assert!(home.join("data/rolled-back").is_dir());
+        assert!(!home.join("pid").exists() && fs::read(&elsewhere).expect("it is there") == b"precious", "a link is not followed");
         assert_eq!(fs::read(home.join("data/guard")).expect("a guard"), guard);
         let node = Running::start(lockstep(&start));
         serving();

@@ -9,8 +9,8 @@
 //!
 //! The map, from the bottom up: [`primitives`] and [`time`](mod@time) name the quantities, [`crypto`] gives the one
 //! verdict on signatures, [`merkle`] and [`proto`] the shapes that are hashed, [`quorum`] the thresholds. On these stand
-//! [`validators`], [`vote`], [`commit`], [`block`], [`evidence`], [`audit`], [`params`] and [`abci`]; [`text`] says what may not be in names that people read. [`light`] verifies a chain from
-//! outside, [`state_tree`] proves what the application's state holds.
+//! [`validators`], [`vote`], [`commit`], [`block`], [`evidence`], [`audit`], [`params`] and [`abci`]. [`light`] verifies a chain from
+//! outside, [`state_tree`] proves what the application's state holds, and [`text`] says what may not be in names that people read.
 
 pub mod abci;
 pub mod audit;

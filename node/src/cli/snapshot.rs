@@ -39,9 +39,10 @@ Examples:
     Export(ExportArgs),
     /// Begin a new home with an exported snapshot, instead of all blocks.
     ///
-    /// Everything in the file is verified against the hash that you trust before the home has it (but for the proposer priorities of
-    /// blocks below, which nothing proves and nothing uses); the node then fetches the blocks after it from its peers. For a home
-    /// without blocks: made by lockstep init --genesis.
+    /// What is in the file is verified against the hash that you trust before the home has it (but for the proposer priorities in sets
+    /// of validators, which nothing proves and nothing uses). That headers below the snapshot are missing is not noticed here: without
+    /// those that the chain's rules look back to, the first start says so and begins without the snapshot. The node then fetches the
+    /// blocks after it from its peers. For a home without blocks: made by lockstep init --genesis.
     #[command(after_long_help = "\
 Examples:
   lockstep init --genesis genesis.json --home n4

@@ -89,7 +89,7 @@ impl World {
         let has_rotted = self.begin_life(node) || rots_unseen;
         let is_new = std::mem::take(&mut self.machines[node].is_new);
         // A log whose beginning a disk lost leads on from its state alone; where a failed memory takes that, too, it begins anew.
-        let has_neither = was_astray && self.machines[node].rot.times > 0;
+        let has_neither = started.height.get() == 0 && was_astray && self.machines[node].rot.times > 0;
         let has_lost = has_rotted || is_new || has_neither;
         self.checks.restarted(node, started.height, has_lost)?;
         if has_lost {

@@ -185,10 +185,10 @@ fn what_lies_below_a_header_is_its_parent_in_every_part() {
     let blocks = chain();
     let (newer, older) = (&blocks[20].header, &blocks[19]);
     // What no hash covers is left to one signature, which is of the commit's round.
-    assert!(verify_batch(&[is_below(newer, older).unwrap()])[0]);
+    assert!(verify_batch(&[is_below(newer, older).expect("it is below")])[0]);
     let mut other = older.clone();
     other.commit.round = other.commit.round.next();
-    assert!(!verify_batch(&[is_below(newer, &other).unwrap()])[0]);
+    assert!(!verify_batch(&[is_below(newer, &other).expect("by its hashes")])[0]);
     let changed = |change: fn(&mut LightBlock)| {
         let mut block = older.clone();
         change(&mut block);

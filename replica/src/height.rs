@@ -289,7 +289,7 @@ impl Replica {
         let execute = ExecuteJob { block: block.clone(), block_id, chain: self.chain.clone() };
         self.fx.push(Effect::Execute { job, execute: Box::new(execute) });
         self.gossip.progressed(now);
-        self.deciding = Some(Deciding { block_id, block, body: bytes, commit, ticket, at: now.mono });
+        self.deciding = Some(Deciding { block_id, block, body: bytes, commit, ticket, is_durable: false, at: now.mono });
     }
 
     pub(crate) fn on_executed(&mut self, now: Now, id: JobId, outcome: Result<Box<Outcome>, String>) {
@@ -309,12 +309,12 @@ impl Replica {
         let chain = Arc::new(self.chain.advance(deciding.block_id, &deciding.block.header, deciding.block.txs.len(), &outcome));
         self.chain = chain.clone();
         self.decided_at = deciding.at;
-        self.last = Some(Last {
-            commit: deciding.commit.get().clone(),
-            block_id: deciding.block_id,
-            body: deciding.body,
-            ticket: Some(deciding.ticket),
-        });
+        let last =
+            Last { commit: deciding.commit.get().clone(), block_id: deciding.block_id, body: deciding.body, ticket: Some(deciding.ticket) };
+        if !deciding.is_durable {
+            self.undurable.push_back(last.clone());
+        }
+        self.last = Some(last);
         self.bodies = Bodies::default();
         self.evidence_after_block(&deciding.block.evidence);
         self.fx.push(Effect::Report {

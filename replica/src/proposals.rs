@@ -236,6 +236,13 @@ impl Replica {
             self.bodies.get_mut(&block_id).expect("just found").durable = true;
             self.drive(now, consensus::Input::BodyDurable { block_id });
         }
+        if let Some(deciding) = self.deciding.as_mut().filter(|deciding| deciding.ticket == ticket) {
+            deciding.is_durable = true;
+        }
+        // Decisions are written in order.
+        if let Some(place) = self.undurable.iter().position(|last| last.ticket == Some(ticket)) {
+            self.undurable.drain(..=place);
+        }
     }
 }
 

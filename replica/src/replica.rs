@@ -4,7 +4,7 @@
 //! executes (elsewhere), storage remembers (elsewhere). What belongs to one height lives in `height`, what is
 //! signed in [`crate::signing`], what peers lack in [`crate::gossip`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -136,6 +136,8 @@ pub(crate) struct Deciding {
     pub body: Bytes,
     pub commit: Arc<Verified<Commit>>,
     pub ticket: Ticket,
+    /// Its write is done.
+    pub is_durable: bool,
     /// Where the decision was made, for the pace.
     pub at: Mono,
 }
@@ -214,6 +216,8 @@ pub struct Replica {
     pub(crate) flushing: Option<Height>,
     /// What makes the last block that was executed durable; none where it was when this life began.
     pub(crate) last_decision: Option<Ticket>,
+    /// The newest blocks, upwards and without a hole, whose decisions are not durable yet: nobody can read them back.
+    pub(crate) undurable: VecDeque<Last>,
     pub(crate) base: Height,
     pub(crate) halted: Option<String>,
     /// Heights at which the state diverged in earlier lives of this home.
@@ -291,6 +295,7 @@ impl Replica {
             flushed: restored.flushed,
             flushing: None,
             last_decision: None,
+            undurable: VecDeque::new(),
             base: restored.base,
             names: restored.names,
             halted: None,
@@ -476,8 +481,9 @@ impl Replica {
                 at if at == height && self.deciding.is_none() => self.on_consensus_message(now, peer, message),
                 at if at == height.next() || (at == height && self.deciding.is_some()) => self.keep_early(peer, message, bytes),
                 at if at > height => {
-                    // Whoever is at that height says to have decided the one before.
-                    self.on_status(now, peer, Status { base: Height::FIRST, tip: at.previous() });
+                    // Whoever is at that height says to have decided the one before. From which on, it said itself.
+                    let base = self.said_base(peer);
+                    self.on_status(now, peer, Status { base, tip: at.previous() });
                 }
                 at if at == self.chain.height => match message {
                     Message::Vote(vote) => self.on_late_vote(vote),

@@ -16,7 +16,7 @@ use lockstep_types::{Address, BlockId, Height, Proposal, Vote};
 use crate::bodies::Body;
 use crate::catch_up::millis;
 use crate::jobs::Job;
-use crate::replica::{POINTS_GARBAGE, Replica};
+use crate::replica::{Last, POINTS_GARBAGE, Replica};
 use crate::seam::{AskId, Effect, JobId, Mono, Now, Peer, ReadAnswer, ReadQuestion, Report, Timer};
 use crate::wire::{Answer, LIGHT_MAX, Question, VOTES_MAX, WHOLE_PARTS_MAX};
 
@@ -128,6 +128,10 @@ impl Replica {
                     return;
                 }
                 let count = count.min(lockstep_sync::RANGE_BLOCKS_MAX);
+                if let Some(answer) = self.not_written_yet(from, count) {
+                    self.respond(peer, ask, &answer, 0);
+                    return;
+                }
                 self.read(peer, ask, ReadQuestion::Blocks { from, count, bytes_max: lockstep_sync::RESPONSE_BYTES_MAX }, 0);
             }
             Question::Body { block_id, .. } if block_id.parts.total > WHOLE_PARTS_MAX => {
@@ -182,6 +186,25 @@ impl Replica {
                 self.respond(peer, ask, &Answer::Signed(votes, proposals), 0);
             }
         }
+    }
+
+    /// Blocks that are decided and not on the disk yet, if the first of a range is one of them. Peers know from our votes that we have
+    /// them, and would take it for a claim that we do not keep if we said that we have not.
+    fn not_written_yet(&self, from: Height, count: u32) -> Option<Answer> {
+        let lowest = self.undurable.front()?.commit.height;
+        let skipped = usize::try_from(from.get().checked_sub(lowest.get())?).unwrap_or(usize::MAX);
+        let first = &self.undurable.get(skipped)?.commit;
+        if first.block_id.parts.total > WHOLE_PARTS_MAX {
+            return Some(Answer::Certificate(first.clone()));
+        }
+        let mut bytes = 0;
+        let fits = |last: &&Last| {
+            bytes += lockstep_sync::fetched_bytes(last.body.len(), last.commit.signatures.len());
+            let is_first = last.commit.height == from;
+            last.commit.block_id.parts.total <= WHOLE_PARTS_MAX && (is_first || bytes <= lockstep_sync::RESPONSE_BYTES_MAX)
+        };
+        let blocks = self.undurable.iter().skip(skipped).take(count as usize).take_while(fits);
+        Some(Answer::Blocks(blocks.map(|last| (last.body.clone(), last.commit.clone())).collect()))
     }
 
     fn read(&mut self, peer: Peer, ask: AskId, what: ReadQuestion, cost: u64) {

@@ -8,7 +8,7 @@ use lockstep_types::planted::{self, Bug};
 use lockstep_types::{Commit, Height};
 
 use crate::held::{BUFFER_BYTES_MAX, Held, WINDOW_BLOCKS};
-use crate::peers::{DEADLINE_MS, DEBT_SLACK, FORGET_AFTER_DEADLINES, PEERS_MAX, Peer, REQUESTS_PER_PEER_MAX, SHORT_ANSWER_DEBT};
+use crate::peers::{DEADLINE_MS, DEBT_SLACK, FORGET_AFTER_DEADLINES, PEERS_MAX, Peer, REQUESTS_PER_PEER_MAX};
 use crate::server::{RESPONSE_BYTES_MAX, WHOLE_PARTS_MAX, bytes_of};
 
 /// Most requests that are within their deadline at one time.
@@ -33,6 +33,12 @@ pub const AT_ONCE_GAP: u64 = 16;
 /// milliseconds. Enough for the first answer of a good peer; a liar that is quick to claim new blocks delays them by no more.
 pub const HOLD_MS: u64 = 500;
 const _: () = assert!(HOLD_MS < DEADLINE_MS, "it comes before the deadline, or never");
+
+/// How long any peer may hold the block that everything else waits for while blocks above it have come from others already, in
+/// milliseconds; then a second peer is asked for it, too. Doubled for each who is asked already: a link that is slow for all of
+/// them is not made slower by the same blocks many times over.
+pub const HEDGE_MS: u64 = 1_000;
+const _: () = assert!(HEDGE_MS < DEADLINE_MS, "it comes before the deadline, or never");
 
 /// How many gaps among the wanted heights are tried when requests are given out. What lies above them could not be verified
 /// before them.
@@ -197,8 +203,7 @@ struct Request {
     peer: u64,
     from: u64,
     count: u32,
-    /// Until when a peer that proved nothing yet may hold blocks that others are believed to have.
-    hold_until: u64,
+    asked_at: u64,
     /// When a second peer is asked in any case.
     deadline: u64,
     /// When an answer is no longer expected at all.
@@ -220,6 +225,11 @@ enum State {
 impl Request {
     fn end(&self) -> u64 {
         self.from + u64::from(self.count)
+    }
+
+    /// Until when a peer that proved nothing yet may hold blocks that others are believed to have.
+    fn hold_until(&self) -> u64 {
+        self.asked_at.saturating_add(HOLD_MS)
     }
 
     fn is_due(&self) -> bool {
@@ -292,6 +302,7 @@ impl BlockSync {
             Input::Tick => self.on_tick(),
         }
         self.held.hand_out(&mut fx);
+        self.hedge();
         self.ask(&mut fx);
         fx
     }
@@ -331,13 +342,14 @@ impl BlockSync {
     /// When [`Input::Tick`] has something to do at the latest, in milliseconds of the monotonic clock.
     pub fn wakeup_ms(&self) -> Option<u64> {
         let requests = self.requests.values().map(|request| match request.state {
-            State::Due if request.hold_until > self.now => request.hold_until,
+            State::Due if request.hold_until() > self.now => request.hold_until(),
             State::Due | State::Overtaken => request.deadline,
             State::Late => request.forget_at,
         });
         let rests = self.peers.values().filter(|peer| !peer.left).map(|peer| peer.rest_until);
         let grace = self.moved_at.saturating_add(GRACE_MS);
-        requests.chain(rests).chain([grace]).filter(|at| *at > self.now).min()
+        let hedge = self.hedged_request().map(|(_, at)| at);
+        requests.chain(rests).chain([grace]).chain(hedge).filter(|at| *at > self.now).min()
     }
 
     fn on_status(&mut self, id: u64, base: Height, tip: Height) {
@@ -368,7 +380,7 @@ impl BlockSync {
                     // Short of both bounds of an answer, and of what the peer says it has.
                     let short = blocks.len() < request.count as usize && bytes < RESPONSE_BYTES_MAX / 2;
                     if short {
-                        peer.owe(SHORT_ANSWER_DEBT);
+                        peer.stinted();
                     }
                     for (height, block) in (request.from..).zip(blocks) {
                         self.last_bytes = block.bytes();
@@ -456,7 +468,7 @@ impl BlockSync {
             } else if request.state == State::Late && now >= request.forget_at {
                 forgotten.push(*id);
                 continue;
-            } else if request.state == State::Due && !peer.proved && request.from <= believed && now >= request.hold_until {
+            } else if request.state == State::Due && !peer.proved && request.from <= believed && now >= request.hold_until() {
                 request.state = State::Overtaken;
             } else {
                 continue;
@@ -469,6 +481,26 @@ impl BlockSync {
         for id in forgotten {
             self.drop_request(id);
         }
+    }
+
+    /// The request that holds the block which everything else waits for, where blocks above those that were asked for in it have
+    /// come already, and when others are asked for them, too. Who answers with one block just before each deadline is proved good by
+    /// it, and would be given the next ones again and again.
+    fn hedged_request(&self) -> Option<(u64, u64)> {
+        let head = self.held.lowest_missing();
+        let covering = || self.requests.iter().filter(|(_, request)| request.covers(head));
+        let (id, due) = covering().find(|(_, request)| request.is_due())?;
+        let others = u32::try_from(covering().count() - 1).unwrap_or(u32::MAX);
+        let wait = HEDGE_MS.checked_shl(others).unwrap_or(u64::MAX);
+        self.held.has_from(due.end()).then(|| (*id, due.asked_at.saturating_add(wait)))
+    }
+
+    fn hedge(&mut self) {
+        let Some((id, _)) = self.hedged_request().filter(|(_, at)| self.now >= *at) else { return };
+        let request = self.requests.get_mut(&id).expect("just met");
+        request.state = State::Overtaken;
+        let (from, end) = (request.from, request.end());
+        self.want(from, end);
     }
 
     /// A peer lied: nothing more of what it gave is verified, nothing is asked of it. It is blamed once, however many wrong
@@ -591,8 +623,7 @@ impl BlockSync {
         peer.last_asked = number + 1;
         let deadline = self.now.saturating_add(peer.deadline_ms());
         let forget_at = self.now.saturating_add(peer.deadline_ms() * FORGET_AFTER_DEADLINES);
-        let hold_until = self.now.saturating_add(HOLD_MS);
-        let request = Request { peer: id, from, count, hold_until, deadline, forget_at, state: State::Due };
+        let request = Request { peer: id, from, count, asked_at: self.now, deadline, forget_at, state: State::Due };
         for height in from..request.end() {
             self.wanted.remove(&height);
         }

@@ -65,6 +65,11 @@ impl Held {
         self.slots.contains_key(&height)
     }
 
+    /// Whether a block of this height or above was fetched.
+    pub(crate) fn has_from(&self, height: u64) -> bool {
+        self.slots.range(height..).next().is_some()
+    }
+
     pub(crate) fn is_verified(&self, height: u64) -> bool {
         matches!(self.slots.get(&height), Some(Slot::Verified))
     }

@@ -36,7 +36,7 @@ pub mod server;
 pub mod state;
 
 pub use client::{
-    AT_ONCE_GAP, Answer, BlameReason, BlockSync, Effect, Fetched, GRACE_MS, HOLD_MS, Input, RANGE_BLOCKS_MAX, REQUESTS_MAX,
+    AT_ONCE_GAP, Answer, BlameReason, BlockSync, Effect, Fetched, GRACE_MS, HEDGE_MS, HOLD_MS, Input, RANGE_BLOCKS_MAX, REQUESTS_MAX,
     SPECULATIVE_REQUESTS_MAX,
 };
 pub use held::{BUFFER_BYTES_MAX, VERIFY_AHEAD_MAX, WINDOW_BLOCKS};

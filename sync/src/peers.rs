@@ -51,6 +51,8 @@ pub(crate) struct Peer {
     pub(crate) left: bool,
     /// A block of it proved good, and it disappointed nobody since.
     pub(crate) proved: bool,
+    /// Blocks by which it has to make good its short answers, before it counts as proved again.
+    stinted: u32,
     /// See [`TIMEOUT_DEBT`].
     pub(crate) debt: u32,
     /// Deadlines missed in a row.
@@ -98,8 +100,16 @@ impl Peer {
         self.owe(TIMEOUT_DEBT);
     }
 
+    /// It gave less than was asked for and would have fitted.
+    pub(crate) fn stinted(&mut self) {
+        self.proved = false;
+        self.stinted = (self.stinted + SHORT_ANSWER_DEBT).min(DEBT_MAX);
+        self.owe(SHORT_ANSWER_DEBT);
+    }
+
     pub(crate) fn gave_good_block(&mut self) {
-        self.proved = true;
+        self.stinted = self.stinted.saturating_sub(1);
+        self.proved = self.stinted == 0;
         self.strikes = 0;
         self.debt = self.debt.saturating_sub(1);
     }

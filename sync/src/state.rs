@@ -98,13 +98,15 @@ pub enum Root {
     },
 }
 
-/// How far back headers, commits and sets are wanted below the snapshot: the longer of both.
+/// How far back headers, commits and sets are wanted below the snapshot: the longest of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backfill {
     /// So many heights, the snapshot's counted: all of them, or the height is given up.
     pub blocks: u64,
     /// As far as headers are not older than this, counted from that of the snapshot, and as peers have them.
     pub age: Duration,
+    /// So many heights, and as peers have them.
+    pub heights: u64,
 }
 
 /// What state sync begins with.

@@ -40,9 +40,8 @@ Examples:
     /// Begin a new home with an exported snapshot, instead of all blocks.
     ///
     /// What is in the file is verified against the hash that you trust before the home has it (but for the proposer priorities in sets
-    /// of validators, which nothing proves and nothing uses). That headers below the snapshot are missing is not noticed here: without
-    /// those that the chain's rules look back to, the first start says so and begins without the snapshot. The node then fetches the
-    /// blocks after it from its peers. For a home without blocks: made by lockstep init --genesis.
+    /// of validators, which nothing proves and nothing uses), and a file without the headers that the chain's rules look back to is
+    /// refused. The node then fetches the blocks after it from its peers. For a home without blocks: made by lockstep init --genesis.
     #[command(after_long_help = "\
 Examples:
   lockstep init --genesis genesis.json --home n4

@@ -1,7 +1,7 @@
 //! `lockstep snapshot list`, `export` and `restore`: snapshots as files that a person carries.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use lockstep_replica::recovery::{RecoveryError, decided};
 use lockstep_replica::results::kept_block;
 use lockstep_replica::seam::{ReadAnswer, ReadQuestion};
 use lockstep_replica::source::BlockSource;
-use lockstep_replica::state_sync::{Found, Staging, Task};
+use lockstep_replica::state_sync::{Found, Staging, Task, rehearse};
 use lockstep_storage::disk::Disk;
 use lockstep_storage::snapshots::{Listed, list as list_snapshots, read_chunk};
 use lockstep_storage::{log, results};
@@ -24,12 +24,15 @@ use lockstep_types::block::BODY_BYTES_MAX;
 use lockstep_types::crypto::verify_batch;
 use lockstep_types::light::LightBlock;
 use lockstep_types::{Header, Height, codec};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::replay::damaged;
 use super::{home_of, say, shell_word};
 use crate::cli::{ExportArgs, ListSnapshotsArgs, RestoreArgs};
 use crate::error::{Exit, NodeError};
 use crate::home::{LOG_PATH, SNAPSHOTS_PATH, io_error};
+use crate::shell::OnCores;
 
 /// First bytes of an exported snapshot: a name and a version.
 const MAGIC: [u8; 8] = *b"LSEXP\0\0\x01";
@@ -273,7 +276,13 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
     }
     // What nothing here reads, nothing here has verified.
     file.ends()?;
-    perform(Check::Complete)?;
+    // The first start finds out the same. By then whoever could get a whole file may be gone.
+    if let Err(reason) = rehearse(&staging, &genesis, &OnCores).map_err(failed)? {
+        return Err(refused(format!("what is in it is proven, and a node cannot begin with it: {reason}"))
+            .means("headers are missing that lie below the snapshot, or the program that made it is another version")
+            .next(COPY_AGAIN));
+    }
+    staging.perform(Task::Check(Check::Complete), &nothing).map_err(failed)?;
     say(format!(
         "the state after height {height} is verified and lies in this home, with {} entries; the node begins with it:\n  lockstep start --home {}",
         manifest.entries(),
@@ -320,7 +329,12 @@ impl Sections<Draft> {
                 .next("name another file with --output"));
         }
         let draft = Draft::path_of(path);
-        let file = File::create_new(&draft).map_err(|error| io_error("create", &draft, &error))?;
+        let file = File::create_new(&draft).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => NodeError::new(Exit::Refused, format!("{} is there already", draft.display()))
+                .means("another export to the same file runs, or one was interrupted and left it")
+                .next("wait for that one; or remove what was left, or name another file with --output"),
+            _ => io_error("create", &draft, &error),
+        })?;
         let mut sections = Self { file: Draft { file: BufWriter::new(file), path: draft, is_whole: false }, path: path.to_owned() };
         sections.write(&MAGIC)?;
         Ok(sections)
@@ -338,9 +352,18 @@ impl Sections<Draft> {
     /// Gives the file its name.
     fn finish(mut self) -> Result<(), NodeError> {
         let written = self.file.file.flush().and_then(|()| self.file.file.get_ref().sync_all());
-        let named = written.and_then(|()| fs::rename(&self.file.path, &self.path));
+        let named = written.and_then(|()| rename_to_new(&self.file.path, &self.path));
         self.file.is_whole = named.is_ok();
         named.map_err(|error| io_error("write", &self.path, &error))
+    }
+}
+
+/// Renames a file to a name that nothing has.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system can. That nothing had the name was seen when the file was begun.
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
+        renamed => Ok(renamed?),
     }
 }
 
@@ -404,5 +427,14 @@ mod tests {
         assert_eq!(std::fs::read(&path).expect("it is there"), [&MAGIC[..], &5_u32.to_le_bytes(), b"chunk"].concat());
         assert_eq!(names(), 1);
         assert!(Sections::create(&path).is_err(), "nothing is overwritten");
+        // Nor what got the name meanwhile, nor what an export before left.
+        let (other, left) = (folder.path().join("other"), folder.path().join("left"));
+        let late = Sections::create(&other).expect("a file");
+        std::fs::write(&other, "mine").expect("there is room");
+        assert!(late.finish().is_err());
+        assert_eq!(std::fs::read(&other).expect("it is there"), b"mine");
+        std::fs::write(folder.path().join("left.partial"), "").expect("there is room");
+        let error = Sections::create(&left).err().expect("another's draft");
+        assert!(format!("{error}").contains("left.partial is there already"), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use lockstep_storage::spread::Spread;
 const THREADS_MAX: usize = 8;
 
 /// One thread for each core, and each takes the next piece when it has done one.
-pub(super) struct OnCores;
+pub(crate) struct OnCores;
 
 impl Spread for OnCores {
     fn each(&self, pieces: usize, piece: &(dyn Fn(usize) + Sync)) {

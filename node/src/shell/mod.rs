@@ -59,7 +59,7 @@ use lockstep_types::{PrivateKey, PublicKey, ValidatorSet};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use self::cores::OnCores;
+pub(crate) use self::cores::OnCores;
 use self::driver::{Driver, End};
 use self::readers::Readers;
 use self::room::Room;

@@ -18,6 +18,7 @@ use lockstep_genesis::Genesis;
 use lockstep_storage::DiskError;
 use lockstep_storage::log::{BlockLog, Kind, LogError, Record, look};
 use lockstep_storage::snapshots::{SnapshotError, Snapshots};
+use lockstep_storage::spread::Spread;
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::codec;
 use lockstep_types::light::LightBlock;
@@ -25,7 +26,7 @@ use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Hash, Header, Height};
 
-use super::staging::Staging;
+use super::staging::{Gathered, Staging};
 use crate::chain::ChainState;
 use crate::light_store::LightStore;
 use crate::recovery::{Home, RecoveryError, SNAPSHOTS_PATH};
@@ -60,8 +61,7 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
             return Ok(Some(Installed::Refused(reason)));
         }
     };
-    let names: Vec<_> = gathered.below.iter().map(|block| (block.header.height, block.header.hash())).collect();
-    let chain = match chain_after(home.genesis, &gathered.tree, &gathered.goal.at, &gathered.goal.above.header, &names) {
+    let chain = match chain_of(home.genesis, &gathered) {
         Ok(chain) => chain,
         Err(reason) => {
             // More than two thirds signed a root over something that does not follow: this program is not the chain's.
@@ -147,6 +147,20 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
     }
     staging.clear()?;
     Ok(Some(Installed::Restored(height)))
+}
+
+/// Whether a node could begin with what is gathered, as [`install()`] finds out, once it is marked complete: the reason if it could not.
+///
+/// # Errors
+/// When the disk fails.
+pub fn rehearse(staging: &Staging, genesis: &Genesis, spread: &dyn Spread) -> Result<Result<(), String>, DiskError> {
+    Ok(staging.gathered(spread)?.and_then(|gathered| chain_of(genesis, &gathered).map(drop)))
+}
+
+/// The chain that goes on from what is gathered.
+fn chain_of(genesis: &Genesis, gathered: &Gathered) -> Result<ChainState, String> {
+    let names: Vec<_> = gathered.below.iter().map(|block| (block.header.height, block.header.hash())).collect();
+    chain_after(genesis, &gathered.tree, &gathered.goal.at, &gathered.goal.above.header, &names)
 }
 
 /// Whether the log has a decided block.

@@ -28,7 +28,7 @@ use lockstep_sync::state::{
 use lockstep_types::Height;
 use lockstep_types::light::{Options, Trusted};
 
-pub use self::install::{Installed, PASSED_PATH, install};
+pub use self::install::{Installed, PASSED_PATH, install, rehearse};
 pub(crate) use self::install::{chain_after, forget_passed};
 pub use self::staging::{Found, STAGING_PATH, Staging, Task};
 
@@ -47,6 +47,10 @@ const PRUNED_FOR: Duration = Duration::from_secs(5);
 /// How long the block that comes next may be claimed by some, said to be pruned by others, and sent by nobody, before a snapshot is
 /// sought. Block sync has then asked those who claim it, and each of them again: it waits 2 seconds for one that is new, and 16 at most.
 const CLAIMED_FOR: Duration = Duration::from_secs(60);
+
+/// How many blocks a second end such a wait, where most peers are ahead: as many as a chain decides at its default interval. One at a
+/// time, just before each wait is over, would be a way to keep a node behind for ever without lying.
+const PACE: u64 = 1;
 
 /// How far the chain's clock may be ahead of ours.
 const CLOCK_DRIFT: Duration = Duration::from_secs(10);
@@ -84,7 +88,7 @@ pub(crate) struct Syncing {
     own_is_too_old: bool,
     /// What connected peers say that they have.
     claims: BTreeMap<Peer, Status>,
-    /// The block that comes next here, and since when somebody ahead says to have pruned it.
+    /// The block that came next here when somebody ahead began to say that it is pruned, and since when nothing ended that wait.
     pruned_since: Option<(Height, Mono)>,
     /// The earliest tick that is set.
     timer: Option<Mono>,
@@ -173,7 +177,7 @@ impl Replica {
             light: Options { trusting_period: self.trusting_period(), clock_drift: CLOCK_DRIFT, trust_level: (1, 3) },
             tip: self.chain.height,
             initial: self.chain.initial_height,
-            backfill: Backfill { blocks: self.names, age: period },
+            backfill: Backfill { blocks: self.names, age: period, heights: self.chain.params.evidence.max_age_num_blocks },
         };
         self.syncing.stage = Stage::Looking(Box::new(options));
         let job = self.fx.job();
@@ -191,6 +195,11 @@ impl Replica {
         }
         self.on_status(now, peer, status);
         self.report_behind();
+    }
+
+    /// The lowest block that a peer says to have; the first one where it said nothing so far.
+    pub(crate) fn said_base(&self, peer: Peer) -> Height {
+        self.syncing.claims.get(&peer).map_or(Height::FIRST, |claim| claim.base)
     }
 
     pub(crate) fn state_peer_gone(&mut self, now: Now, peer: Peer) {
@@ -225,7 +234,7 @@ impl Replica {
             && !self.syncing.goes_first
         {
             // Blocks came after all.
-            let came = self.syncing.pruned_since.is_none_or(|(missing, _)| missing != next);
+            let came = self.syncing.pruned_since.is_none_or(|(missing, _)| self.comes_on(missing, waits.unwrap_or_default()));
             let is_needless = machine.goal().map_or(came || waits.is_none(), |goal| goal <= self.chain.height);
             if is_needless {
                 self.syncing.stage = Stage::Idle;
@@ -239,11 +248,11 @@ impl Replica {
             return;
         };
         let since = match self.syncing.pruned_since {
-            Some((missing, since)) if missing == next => since,
-            _ => now.mono,
+            Some((missing, since)) if !self.comes_on(missing, wait) => (missing, since),
+            _ => (next, now.mono),
         };
-        self.syncing.pruned_since = Some((next, since));
-        let due = since.after(wait);
+        self.syncing.pruned_since = Some(since);
+        let due = since.1.after(wait);
         if now.mono < due {
             self.set_state_timer(now, due);
             return;
@@ -251,7 +260,8 @@ impl Replica {
         let bases = self.syncing.claims.values().map(|claim| claim.base);
         let earliest = bases.filter(|base| *base > next).min().unwrap_or(next);
         self.fx.report(Report::Note(format!(
-            "this node needs block {next}, and no peer sends it: pruned, earliest is {earliest}. A snapshot is sought instead"
+            "this node needs block {next}, and no peer sends it, or those after it come one by one: pruned, earliest is {earliest}. A snapshot \
+             is sought instead"
         )));
         let root = self.root_of_a_gap(now);
         self.look_before_sync(root);
@@ -267,6 +277,13 @@ impl Replica {
             all if all == ahead().count() => Some(if self.root_above().is_some() { Duration::ZERO } else { PRUNED_FOR }),
             _ => Some(CLAIMED_FOR),
         }
+    }
+
+    /// Whether enough blocks came, from this one on, to wait for the next for as long again. Of a node in step every block is enough: few
+    /// peers, who say that they are ahead of everybody, make no node seek a snapshot whose chain takes its time.
+    fn comes_on(&self, missing: Height, wait: Duration) -> bool {
+        let enough = if self.seems_in_step() { 1 } else { (wait.as_secs() * PACE).max(1) };
+        self.height().get().saturating_sub(missing.get()) >= enough
     }
 
     pub(crate) fn on_state_timer(&mut self, now: Now) {

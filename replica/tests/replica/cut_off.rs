@@ -108,6 +108,63 @@ fn a_node_that_has_just_started_is_not_in_step_before_most_peers_are_not_ahead()
     assert_eq!(is_behind(&desk), Some(false), "from then on it is behind by proof alone");
 }
 
+/// Peer 1 has pruned what comes next here, and peer 2 gives it, one block each time so long after the one before. How long it takes until a
+/// snapshot is sought, in seconds.
+fn seeks_after(every: Duration, peers_in_step: u64) -> Option<u64> {
+    const ALL: Status = Status { base: height_of(1), tip: height_of(100) };
+    let mut made = made(1_000_000);
+    let mut desk = Desk::with_evidence(&made, Vec::new());
+    (3..100u8).for_each(|n| made.grow(&[format!("k{n}=v").as_bytes()]));
+    let mut peers = vec![(1, PRUNED), (2, ALL)];
+    peers.extend((3..3 + peers_in_step).map(|peer| (peer, Status { base: height_of(1), tip: height_of(3) })));
+    peers.iter().for_each(|(peer, _)| desk.connect(*peer, None));
+    let step = Duration::from_millis(500);
+    let (mut asked, mut due) = (None, every);
+    for half in 0..300 {
+        peers.iter().for_each(|(peer, status)| desk.receive(*peer, &Message::Status(*status)));
+        while let Some((job, peer, question)) = desk.question() {
+            match question {
+                Question::Blocks { from, .. } if peer == 2 && from == desk.replica.chain().height.next() => asked = Some((job, from)),
+                _ => {}
+            }
+        }
+        if step * half >= due
+            && let Some((job, from)) = asked.take()
+        {
+            let (_, body, commit) = made.block(from.get()).clone();
+            desk.reply(job, Some(&Answer::Blocks(vec![(body, commit)])));
+            due += every;
+        }
+        desk.pass(step);
+        if seeks(&desk) {
+            return Some(u64::from(half) / 2);
+        }
+    }
+    None
+}
+
+#[test]
+fn who_is_given_one_block_now_and_then_seeks_a_snapshot_all_the_same() {
+    let slowly = seeks_after(Duration::from_secs(6), 0).expect("it would never catch up");
+    assert!((59..=63).contains(&slowly), "{slowly} s");
+    assert_eq!(seeks_after(Duration::from_millis(500), 0), None, "it comes on");
+    assert_eq!(seeks_after(Duration::from_secs(6), 3), None, "most are where it is, whatever two say: its chain takes its time");
+}
+
+/// Who votes at a height has the block before, and not all blocks.
+#[test]
+fn a_vote_of_a_height_far_above_brings_no_pruned_block_back() {
+    let mut desk = desk(1_000_000);
+    desk.connect(1, None);
+    desk.receive(1, &Message::Status(PRUNED));
+    let vote = lockstep_types::Vote { height: height(105), ..vote() };
+    desk.receive(1, &Message::Vote(vote));
+    desk.pass(Duration::from_secs(2));
+    while let Some((_, _, question)) = desk.question() {
+        assert!(!matches!(question, Question::Blocks { from, .. } if from < PRUNED.base), "{question:?}");
+    }
+}
+
 /// The first header that is asked for when the peer offers a snapshot.
 fn first_header(desk: &mut Desk) -> u64 {
     let peers = [(1, PRUNED)];

@@ -11,7 +11,7 @@ use lockstep_replica::check::BuildJob;
 use lockstep_replica::evidence::kept::Kept;
 use lockstep_replica::execution::{ExecuteJob, Executor};
 use lockstep_replica::light_store::Root;
-use lockstep_replica::seam::{AskId, JobId, Mono, Peer, ReadAnswer, ReadQuestion, Report, Timer, Write};
+use lockstep_replica::seam::{AskId, JobId, Mono, Peer, ReadAnswer, ReadQuestion, Report, Ticket, Timer, Write};
 use lockstep_replica::signing::{GuardView, Me};
 use lockstep_replica::wire::{Answer, Message, Question, WHOLE_PARTS_MAX};
 use lockstep_replica::{ChainState, Config, Effect, Fence, Input, Now, Replica, Restored};
@@ -93,6 +93,8 @@ pub(crate) struct Desk {
     pub(crate) held_checks: Option<Vec<(JobId, Vec<SignatureCheck>)>>,
     /// Everything that was to be made durable, in order.
     pub(crate) written: Vec<Write>,
+    /// Writes that wait for the test, when it wants them to.
+    pub(crate) held_writes: Option<Vec<Ticket>>,
     /// Whether a halt is for the test to look at, and not the end of it.
     pub(crate) may_halt: bool,
     /// Timers that are set.
@@ -139,6 +141,7 @@ impl Desk {
             out: VecDeque::new(),
             held_checks: None,
             written: Vec::new(),
+            held_writes: None,
             may_halt: false,
             timers: Vec::new(),
         };
@@ -220,6 +223,10 @@ impl Desk {
                 },
                 Effect::Persist { ticket, write, .. } => {
                     self.written.push(write);
+                    if let Some(held) = &mut self.held_writes {
+                        held.push(ticket);
+                        continue;
+                    }
                     queue.extend(self.fence.durable(ticket));
                     Input::Durable { ticket }
                 }
@@ -263,6 +270,15 @@ impl Desk {
             self.step(Input::TimedOut(timer));
         }
         self.now = end;
+    }
+
+    /// What waited for the disk is durable, and from now on everything at once.
+    pub(crate) fn write_all(&mut self) {
+        for ticket in self.held_writes.take().unwrap_or_default() {
+            let effects = self.fence.durable(ticket);
+            self.perform(effects);
+            self.step(Input::Durable { ticket });
+        }
     }
 
     pub(crate) fn connect(&mut self, peer: u64, validator: Option<u8>) {

@@ -64,6 +64,39 @@ fn what_was_pruned_is_said_to_be() {
     assert_eq!(desk.reads().len(), 1, "what is there is");
 }
 
+/// Peers know that a node has decided a block before its disk has it, and ask.
+#[test]
+fn what_is_decided_and_not_written_yet_is_given_from_memory() {
+    let made = Made::of(4);
+    let mut desk = Desk::new(&made, None);
+    desk.connect(99, None);
+    let mut first = Made::of(2);
+    desk.follow(&first, 99);
+    (2..4).for_each(|n| first.grow(&[format!("k{n}=v").as_bytes()]));
+    assert_eq!(first.blocks, made.blocks, "the same chain");
+    desk.held_writes = Some(Vec::new());
+    desk.follow(&made, 99);
+    desk.out.clear();
+    desk.connect(1, None);
+    let answer = |from: u64, count: usize| {
+        let blocks = made.blocks[usize::try_from(from).unwrap() - 1..].iter().take(count);
+        Answer::Blocks(blocks.map(|(_, body, commit)| (body.clone(), commit.clone())).collect())
+    };
+    for (ask, from, count) in [(1, 3, 2), (2, 4, 1)] {
+        desk.ask(1, ask, &blocks(from));
+        assert!(desk.reads().is_empty(), "nobody can read it");
+        assert_eq!(desk.answers(), [(ask, answer(from, count))]);
+    }
+    desk.ask(1, 3, &Question::Blocks { from: height(3), count: 1 });
+    assert_eq!(desk.answers(), [(3, answer(3, 1))], "as many as were asked for");
+    desk.ask(1, 4, &blocks(2));
+    assert_eq!(desk.reads().len(), 1, "what is written is read");
+    desk.write_all();
+    desk.connect(2, None);
+    desk.ask(2, 5, &blocks(4));
+    assert_eq!(desk.reads().len(), 1, "the disk has it");
+}
+
 #[test]
 fn a_few_are_read_at_a_time_over_all_peers() {
     let made = Made::of(1);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use lockstep_app::CheckKind;
-use lockstep_replica::seam::{Lane, Mono, ReadQuestion, Reply, Report, Write};
+use lockstep_replica::seam::{Lane, Mono, Reply, Report, Write};
 use lockstep_replica::serving::POINTS_FLOOD;
 use lockstep_replica::wire::Message;
 use lockstep_replica::{Effect, Input, Now};
@@ -552,14 +552,7 @@ impl World {
                 Err(reason) => return self.disk_failed(node, reason),
             },
             Effect::Stage { job, task } => return self.stage(node, life, job, task),
-            Effect::Read { job, what } => {
-                // Short answers: more of them, in more orders.
-                let what = match what {
-                    ReadQuestion::Blocks { from, count, bytes_max } => ReadQuestion::Blocks { from, count: count.min(16), bytes_max },
-                    what => what,
-                };
-                Input::ReadDone { job, answer: running.read(&disk, now_ms, what) }
-            }
+            Effect::Read { job, what } => Input::ReadDone { job, answer: running.read(&disk, now_ms, what) },
             _ => return Ok(()),
         };
         self.input(node, life, input)

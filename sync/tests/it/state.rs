@@ -141,7 +141,7 @@ impl Story {
             light: options(),
             tip: Height::ZERO,
             initial: h(1),
-            backfill: Backfill { blocks: 8, age: Duration::ZERO },
+            backfill: Backfill { blocks: 8, age: Duration::ZERO, heights: 0 },
         };
         let sync = StateSync::new(options, None, Clock { mono_ms: 0, wall: now() });
         let peers: BTreeMap<u64, (u64, Answers)> = peers.iter().map(|(peer, base, answers)| (*peer, (*base, *answers))).collect();

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use lockstep_sync::{
-    Answer, BUFFER_BYTES_MAX, BlameReason, BlockSync, DEADLINE_MS, Effect, FORGET_AFTER_DEADLINES, Fetched, GRACE_MS, HOLD_MS, Input,
-    RANGE_BLOCKS_MAX, REQUESTS_MAX, REQUESTS_PER_PEER_MAX, RESPONSE_BYTES_MAX, REST_MS, SPECULATIVE_REQUESTS_MAX, VERIFY_AHEAD_MAX,
-    WHOLE_PARTS_MAX, WINDOW_BLOCKS,
+    Answer, BUFFER_BYTES_MAX, BlameReason, BlockSync, DEADLINE_MS, Effect, FORGET_AFTER_DEADLINES, Fetched, GRACE_MS, HEDGE_MS, HOLD_MS,
+    Input, RANGE_BLOCKS_MAX, REQUESTS_MAX, REQUESTS_PER_PEER_MAX, RESPONSE_BYTES_MAX, REST_MS, SHORT_ANSWER_DEBT, SPECULATIVE_REQUESTS_MAX,
+    VERIFY_AHEAD_MAX, WHOLE_PARTS_MAX, WINDOW_BLOCKS,
 };
 use lockstep_types::Height;
 use lockstep_types::block::PARTS_MAX;
@@ -217,6 +217,48 @@ fn what_all_else_waits_for_is_asked_of_those_that_proved_good() {
     }
     let next = asked(&node.wait(GRACE_MS));
     assert_eq!(next.iter().map(|asked| (asked.peer, asked.from)).collect::<Vec<_>>(), [(5, 6)]);
+}
+
+/// Peer 1 holds what comes next, and takes its time; others have given what lies above. All of them proved good.
+#[test]
+fn a_second_peer_is_asked_for_what_all_else_waits_for() {
+    let mut node = Node::at(0);
+    for peer in 1..=4 {
+        let mut first = asked(&node.status(peer, 1, peer));
+        first.extend(asked(&node.wait(GRACE_MS)));
+        serve(&mut node, first[0]);
+    }
+    let to = |asked: &[Asked]| asked.iter().map(|asked| (asked.peer, asked.from)).collect::<Vec<_>>();
+    let mut held = asked(&node.status(1, 1, 300));
+    held.extend(asked(&node.status(2, 1, 300)));
+    assert_eq!(to(&held), [(1, 5), (1, 69), (2, 133), (2, 197)]);
+    assert_eq!(asked(&node.status(3, 1, 300)), vec![]);
+    assert_eq!(asked(&node.status(4, 1, 300)), vec![]);
+    assert_eq!(asked(&node.wait(HEDGE_MS)), vec![], "nothing shows that others are quicker");
+    let next = asked(&node.answer(held[2], run(133, 64)));
+    assert_eq!(to(&next), [(3, 5), (4, 261)]);
+    // Twice as long before a third.
+    assert!(asked(&node.wait(HEDGE_MS)).iter().all(|asked| asked.from != 5));
+    assert!(asked(&node.wait(HEDGE_MS)).iter().any(|asked| asked.from == 5));
+    // Nothing is held against anybody: what the slow one gives is taken.
+    assert_eq!(verifying(&node.answer(held[0], run(5, 64))).len(), 64);
+}
+
+#[test]
+fn who_gives_less_than_it_was_asked_for_is_not_believed_until_it_made_good_for_it() {
+    let mut node = Node::at(0);
+    let first = asked(&node.status(1, 1, 40));
+    let effects = node.answer(first[0], run(1, 1));
+    node.verdict(verifying(&effects)[0], true);
+    node.tip(1);
+    assert_eq!(node.sync.target(), h(1), "it says to have 40, and gave one");
+    let rest = asked(&effects)[0];
+    for (given, verify) in verifying(&node.answer(rest, run(2, 39))).into_iter().enumerate() {
+        let made_good = 1 + given as u64 >= u64::from(SHORT_ANSWER_DEBT);
+        assert_eq!(node.sync.target() == h(40), made_good, "it gave {given} more");
+        node.verdict(verify, true);
+        node.tip(verify.0);
+    }
 }
 
 #[test]

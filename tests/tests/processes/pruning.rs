@@ -189,6 +189,12 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
         let refused = restore(&cut, &hash);
         assert_eq!((refused.code, refused.err.contains(says)), (Some(3), true), "section {section}: {}", refused.err);
     }
+    // Each thing in it is proven, and the headers that the rules look back to are not.
+    let mut lacking = sound.clone();
+    lacking.drain(runs.clone());
+    fs::write(&cut, joined(&lacking)).expect("a file");
+    let refused = restore(&cut, &hash);
+    assert_eq!((refused.code, refused.err.contains("the rules look back to")), (Some(3), true), "{}", refused.err);
     let refused = restore(&file, &"AB".repeat(32));
     assert_eq!((refused.code, refused.err.contains("not the one that you trust")), (Some(6), true), "{}", refused.err);
     let refused = ended(command(["snapshot", "restore", text(&file), "--home", text(&home), "--trust-hash", &hash]));

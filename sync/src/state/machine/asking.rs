@@ -321,7 +321,8 @@ impl StateSync {
     fn go_further_down(&mut self, lowest: &Header) {
         let Phase::Gather(Goal { height, at: Some(at), .. }, _) = &self.phase else { return };
         let (height, time, window) = (*height, at.header.time, self.options.backfill);
-        let in_window = lowest.height.get().saturating_add(window.blocks) > height.get() || lowest.time.saturating_add(window.age) > time;
+        let reaches = |heights: u64| lowest.height.get().saturating_add(heights) > height.get();
+        let in_window = reaches(window.blocks.max(window.heights)) || lowest.time.saturating_add(window.age) > time;
         let goes_on = in_window && lowest.height > self.options.initial;
         let from = lowest.height.previous();
         let count = u32::try_from(lowest.height.get() - self.options.initial.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);

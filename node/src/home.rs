@@ -291,7 +291,14 @@ impl Home {
 fn not_held(error: LockError) -> NodeError {
     match error {
         LockError::InUse { pid, .. } => in_use(&error, pid),
-        LockError::Io { .. } => NodeError::new(Exit::Refused, error).next("make the folder writable for the user who runs the node"),
+        LockError::Io { ref source, .. } => {
+            let is_link = source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+            let next = match is_link {
+                true => "the file lock in it is a link, which is not followed: remove it",
+                false => "make the folder writable for the user who runs the node",
+            };
+            NodeError::new(Exit::Refused, error).next(next)
+        }
     }
 }
 

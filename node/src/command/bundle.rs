@@ -9,6 +9,8 @@ use lockstep_types::{Hash, Height};
 use serde::{Deserialize, Serialize};
 
 use super::from::{self, other_genesis};
+use super::shell_word;
+use super::snapshot::is_export;
 use crate::cli::BundleArgs;
 use crate::config::Config;
 use crate::error::{Exit, NodeError};
@@ -35,6 +37,10 @@ impl Bundle {
     /// A bundle from its file.
     pub(super) fn read(path: &Path) -> Result<Self, NodeError> {
         let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
+        if is_export(path) {
+            return Err(refused("no join bundle but an exported snapshot".to_owned())
+                .next(format!("lockstep snapshot restore {} --trust-hash HASH   puts it into a home without blocks", shell_word(path.display()))));
+        }
         let bytes = read_bounded(path, BUNDLE_BYTES_MAX)?;
         serde_json::from_slice(&bytes).map_err(|error| {
             refused(format!("no join bundle: {error}")).next("make one: lockstep snapshot bundle --node http://… --output FILE")

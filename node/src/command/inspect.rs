@@ -1,5 +1,6 @@
 //! `lockstep inspect --fork`: who forked a chain, from the homes of two nodes.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -176,7 +177,9 @@ fn first_difference(a: &Side, b: &Side) -> Result<Result<Height, Height>, NodeEr
 /// `lockstep inspect --fork`
 pub(super) fn run(args: &InspectArgs) -> Result<(), NodeError> {
     if let [a, b] = &args.fork[..] {
-        if a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b)) {
+        // One folder may have several names: links, or a mount of it elsewhere.
+        let folder = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+        if folder(a).is_some_and(|a| Some(a) == folder(b)) {
             return Err(NodeError::new(Exit::Refused, format!("{} and {} are the same home", a.display(), b.display()))
                 .next("name the homes of two nodes, or one alone to see what it met"));
         }

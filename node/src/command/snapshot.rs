@@ -36,6 +36,12 @@ use crate::shell::OnCores;
 
 /// First bytes of an exported snapshot: a name and a version.
 const MAGIC: [u8; 8] = *b"LSEXP\0\0\x01";
+/// Whether a file begins as an exported snapshot, of whatever version.
+pub(super) fn is_export(path: &Path) -> bool {
+    let mut name = [0; 5];
+    File::open(path).and_then(|mut file| file.read_exact(&mut name)).is_ok() && MAGIC.starts_with(&name)
+}
+
 /// Most bytes of a run of headers.
 const RUN_BYTES_MAX: usize = 32 << 20;
 /// Bytes of headers that are read at once.

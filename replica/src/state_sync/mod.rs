@@ -48,8 +48,8 @@ const PRUNED_FOR: Duration = Duration::from_secs(5);
 /// sought. Block sync has then asked those who claim it, and each of them again: it waits 2 seconds for one that is new, and 16 at most.
 const CLAIMED_FOR: Duration = Duration::from_secs(60);
 
-/// How many blocks a second end such a wait, where most peers are ahead: as many as a chain decides at its default interval. One at a
-/// time, just before each wait is over, would be a way to keep a node behind for ever without lying.
+/// How many blocks a second end such a wait, where most peers are ahead: who is given fewer falls further behind any chain in use. One at
+/// a time, just before each wait is over, would be a way to keep a node behind for ever without lying.
 const PACE: u64 = 1;
 
 /// How far the chain's clock may be ahead of ours.

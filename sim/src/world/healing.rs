@@ -63,6 +63,7 @@ impl World {
         Ok(())
     }
 
+    /// Who must settle. Where the rest stays broken, just enough for more than two thirds of the power.
     pub(super) fn choose_core(&self, dice: &mut Stream) -> BTreeSet<usize> {
         let is_able = |node: &usize| self.is_honest(*node) && !self.machines[*node].ailing.is_for_good;
         let honest: Vec<usize> = (0..self.plan.validators_max()).filter(is_able).collect();
@@ -72,9 +73,10 @@ impl World {
         let total: u64 = self.plan.powers.iter().sum();
         let mut core: BTreeSet<usize> = BTreeSet::new();
         // Those who are broken for good are a third; who still lacks what it lost would be one more.
-        let mut left: Vec<usize> = honest.into_iter().filter(|node| self.is_beyond || !self.is_rotten(*node)).collect();
+        let mut left: Vec<usize> = honest.iter().copied().filter(|node| self.is_beyond || !self.is_rotten(*node)).collect();
         while core.iter().map(|node| self.plan.powers[*node]).sum::<u64>() * 3 <= total * 2 {
-            let Some(place) = (!left.is_empty()).then(|| dice.place(left.len())) else { break };
+            // Where those do not suffice, nobody who can be mended is left broken.
+            let Some(place) = (!left.is_empty()).then(|| dice.place(left.len())) else { return honest.into_iter().collect() };
             core.insert(left.swap_remove(place));
         }
         core

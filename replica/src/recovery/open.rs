@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use lockstep_app::Host;
+use lockstep_app::{Host, State};
 use lockstep_genesis::Genesis;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::guard::Guard;
@@ -31,7 +31,7 @@ use crate::execution::Executor;
 use crate::light_store::LightStore;
 use crate::results::keep;
 use crate::seam::Outcome;
-use crate::state_sync::{Installed, forget_passed, install};
+use crate::state_sync::{Begun, Installed, forget_passed, install};
 
 /// A home to open.
 pub struct Home<'a> {
@@ -232,7 +232,7 @@ impl From<ResultsError> for Stop {
 /// When the disk fails, a store was written by a newer program, what verifies makes no sense, or too much was damaged before
 /// ([`lockstep_storage::quarantine`]).
 pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_>)) -> Result<Opened, RecoveryError> {
-    let installed = install(home)?;
+    let (installed, mut begun) = install(home)?;
     let mut quarantine = Quarantine::new(home.disk.clone(), home.damaged);
     let suspected = quarantine.is_suspected()?;
     let mut healed: Vec<Healed> = Vec::new();
@@ -241,7 +241,7 @@ pub fn open(home: &Home<'_>, guard: Option<&Guard>, mut told: impl FnMut(Told<'_
     let mut shelf = Shelf::open(home.disk.clone())?;
     let is_restored = matches!(installed, Some(Installed::Restored(_)));
     loop {
-        let stop = match pass(home, guard, suspected, (&mut shelf, state_is_new || is_restored), &mut told) {
+        let stop = match pass(home, guard, suspected, begun.take(), (&mut shelf, state_is_new || is_restored), &mut told) {
             Ok(mut opened) => {
                 let steps: Vec<String> = healed.iter().chain(&opened.healed).map(ToString::to_string).collect();
                 opened.recovered.restored.diverged = shelf.heights().iter().copied().collect();
@@ -321,6 +321,7 @@ fn pass(
     home: &Home<'_>,
     guard: Option<&Guard>,
     suspected: bool,
+    begun: Option<Begun>,
     (shelf, mut is_fresh): (&mut Shelf, bool),
     told: &mut impl FnMut(Told<'_>),
 ) -> Result<Opened, Stop> {
@@ -330,8 +331,17 @@ fn pass(
         reader.verify()?;
     }
     let is_missing = home.disk.open(home.state).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    let mut db = StateDb::open(&*home.disk, home.state)?;
-    let (mut chain, mut executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
+    let (mut db, mut chain, mut executor) = match begun {
+        Some(Begun { db, chain, tree }) => {
+            let state = State::new(chain.height, tree, chain.standing.clone(), chain.next_validators.clone());
+            (db, chain, Executor::new(home.host.clone(), state))
+        }
+        None => {
+            let mut db = StateDb::open(&*home.disk, home.state)?;
+            let (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
+            (db, chain, executor)
+        }
+    };
     let is_from_snapshot = restore_own(home, &reader, &mut db)?;
     if is_from_snapshot {
         (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;

@@ -44,21 +44,28 @@ pub enum Installed {
     Refused(String),
 }
 
+/// What an installed snapshot is in memory: whoever opens the home need not read back what was just written.
+pub(crate) struct Begun {
+    pub db: StateDb,
+    pub chain: ChainState,
+    pub tree: Tree,
+}
+
 /// Installs what is gathered, if all of it is there.
 ///
 /// # Errors
 /// When the disk fails; the next start does it again.
-pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
+pub(crate) fn install(home: &Home<'_>) -> Result<(Option<Installed>, Option<Begun>), RecoveryError> {
     let staging = Staging::open(home.disk.clone(), home.genesis.hash())?;
     staging.finish_clearing()?;
     if !staging.is_complete()? {
-        return Ok(None);
+        return Ok((None, None));
     }
     let gathered = match staging.gathered(home.spread)? {
         Ok(gathered) => gathered,
         Err(reason) => {
             staging.unmark()?;
-            return Ok(Some(Installed::Refused(reason)));
+            return Ok((Some(Installed::Refused(reason)), None));
         }
     };
     let chain = match chain_of(home.genesis, &gathered) {
@@ -66,7 +73,7 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
         Err(reason) => {
             // More than two thirds signed a root over something that does not follow: this program is not the chain's.
             staging.clear()?;
-            return Ok(Some(Installed::Refused(reason)));
+            return Ok((Some(Installed::Refused(reason)), None));
         }
     };
     let height = chain.height;
@@ -83,7 +90,7 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
     let entries: Vec<_> = gathered.tree.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
     let changes = entries.iter().map(|(path, key, value)| Change { path: path.0, key, value: Some(&value[..]) });
     db.flush(height.get(), changes, &chain.encode())?;
-    drop(db);
+    drop(entries);
     if planted::has(Bug::MarkGoesFirst) {
         staging.unmark()?;
     }
@@ -139,14 +146,14 @@ pub fn install(home: &Home<'_>) -> Result<Option<Installed>, RecoveryError> {
     for run in gathered.below.chunks(crate::wire::LIGHT_MAX) {
         light.keep(run)?;
     }
-    light.keep(&[gathered.goal.at, gathered.goal.above])?;
+    light.keep(&[gathered.goal.at.clone(), gathered.goal.above.clone()])?;
     match keep_as_own(home, &staging) {
         // A disk that fails now is met again by the next start. Anything else costs this snapshot and no more: the next checkpoint makes one.
         Err(SnapshotError::Disk(error)) if !error.is_no_space() => return Err(error.into()),
         _ => {}
     }
     staging.clear()?;
-    Ok(Some(Installed::Restored(height)))
+    Ok((Some(Installed::Restored(height)), Some(Begun { db, chain, tree: gathered.tree })))
 }
 
 /// Whether a node could begin with what is gathered, as [`install()`] finds out, once it is marked complete: the reason if it could not.

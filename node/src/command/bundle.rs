@@ -38,8 +38,10 @@ impl Bundle {
     pub(super) fn read(path: &Path) -> Result<Self, NodeError> {
         let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
         if is_export(path) {
-            return Err(refused("no join bundle but an exported snapshot".to_owned())
-                .next(format!("lockstep snapshot restore {} --trust-hash HASH   puts it into a home without blocks", shell_word(path.display()))));
+            return Err(refused("no join bundle but an exported snapshot".to_owned()).next(format!(
+                "lockstep snapshot restore {} --trust-hash HASH   puts it into a home without blocks",
+                shell_word(path.display())
+            )));
         }
         let bytes = read_bounded(path, BUNDLE_BYTES_MAX)?;
         serde_json::from_slice(&bytes).map_err(|error| {

@@ -28,8 +28,8 @@ use lockstep_sync::state::{
 use lockstep_types::Height;
 use lockstep_types::light::{Options, Trusted};
 
-pub use self::install::{Installed, PASSED_PATH, rehearse};
 pub(crate) use self::install::{Begun, chain_after, forget_passed, install};
+pub use self::install::{Installed, PASSED_PATH, rehearse};
 pub use self::staging::{Found, STAGING_PATH, Staging, Task};
 
 use crate::catch_up::millis;

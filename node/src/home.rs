@@ -23,10 +23,13 @@ use lockstep_genesis::{FieldError, Genesis, genesis::GENESIS_BYTES_MAX};
 use lockstep_network::PeerAddr;
 use lockstep_network::limits::PERSISTENT_PEERS_MAX;
 use lockstep_replica::signing::guard_owner;
+use lockstep_replica::state_sync::STAGING_PATH;
 use lockstep_storage::disk::RealDisk;
 use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::lock::{HomeLock, LockError, PID_FILE};
 use lockstep_types::{Hash, Height, PrivateKey};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::command::shell_word;
 use crate::config::Config;
@@ -42,6 +45,8 @@ pub const GUARD_PATH: &str = "guard";
 pub const LOG_PATH: &str = "log";
 /// The application's state, in the data folder.
 pub const STATE_PATH: &str = "state.redb";
+/// Where a snapshot lies that is being restored, in the data folder, until it is whole.
+const RESTORING_PATH: &str = "restoring";
 /// Where damaged files go, in the data folder.
 pub const DAMAGED_PATH: &str = "damaged";
 /// The folder of snapshots.
@@ -97,6 +102,46 @@ impl Home {
     pub fn data_disk(&self) -> Result<RealDisk, NodeError> {
         let data = self.root.join(DATA_PATH);
         RealDisk::new(&data).map_err(|error| io_error("make", &data, &error))
+    }
+
+    /// A disk of its own for a snapshot that is being restored: what was restored before stays until this one is whole.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn restoring_disk(&self) -> Result<RealDisk, NodeError> {
+        self.forget_restoring()?;
+        let path = self.root.join(DATA_PATH).join(RESTORING_PATH);
+        RealDisk::new(&path).map_err(|error| io_error("make", &path, &error))
+    }
+
+    /// What was restored, and is whole and durable, is what the next start begins with, in the place of any before.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn keep_restored(&self) -> Result<(), NodeError> {
+        let data = self.root.join(DATA_PATH);
+        let (new, kept) = (data.join(RESTORING_PATH).join(STAGING_PATH), data.join(STAGING_PATH));
+        fs::create_dir_all(&kept).map_err(|error| io_error("make", &kept, &error))?;
+        let moved = match renameat_with(CWD, &new, CWD, &kept, RenameFlags::EXCHANGE) {
+            // Not every file system can. Between these two there is nothing that a start would begin with.
+            Err(Errno::INVAL | Errno::NOSYS) => fs::remove_dir_all(&kept).and_then(|()| fs::rename(&new, &kept)),
+            moved => moved.map_err(io::Error::from),
+        };
+        let durable = moved.and_then(|()| File::open(&data)?.sync_all());
+        durable.map_err(|error| io_error("move", &new, &error))?;
+        self.forget_restoring()
+    }
+
+    /// Removes what a restore left that did not come to its end.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget_restoring(&self) -> Result<(), NodeError> {
+        let path = self.root.join(DATA_PATH).join(RESTORING_PATH);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path, &error)),
+            _ => Ok(()),
+        }
     }
 
     /// The same for a command that changes nothing there.
@@ -293,9 +338,10 @@ fn not_held(error: LockError) -> NodeError {
         LockError::InUse { pid, .. } => in_use(&error, pid),
         LockError::Io { ref source, .. } => {
             let is_link = source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
-            let next = match is_link {
-                true => "the file lock in it is a link, which is not followed: remove it",
-                false => "make the folder writable for the user who runs the node",
+            let next = match source.kind() {
+                _ if is_link => "the file lock in it is a link, which is not followed: remove it",
+                io::ErrorKind::IsADirectory => "what is called lock in it is a folder: remove it",
+                _ => "make the folder writable for the user who runs the node",
             };
             NodeError::new(Exit::Refused, error).next(next)
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use lockstep_app::Tree;
 use lockstep_app::membership::RECENT_MAX;
 use lockstep_app::snapshot::{MANIFEST_BYTES_MAX, Manifest, PACKED_BYTES_MAX};
+use lockstep_genesis::Genesis;
 use lockstep_replica::light_store::LightStore;
 use lockstep_replica::recovery::{RecoveryError, decided};
 use lockstep_replica::results::kept_block;
@@ -36,9 +37,11 @@ use crate::shell::OnCores;
 
 /// First bytes of an exported snapshot: a name and a version.
 const MAGIC: [u8; 8] = *b"LSEXP\0\0\x01";
+/// Of these, the name.
+const NAME_BYTES: usize = 5;
 /// Whether a file begins as an exported snapshot, of whatever version.
 pub(super) fn is_export(path: &Path) -> bool {
-    let mut name = [0; 5];
+    let mut name = [0; NAME_BYTES];
     File::open(path).and_then(|mut file| file.read_exact(&mut name)).is_ok() && MAGIC.starts_with(&name)
 }
 
@@ -185,7 +188,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), NodeError> {
          lockstep snapshot restore {} --trust-hash {} --home <DIR>",
         path.display(),
         manifest.entries(),
-        path.display(),
+        shell_word(path.display()),
         above.header.hash()
     ));
 
@@ -207,6 +210,45 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
         )
         .next("make a new one: lockstep init --genesis FILE --home DIR, or let the node catch up from its peers"));
     }
+    // In a place of its own: whatever is wrong with this file, what was restored before is still there.
+    let taken = home.restoring_disk().and_then(|disk| take_in(args, &genesis, Arc::new(disk)));
+    let Taken { height, manifest, lowest, reaches } = match taken {
+        Ok(taken) => taken,
+        Err(error) => {
+            // The first error is the one worth telling; the next restore or start removes what is left.
+            let _ = home.forget_restoring();
+            return Err(error);
+        }
+    };
+    home.keep_restored()?;
+    say(format!(
+        "the state after height {height} is verified and lies in this home, with {} entries and {} headers below it; the node begins with it:\n  \
+         lockstep start --home {}",
+        manifest.entries(),
+        height.get() - lowest.get(),
+        shell_word(home.root().display())
+    ));
+    if !reaches {
+        say(format!(
+            "\nThe headers reach down to height {lowest} only. Evidence about blocks below that has not expired yet cannot be judged by this node, which \
+             then goes by what two thirds of the others decide. An export of a node that keeps more has them."
+        ));
+    }
+    Ok(())
+}
+
+/// What was taken in of an exported snapshot.
+struct Taken {
+    height: Height,
+    manifest: Manifest,
+    /// The lowest header.
+    lowest: Height,
+    /// Whether headers go back to the chain's beginning, or as far as evidence may.
+    reaches: bool,
+}
+
+/// Verifies a file and puts what is in it onto a disk that has nothing yet.
+fn take_in(args: &RestoreArgs, genesis: &Genesis, disk: Arc<dyn Disk>) -> Result<Taken, NodeError> {
     let path = &args.file;
     let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
     let bad = |error: &dyn std::fmt::Display| refused(format!("it is no exported snapshot, or a damaged one: {error}")).next(COPY_AGAIN);
@@ -283,18 +325,17 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), NodeError> {
     // What nothing here reads, nothing here has verified.
     file.ends()?;
     // The first start finds out the same. By then whoever could get a whole file may be gone.
-    if let Err(reason) = rehearse(&staging, &genesis, &OnCores).map_err(failed)? {
-        return Err(refused(format!("what is in it is proven, and a node cannot begin with it: {reason}"))
+    let chain = rehearse(&staging, genesis, &OnCores).map_err(failed)?.map_err(|reason| {
+        refused(format!("what is in it is proven, and a node cannot begin with it: {reason}"))
             .means("headers are missing that lie below the snapshot, or the program that made it is another version")
-            .next(COPY_AGAIN));
-    }
+            .next(COPY_AGAIN)
+    })?;
     staging.perform(Task::Check(Check::Complete), &nothing).map_err(failed)?;
-    say(format!(
-        "the state after height {height} is verified and lies in this home, with {} entries; the node begins with it:\n  lockstep start --home {}",
-        manifest.entries(),
-        shell_word(home.root().display())
-    ));
-    Ok(())
+    let evidence = &chain.params.evidence;
+    let lowest = newer.height;
+    let has_expired = height.get() - lowest.get() > evidence.max_age_num_blocks
+        && chain.last_time.since(newer.time).as_nanos() > u128::from(evidence.max_age_duration_ns);
+    Ok(Taken { height, manifest, lowest, reaches: lowest <= genesis.initial_height() || has_expired })
 }
 
 /// Byte strings behind their lengths.
@@ -360,7 +401,13 @@ impl Sections<Draft> {
         let written = self.file.file.flush().and_then(|()| self.file.file.get_ref().sync_all());
         let named = written.and_then(|()| rename_to_new(&self.file.path, &self.path));
         self.file.is_whole = named.is_ok();
-        named.map_err(|error| io_error("write", &self.path, &error))
+        named.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                NodeError::new(Exit::Refused, format!("{} appeared while this ran, and is not overwritten", self.path.display()))
+                    .next("name another file with --output")
+            }
+            _ => io_error("write", &self.path, &error),
+        })
     }
 }
 
@@ -379,11 +426,15 @@ impl Sections<BufReader<File>> {
         let mut sections = Self { file: BufReader::new(file), path: path.to_owned() };
         let mut magic = [0; MAGIC.len()];
         let read = sections.file.read_exact(&mut magic);
-        if read.is_err() || magic != MAGIC {
-            return Err(NodeError::new(Exit::Refused, format!("{} is no exported snapshot", path.display()))
-                .next("one is made by lockstep snapshot export"));
+        let refused = |what: &str| NodeError::new(Exit::Refused, format!("{} is {what}", path.display()));
+        match read {
+            Ok(()) if magic == MAGIC => Ok(sections),
+            Ok(()) if MAGIC.starts_with(&magic[..NAME_BYTES]) => Err(refused("an exported snapshot of another version of this program")
+                .next("restore it with the program that made it, or a newer one")),
+            Ok(()) if magic[0] == b'{' => Err(refused("no exported snapshot; perhaps it is a join bundle")
+                .next(format!("lockstep start --bundle {}   begins with a bundle", shell_word(path.display())))),
+            _ => Err(refused("no exported snapshot").next("one is made by lockstep snapshot export")),
         }
-        Ok(sections)
     }
 
     /// Nothing comes any more.

@@ -28,9 +28,11 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     }
     let home = home_of(&args.home)?;
     home.check_exists()?;
+    // It may come through a pipe. Until it is here a signal ends this process as it would any other.
+    let bundle = args.bundle.as_deref().map(Bundle::read).transpose()?;
     let mut stop = StopSignal::on_signals().map_err(|error| NodeError::new(Exit::Failed, format!("signals cannot be handled: {error}")))?;
     let mut config = load_config(&home, args)?;
-    let (root, given) = root_of_trust(&home, args, &mut config)?;
+    let (root, given) = root_of_trust(&home, args, bundle.as_ref(), &mut config)?;
     let is_told = given.is_empty() && config.p2p.persistent_peers.is_empty();
     let (remembered, unread) = if is_told { home.read_peers() } else { (Vec::new(), None) };
     config.p2p.persistent_peers.extend(remembered.iter().cloned());
@@ -38,6 +40,7 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     let options = options_of(&home, &config, root, app.clone())?;
     crate::log::start(&config)?;
     let held = home.hold()?;
+    home.forget_restoring()?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -103,9 +106,9 @@ fn load_config(home: &Home, args: &StartArgs) -> Result<Config, NodeError> {
 type Named = Option<(Height, Hash)>;
 
 /// What the operator trusts, by flags or by a bundle, whose peers join those of the configuration; and these.
-fn root_of_trust(home: &Home, args: &StartArgs, config: &mut Config) -> Result<(Named, Vec<PeerAddr>), NodeError> {
-    match &args.bundle {
-        Some(path) => Bundle::read(path)?.apply(path, &home.read_genesis()?, config).map(|(root, peers)| (Some(root), peers)),
+fn root_of_trust(home: &Home, args: &StartArgs, bundle: Option<&Bundle>, config: &mut Config) -> Result<(Named, Vec<PeerAddr>), NodeError> {
+    match args.bundle.as_deref().zip(bundle) {
+        Some((path, bundle)) => bundle.apply(path, &home.read_genesis()?, config).map(|(root, peers)| (Some(root), peers)),
         None => Ok((args.trust_height.zip(args.trust_hash), Vec::new())),
     }
 }

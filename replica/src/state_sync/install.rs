@@ -101,7 +101,7 @@ pub(crate) fn install(home: &Home<'_>) -> Result<(Option<Installed>, Option<Begu
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         listed => listed.map_err(failed("list", &passed))?,
     };
-    let moved = if home.keeps_all_blocks && (!moved.is_empty() || has_blocks(home)?) { Some(moved) } else { None };
+    let moved = if home.keeps_all_blocks && (!moved.is_empty() || has_blocks(home, height)?) { Some(moved) } else { None };
     if moved.is_some() {
         for (dir, of) in [(PASSED_PATH, "."), (&passed, PASSED_PATH)] {
             home.disk.create_dir(dir).map_err(failed("create", dir))?;
@@ -156,12 +156,13 @@ pub(crate) fn install(home: &Home<'_>) -> Result<(Option<Installed>, Option<Begu
     Ok((Some(Installed::Restored(height)), Some(Begun { db, chain, tree: gathered.tree })))
 }
 
-/// Whether a node could begin with what is gathered, as [`install()`] finds out, once it is marked complete: the reason if it could not.
+/// The chain that a node goes on from that begins with what is gathered, as [`install()`] finds out once it is marked complete; the reason if
+/// it could not.
 ///
 /// # Errors
 /// When the disk fails.
-pub fn rehearse(staging: &Staging, genesis: &Genesis, spread: &dyn Spread) -> Result<Result<(), String>, DiskError> {
-    Ok(staging.gathered(spread)?.and_then(|gathered| chain_of(genesis, &gathered).map(drop)))
+pub fn rehearse(staging: &Staging, genesis: &Genesis, spread: &dyn Spread) -> Result<Result<ChainState, String>, DiskError> {
+    Ok(staging.gathered(spread)?.and_then(|gathered| chain_of(genesis, &gathered)))
 }
 
 /// The chain that goes on from what is gathered.
@@ -170,10 +171,10 @@ fn chain_of(genesis: &Genesis, gathered: &Gathered) -> Result<ChainState, String
     chain_after(genesis, &gathered.tree, &gathered.goal.at, &gathered.goal.above.header, &names)
 }
 
-/// Whether the log has a decided block.
-fn has_blocks(home: &Home<'_>) -> Result<bool, RecoveryError> {
+/// Whether the log has a decided block below a height. One that has none is what an attempt before this one began.
+fn has_blocks(home: &Home<'_>, height: Height) -> Result<bool, RecoveryError> {
     match look(&home.disk, home.log) {
-        Ok(log) => Ok(log.is_some_and(|log| log.tip().is_some())),
+        Ok(log) => Ok(log.and_then(|log| log.base()).is_some_and(|base| base < height.get())),
         Err(LogError::Disk(error)) => Err(error.into()),
         // Damage: whatever is left of it, it is not this program's to remove.
         Err(_) => Ok(true),

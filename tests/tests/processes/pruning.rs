@@ -199,8 +199,20 @@ fn what_was_pruned_is_said_and_a_snapshot_in_a_file_begins_another_node() {
     assert_eq!((refused.code, refused.err.contains("not the one that you trust")), (Some(6), true), "{}", refused.err);
     let refused = ended(command(["snapshot", "restore", text(&file), "--home", text(&home), "--trust-hash", &hash]));
     assert_eq!((refused.code, refused.err.contains("this home has blocks already, up to height")), (Some(3), true), "{}", refused.err);
+    for (begins, says) in
+        [(&b"LSEXP\0\0\x02"[..], "another version"), (&b"{\"a\": 1}"[..], "join bundle"), (&b"anything"[..], "no exported snapshot")]
+    {
+        fs::write(&cut, begins).expect("a file");
+        let refused = restore(&cut, &hash);
+        assert_eq!((refused.code, refused.err.contains(says)), (Some(3), true), "{}", refused.err);
+    }
     let out = restore(&file, &hash).done();
     assert!(out.contains(&format!("the state after height {snapshot} is verified")), "{out}");
+    assert!(out.contains(" headers below it; the node begins with it"), "{out}");
+    // One that is refused after it takes nothing away.
+    fs::write(&cut, joined(&lacking)).expect("a file");
+    assert_eq!(restore(&cut, &hash).code, Some(3));
+    assert!(!second.join("data/restoring").exists());
 
     // It goes on from there.
     let shown = run(["keys", "show", "--home", text(&home)]).done();

@@ -12,6 +12,7 @@
 //! | [`config`] | what is local to a node: one table of settings, from file, environment and flags |
 //! | [`shell`] | runs the replica on real clocks, disks and sockets |
 //! | [`backend`], [`metrics`] | what clients and operators see of it |
+//! | [`exported`] | the file of an exported snapshot |
 //! | [`error`] | what happened, what it means, what to do next; exit codes |
 //! | `command` | the commands, one module each; `load` and `http` are their tools |
 
@@ -20,6 +21,7 @@ mod cli;
 mod command;
 pub mod config;
 pub mod error;
+pub mod exported;
 pub mod home;
 mod homes;
 mod http;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 
+pub use command::bundle::Bundle;
 pub use config::Config;
 pub use error::{Exit, NodeError};
 pub use home::Home;

@@ -517,7 +517,7 @@ fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(damaged(format!("redb panicked: {text}")))
+            Err(damaged(format!("redb meets a page that it cannot have written: {text}")))
         }
     }
 }

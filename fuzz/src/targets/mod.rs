@@ -7,6 +7,7 @@
 mod clients;
 mod disks;
 mod files;
+pub mod homes;
 mod wire;
 
 use std::fmt::Debug;
@@ -33,6 +34,7 @@ targets! {
     wire: message gossip question answer opening frames body signed snapshot;
     clients: rpc_body rpc_query rpc_answer proof transaction;
     files: genesis settings keys texts guard_record guard_file kept log_file results_file;
+    homes: light_file audit_file sync_folder export bundle;
     disks: disk_log disk_guard disk_state disk_results;
 }
 

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::from::{self, other_genesis};
 use super::shell_word;
-use super::snapshot::is_export;
 use crate::cli::BundleArgs;
 use crate::config::Config;
 use crate::error::{Exit, NodeError};
+use crate::exported::is_export;
 use crate::home::{read_bounded, write_new};
 
 /// Longer than any bundle: a few peers' addresses and two hashes. It comes from somebody else.
@@ -22,7 +22,7 @@ const BUNDLE_BYTES_MAX: usize = 1 << 20;
 /// What a bundle says. Whoever gives it is trusted for the height and hash; everything after it is proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Bundle {
+pub struct Bundle {
     /// Hash of the genesis, which a bundle does not carry.
     genesis_hash: String,
     /// A height of the chain.
@@ -35,7 +35,7 @@ pub(super) struct Bundle {
 
 impl Bundle {
     /// A bundle from its file.
-    pub(super) fn read(path: &Path) -> Result<Self, NodeError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, NodeError> {
         let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
         if is_export(path) {
             return Err(refused("no join bundle but an exported snapshot".to_owned()).next(format!(
@@ -43,14 +43,30 @@ impl Bundle {
                 shell_word(path.display())
             )));
         }
-        let bytes = read_bounded(path, BUNDLE_BYTES_MAX)?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            refused(format!("no join bundle: {error}")).next("make one: lockstep snapshot bundle --node http://… --output FILE")
+        Self::parse(path, &read_bounded(path, BUNDLE_BYTES_MAX)?)
+    }
+
+    /// The bundle that these bytes are, of a file of this name.
+    ///
+    /// # Errors
+    /// When they are none.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, NodeError> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            NodeError::new(Exit::Refused, format!("{}: no join bundle: {error}", path.display()))
+                .next("make one: lockstep snapshot bundle --node http://… --output FILE")
         })
     }
 
+    /// The file that it is written as.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("texts and numbers are JSON") + "\n"
+    }
+
     /// The root of trust, for a node of this genesis, and its peers, which join those of the configuration.
-    pub(super) fn apply(&self, path: &Path, genesis: &Genesis, config: &mut Config) -> Result<((Height, Hash), Vec<PeerAddr>), NodeError> {
+    ///
+    /// # Errors
+    /// When it is of another chain, or names what is no height, no hash or no peer.
+    pub fn apply(&self, path: &Path, genesis: &Genesis, config: &mut Config) -> Result<((Height, Hash), Vec<PeerAddr>), NodeError> {
         let refused = |what: String| NodeError::new(Exit::Refused, format!("{}: {what}", path.display()));
         let hash = |field: &str, text: &str| text.parse::<Hash>().map_err(|error| refused(format!("{field} is no hash: {error}")));
         let genesis_hash = hash("genesis_hash", &self.genesis_hash)?;
@@ -81,7 +97,7 @@ pub(super) async fn run(args: &BundleArgs) -> Result<(), NodeError> {
         trust_hash: hash.to_string(),
         peers: told.peers.iter().map(ToString::to_string).collect(),
     };
-    let text = serde_json::to_string_pretty(&bundle).expect("texts and numbers are JSON") + "\n";
+    let text = bundle.to_json();
     match &args.output {
         None => super::say(text.trim_end()),
         Some(path) => {

@@ -2,7 +2,7 @@
 
 mod bar;
 mod bench;
-mod bundle;
+pub(crate) mod bundle;
 mod from;
 mod init;
 mod inspect;

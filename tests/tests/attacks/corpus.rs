@@ -13,10 +13,13 @@ use lockstep_app::tree::Prefix;
 use lockstep_app::{ReplicaRecord, Tree};
 use lockstep_genesis::keys;
 use lockstep_network::{Handshake, ValidatorBinding};
+use lockstep_replica::audit::{Finding, Proof};
 use lockstep_replica::results::{KeptBlock, kept_tx};
 use lockstep_replica::signing::{OwnMessage, guard_owner, guard_record};
 use lockstep_sim::disk::Dice;
-use lockstep_types::{Hash, Signature, Time, TxResult, ValidatorUpdate, codec};
+use lockstep_types::audit::{SignedStatement, Statement};
+use lockstep_types::light::LightBlock;
+use lockstep_types::{AppHash, Hash, Signature, Time, TxResult, ValidatorUpdate, codec};
 
 use crate::allocation::{EVERY_VALUE_BYTES, alone, changed, is_thorough};
 use crate::desk::Made;
@@ -189,6 +192,8 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     };
     seeds.push(("kept", behind(2, &codec::encode(1, &kept))));
 
+    homes(&mut seeds);
+
     // A life without faults, one with power cuts, one with faults that strike.
     for life in [&[0, 9, 5, 3, 4, 0, 40, 2, 7, 5, 3, 30, 12, 0, 0, 50][..], &[0, 3, 10, 2, 7, 0, 9, 3, 3, 10, 4, 1, 0, 200, 5, 10, 3, 9]] {
         for store in ["disk_log", "disk_guard", "disk_state", "disk_results"] {
@@ -197,6 +202,78 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         }
     }
     seeds
+}
+
+/// What lies beside a home's stores, and what a person brings.
+fn homes(seeds: &mut Vec<(&'static str, Vec<u8>)>) {
+    /// The height of the snapshot: one with a block below it and two above.
+    const HEIGHT: u64 = 2;
+    let behind = |which: u8, bytes: &[u8]| [&[which], bytes].concat();
+    let genesis = targets::homes::genesis();
+    let (chain, state, changes) = start(genesis);
+    let executor = lockstep_replica::execution::Executor::at_genesis(host(), state, changes);
+    let mut made = Made { genesis: genesis.clone(), executor, chain: Arc::new(chain), blocks: Vec::new() };
+    let set = (*made.chain.validators).clone();
+    (0..HEIGHT).for_each(|n| made.grow(&[format!("k{n}=v").as_bytes()]));
+    let tree = made.executor.state().tree().clone();
+    (0..2).for_each(|_| made.grow(&[]));
+    let light = |number: u64| {
+        let (_, body, commit) = made.block(number);
+        let header = lockstep_types::Block::decode(body).expect("a block").header;
+        LightBlock { header, commit: commit.clone(), validators: set.clone(), next_validators: set.clone() }
+    };
+    let (above, at, below) = (light(HEIGHT + 1), light(HEIGHT), vec![light(HEIGHT - 1)]);
+    assert_eq!(above.header.validators_hash, set.hash(), "nobody joined");
+    let infos: Vec<_> = plan(&tree).map(|(info, _)| info).collect();
+    let chunks: Vec<Vec<u8>> = infos.iter().filter(|info| info.entries > 0).map(|info| pack(&tree.part(info.prefix))).collect();
+    let manifest = Manifest::new(genesis.hash(), height(HEIGHT), infos.clone()).expect("a cover").to_bytes();
+    let body = made.block(HEIGHT).1.to_vec();
+
+    let section = |bytes: &[u8]| [&u32::try_from(bytes.len()).expect("short").to_le_bytes()[..], bytes].concat();
+    let mut export: Vec<u8> =
+        [&manifest[..], &codec::encode(1, &above), &codec::encode(1, &at), &body, &codec::encode(1, &below), &[]].map(section).concat();
+    chunks.iter().for_each(|chunk| export.extend(section(chunk)));
+    assert_eq!(targets::homes::taken(&export, &above.header.hash()), Some(height(HEIGHT)), "it is whole");
+    seeds.push(("export", export));
+
+    let file = |kind: u8, bytes: &[u8]| [&[kind][..], &u16::try_from(bytes.len()).expect("short").to_le_bytes(), bytes].concat();
+    let numbered = |number: u64, bytes: &[u8]| [&number.to_le_bytes()[..], bytes].concat();
+    let goal = [&[1][..], &section(&manifest), &borsh::to_vec(&above).expect("written"), &borsh::to_vec(&at).expect("written")].concat();
+    let next = [&[1][..], &borsh::to_vec(&above).expect("written"), &section(&made.block(HEIGHT + 1).1)].concat();
+    let mut folder = file(0, &goal);
+    for (info, chunk) in infos.iter().filter(|info| info.entries > 0).zip(&chunks) {
+        folder.extend(file(1, &[&info.root.0[..], chunk].concat()));
+    }
+    folder.extend(file(2, &body));
+    folder.extend(file(3, &numbered(HEIGHT - 1, &codec::encode(1, &below))));
+    folder.extend(file(4, &numbered(HEIGHT + 1, &next)));
+    seeds.push(("sync_folder", folder.clone()));
+    folder.extend(file(5, &[1]));
+    assert_eq!(targets::homes::restored(&folder), Some(height(HEIGHT)), "it is whole");
+    seeds.push(("sync_folder", folder));
+
+    let mut higher = light(1);
+    higher.header.height = height(5);
+    seeds.push(("light_file", behind(0, &codec::encode(1, &vec![higher.clone()]))));
+    seeds.push(("light_file", behind(0x81, &borsh::to_vec(&vec![higher]).expect("written"))));
+    seeds.push(("light_file", behind(0x82, &borsh::to_vec(&vec![polka()]).expect("written"))));
+    let root = lockstep_replica::light_store::Root { height: height(5), hash: Hash([7; 32]), time: at.header.time };
+    seeds.push(("light_file", behind(3, &borsh::to_vec(&vec![root]).expect("written"))));
+
+    let mut header = light(1).header;
+    header.height = height(6);
+    let ours = Statement { height: height(5), root: AppHash::default(), results: Hash([1; 32]), rest: Hash([2; 32]) };
+    let said = SignedStatement { statement: ours.clone(), validator: key(1).public_key().address(), signature: Signature([7; 64]) };
+    for proof in [Proof::Header { header, commit: light(1).commit }, Proof::Statements(vec![said])] {
+        // A finding, and no trace of the block's execution.
+        seeds.push(("audit_file", [&codec::encode(1, &Finding { ours: ours.clone(), proof })[..], &[0]].concat()));
+    }
+
+    let bundle = serde_json::json!({
+        "genesis_hash": genesis.hash().to_string(), "trust_height": 2, "trust_hash": at.header.hash().to_string(),
+        "peers": [format!("{}@10.0.0.1:26656", "ab".repeat(20))],
+    });
+    seeds.push(("bundle", bundle.to_string().into_bytes()));
 }
 
 /// A replica record in which every list has something.
@@ -254,7 +331,20 @@ fn rpc_answers() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Targets of which one run takes long: files and whole stores on a simulated disk.
-const SLOW: [&str; 8] = ["guard_file", "log_file", "results_file", "settings", "disk_log", "disk_guard", "disk_state", "disk_results"];
+const SLOW: [&str; 12] = [
+    "guard_file",
+    "log_file",
+    "results_file",
+    "settings",
+    "light_file",
+    "audit_file",
+    "sync_folder",
+    "export",
+    "disk_log",
+    "disk_guard",
+    "disk_state",
+    "disk_results",
+];
 
 /// Every byte with every value, every cut, every claim of a length; longer and slower ones at some of their places, unless
 /// `LOCKSTEP_EVERY_BYTE` is set. With `LOCKSTEP_WRITE_SEEDS` set the good bytes are written beside the corpus, for the fuzzer

@@ -23,6 +23,27 @@ impl Spread for InTurn {
     }
 }
 
+/// What comes of two pieces of work that have nothing to do with each other.
+pub fn both<A: Send, B: Send>(spread: &dyn Spread, one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B + Send) -> (A, B) {
+    let (one, other) = (Mutex::new(Some(one)), Mutex::new(Some(other)));
+    let (first, second) = (Mutex::new(None), Mutex::new(None));
+    fn held<T>(place: &Mutex<Option<T>>) -> std::sync::MutexGuard<'_, Option<T>> {
+        place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    spread.each(2, &|number| {
+        // Taken out before it is called: it is called once.
+        if number == 0 {
+            let work = held(&one).take();
+            *held(&first) = work.map(|work| work());
+        } else {
+            let work = held(&other).take();
+            *held(&second) = work.map(|work| work());
+        }
+    });
+    let taken = (held(&first).take(), held(&second).take());
+    (taken.0.expect("each piece is done"), taken.1.expect("each piece is done"))
+}
+
 /// What comes of each piece, in their order.
 pub fn map<T: Send>(spread: &dyn Spread, pieces: usize, piece: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let made: Vec<Mutex<Option<T>>> = (0..pieces).map(|_| Mutex::new(None)).collect();

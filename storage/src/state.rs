@@ -35,6 +35,11 @@ const ENTRY_CHECK_BYTES: usize = 16;
 /// redb's cache. Half of it may hold pages that a flush changed; a flush of more than that writes pages out early, and some of
 /// them again. Fixed, because what is written when depends on it, and runs of the simulator are to repeat.
 const CACHE_BYTES: usize = 256 << 20;
+/// The same while a large database is only read, from its first page to its last: what has been read is of no more use, and memory that
+/// is touched for the first time costs more than reading a page again.
+const READ_CACHE_BYTES: usize = 16 << 20;
+/// From so many bytes on a database is a large one. Smaller ones have one cache for all.
+const LARGE_BYTES: u64 = 64 << 20;
 /// Rows of a share that room is made for before any is read: more than this, and the account is believed when they are there.
 const ROWS_AHEAD: usize = 1 << 16;
 
@@ -120,8 +125,11 @@ pub type Row = (Arc<[u8]>, Arc<[u8]>);
 /// The state database.
 pub struct StateDb {
     path: String,
+    file: Arc<dyn DiskFile>,
     /// Taken when it failed.
     db: Option<Database>,
+    /// Whether it has the cache for reading, and is opened with the other before anything is written.
+    only_reads: bool,
     summary: Summary,
 }
 
@@ -155,7 +163,7 @@ impl StateDb {
         }
         let file = disk.create(&unnamed).on("create", &unnamed)?;
         guarded(path, || {
-            let db = database(&file)?;
+            let db = database(&file, CACHE_BYTES)?;
             commit(&db, |entries, meta| {
                 let _ = entries;
                 meta.insert(META_ROW, Summary::default().encode().as_slice())?;
@@ -168,7 +176,8 @@ impl StateDb {
     }
 
     fn over(file: Arc<dyn DiskFile>, path: &str) -> Result<StateDb, StateError> {
-        let mut db = guarded(path, || database(&file))?;
+        let only_reads = file.len().on("measure", path)? >= LARGE_BYTES;
+        let mut db = guarded(path, || database(&file, if only_reads { READ_CACHE_BYTES } else { CACHE_BYTES }))?;
         let checked = guarded(path, || {
             // Every page's checksum, before anything is made of what is in them. What is repaired here is at most redb's
             // account of free pages; whether the entries are right is for `load` to say.
@@ -178,7 +187,7 @@ impl StateDb {
             Ok(row.value().to_vec())
         });
         match checked.and_then(|row| Summary::decode(path, &row)) {
-            Ok(summary) => Ok(StateDb { path: path.to_owned(), db: Some(db), summary }),
+            Ok(summary) => Ok(StateDb { path: path.to_owned(), file, db: Some(db), only_reads, summary }),
             Err(error) => {
                 give_up(db, &error);
                 Err(error)
@@ -198,6 +207,7 @@ impl StateDb {
         if let Some(at) = self.summary.height.filter(|at| height <= *at) {
             return Err(StateError::Regress { at, to: height });
         }
+        self.prepare_to_write()?;
         let mut summary = Summary { height: Some(height), meta: meta.to_vec(), ..self.summary.clone() };
         self.run(|db| {
             commit(db, |entries, meta| {
@@ -209,6 +219,17 @@ impl StateDb {
             })
         })?;
         self.summary = summary;
+        Ok(())
+    }
+
+    /// Opens it with the cache for writing. redb has a cache of one size for as long as a database is open.
+    fn prepare_to_write(&mut self) -> Result<(), StateError> {
+        if !self.only_reads {
+            return Ok(());
+        }
+        drop_quietly(self.db.take().ok_or(StateError::Failed)?);
+        self.db = Some(guarded(&self.path, || database(&self.file, CACHE_BYTES))?);
+        self.only_reads = false;
         Ok(())
     }
 
@@ -478,9 +499,9 @@ fn commit(db: &Database, work: impl FnOnce(&mut Entries<'_>, &mut Meta<'_>) -> R
     Ok(())
 }
 
-fn database(file: &Arc<dyn DiskFile>) -> Result<Database, Failure> {
+fn database(file: &Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Database, Failure> {
     let backend = Backend { file: Arc::clone(file) };
-    Ok(Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+    Ok(Builder::new().set_cache_size(cache_bytes).create_with_backend(backend)?)
 }
 
 fn dir_of(path: &str) -> &str {

@@ -17,8 +17,8 @@ use lockstep_storage::log::{
     BlockLog, LogError, LogOptions, LogReader, Recovery, cut_at_damage, note_pruned, pruned_below, restore_header, set_aside_all,
 };
 use lockstep_storage::quarantine::Quarantine;
-use lockstep_storage::results::{Results, ResultsError, set_aside_from, set_aside_segment};
-use lockstep_storage::spread::Spread;
+use lockstep_storage::results::{Results, ResultsError, Scanned, set_aside_from, set_aside_segment};
+use lockstep_storage::spread::{self, Spread};
 use lockstep_storage::state::{Change, StateDb, StateError};
 use lockstep_types::planted::{self, Bug};
 use lockstep_types::state_tree::Path;
@@ -331,15 +331,18 @@ fn pass(
         reader.verify()?;
     }
     let is_missing = home.disk.open(home.state).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    let (mut db, mut chain, mut executor) = match begun {
+    // The pages of the state are checked by one thread, the newest results are read by another.
+    let scan = || home.keep_results.then(|| Scanned::new(home.disk.clone(), home.log, &reader.segments()));
+    let ((mut db, mut chain, mut executor), scanned) = match begun {
         Some(Begun { db, chain, tree }) => {
             let state = State::new(chain.height, tree, chain.standing.clone(), chain.next_validators.clone());
-            (db, chain, Executor::new(home.host.clone(), state))
+            ((db, chain, Executor::new(home.host.clone(), state)), scan())
         }
         None => {
-            let mut db = StateDb::open(&*home.disk, home.state)?;
+            let (db, scanned) = spread::both(home.spread, || StateDb::open(&*home.disk, home.state), scan);
+            let mut db = db?;
             let (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
-            (db, chain, executor)
+            ((db, chain, executor), scanned)
         }
     };
     let is_from_snapshot = restore_own(home, &reader, &mut db)?;
@@ -389,7 +392,10 @@ fn pass(
         }
     }
     judge_state(shelf, &chain, tip, is_fresh)?;
-    let mut results = open_results(home, &reader, suspected, flushed, restored_at)?;
+    let mut results = match scanned.transpose()? {
+        Some(scanned) => Some(open_results(home, &reader, scanned, suspected, (flushed, restored_at))?),
+        None => None,
+    };
     let mut healed = Vec::new();
     if let Some(from) = results.as_ref().and_then(|(results, _)| results.rotten_from()).filter(|_| restored_at.is_some()) {
         let damage = format!("those of heights {from} to {flushed} did not verify and were cut off");
@@ -523,20 +529,17 @@ enum Missing {
     FromGenesis(u64),
 }
 
-/// Opens the results, if they are kept. Damaged ones stop the pass, so that they are set aside; then they are missing.
+/// Opens the results. Damaged ones stop the pass, so that they are set aside; then they are missing.
 fn open_results(
     home: &Home<'_>,
     log: &LogReader,
+    scanned: Scanned,
     suspected: bool,
-    flushed: Height,
-    restored_at: Option<Height>,
-) -> Result<Option<(Results, Missing)>, Stop> {
-    if !home.keep_results {
-        return Ok(None);
-    }
+    (flushed, restored_at): (Height, Option<Height>),
+) -> Result<(Results, Missing), Stop> {
     // What is above the state is made again. What lies there may be in the kernel's cache alone, which calls it clean after a failed sync.
     let durable = log.tip().map(|tip| tip.min(flushed.get()));
-    let results = Results::open(home.disk.clone(), home.log, &log.segments(), durable)?;
+    let results = scanned.open(durable)?;
     let reader = results.reader();
     let stop = |height: u64, damage: String, is_alone| Stop::Results { segment: reader.holder_of(height), damage, is_alone };
     if suspected && let Err((height, error)) = reader.verify() {
@@ -558,17 +561,17 @@ fn open_results(
         None => home.genesis.initial_height(),
     };
     let tip = tip_of(log, home.genesis).get();
-    let Some(missing) = reader.first_missing(initial.get()..=tip) else { return Ok(Some((results, Missing::Nothing))) };
+    let Some(missing) = reader.first_missing(initial.get()..=tip) else { return Ok((results, Missing::Nothing)) };
     // Results behind a gap, or the empty file that they would go to, are in the way of those that are to fill it.
     let is_closed = reader.open_segment() > log.segment_of(missing) || reader.last_height().is_some_and(|last| last > missing);
     if is_closed {
         return Err(stop(missing, format!("those of height {missing} are missing or do not verify"), false));
     }
     if restored_at.is_some() {
-        return Ok(Some((results, Missing::Nothing)));
+        return Ok((results, Missing::Nothing));
     }
     let is_below = missing < flushed.get() || (missing == flushed.get() && !planted::has(Bug::ResultsHoleAtState));
-    Ok(Some((results, if is_below { Missing::FromGenesis(missing) } else { Missing::Nothing })))
+    Ok((results, if is_below { Missing::FromGenesis(missing) } else { Missing::Nothing }))
 }
 
 /// Moves the database to the height that was executed last.

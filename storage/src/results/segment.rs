@@ -55,6 +55,8 @@ pub(crate) struct ResultsSegment {
     /// Records should follow after `end` and do not verify.
     pub damaged: bool,
     pub index: TxIndex,
+    /// A transaction is in more than one of them; the index knows the last.
+    repeats: bool,
 }
 
 impl ResultsSegment {
@@ -64,7 +66,7 @@ impl ResultsSegment {
 
     pub(crate) fn over(segment: u64, source: Source) -> ResultsSegment {
         let index = TxIndex::Memory(BTreeMap::new());
-        ResultsSegment { segment, source, heights: BTreeMap::new(), end: 0, damaged: false, index }
+        ResultsSegment { segment, source, heights: BTreeMap::new(), end: 0, damaged: false, index, repeats: false }
     }
 
     /// Finds the records of a file; with `whole`, only those that verify, and fills the index.
@@ -97,9 +99,23 @@ impl ResultsSegment {
     pub(crate) fn remember(&mut self, results: &BlockResults) {
         if let TxIndex::Memory(index) = &mut self.index {
             for (at, tx) in (0u32..).zip(&results.txs) {
-                index.insert(tx.hash, (results.height, at));
+                self.repeats |= index.insert(tx.hash, (results.height, at)).is_some();
             }
         }
+    }
+
+    /// What began at this offset, or behind it, was cut off; what is before it verified.
+    pub(crate) fn forget_from(&mut self, end: u64) -> Result<(), ResultsError> {
+        let TxIndex::Memory(index) = &mut self.index else { unreachable!("a closed segment is never cut") };
+        if self.repeats {
+            // What the index knew of the one before is gone.
+            *self = ResultsSegment::over(self.segment, self.source.clone());
+            return self.scan(true);
+        }
+        self.heights.retain(|_, (offset, _)| *offset < end);
+        index.retain(|_, (height, _)| self.heights.contains_key(height));
+        (self.end, self.damaged) = (end, false);
+        Ok(())
     }
 
     /// The height of the record that does not verify, where its header does and all up to `keep` were durable.

@@ -29,42 +29,7 @@ impl Results {
     /// the log's tip it may have been executed on a decision that was never durable, and above the flushed state a sync of it may have
     /// failed, after which the kernel calls pages clean that the disk does not have.
     pub fn open(disk: Arc<dyn Disk>, dir: &str, segments: &[u64], keep: Option<u64>) -> Result<Results, ResultsError> {
-        disk.create_dir(dir).on("create", dir)?;
-        let mut held = Vec::new();
-        for name in disk.list(dir).on("list", dir)? {
-            let results = segment_of(&name, ".res");
-            let is_stale = |segment: u64| segments.binary_search(&segment).is_err();
-            let stale = results.is_some_and(is_stale) || segment_of(&name, ".idx").is_some_and(is_stale);
-            if stale || name.ends_with(".idx.new") {
-                let path = format!("{dir}/{name}");
-                disk.unlink(&path).on("remove", &path)?;
-            } else {
-                held.extend(results);
-            }
-        }
-        let last = held.last().copied();
-        let (mut opened, mut rotten_from) = (BTreeMap::new(), None);
-        for segment in held {
-            let path = results_path(dir, segment);
-            let file = disk.open(&path).on("open", &path)?;
-            let mut results = ResultsSegment::new(segment, &path, file);
-            if Some(segment) == last {
-                results.scan(true)?;
-                rotten_from = results.rotten_from(keep)?;
-                cut_above(&mut results, keep)?;
-            } else if results.open_index(&*disk, dir)? {
-                results.scan(false)?;
-            } else {
-                results.scan(true)?;
-                if !results.damaged
-                    && let Some(index) = results.write_index(&*disk, dir)?
-                {
-                    results.index = TxIndex::File(index);
-                }
-            }
-            opened.insert(segment, results);
-        }
-        Ok(Results { disk, dir: dir.to_owned(), reader: ResultsReader::over(opened), rotten_from, dirty: true, failed: false })
+        Scanned::new(disk, dir, segments)?.open(keep)
     }
 
     /// The height of the first record that opening cut off although it had been durable, if its header still says which it was. Other bytes
@@ -187,6 +152,70 @@ impl Results {
     }
 }
 
+/// Results that were read, of which nobody has said yet what to keep: reading them takes long, and needs nothing else.
+pub struct Scanned {
+    disk: Arc<dyn Disk>,
+    dir: String,
+    segments: BTreeMap<u64, ResultsSegment>,
+}
+
+impl Scanned {
+    /// Reads the results in the log's folder, as [`Results::open`] does.
+    ///
+    /// # Errors
+    /// When the disk fails, or a newer program wrote them.
+    pub fn new(disk: Arc<dyn Disk>, dir: &str, segments: &[u64]) -> Result<Self, ResultsError> {
+        disk.create_dir(dir).on("create", dir)?;
+        let mut held = Vec::new();
+        for name in disk.list(dir).on("list", dir)? {
+            let results = segment_of(&name, ".res");
+            let is_stale = |segment: u64| segments.binary_search(&segment).is_err();
+            let stale = results.is_some_and(is_stale) || segment_of(&name, ".idx").is_some_and(is_stale);
+            if stale || name.ends_with(".idx.new") {
+                let path = format!("{dir}/{name}");
+                disk.unlink(&path).on("remove", &path)?;
+            } else {
+                held.extend(results);
+            }
+        }
+        let last = held.last().copied();
+        let mut opened = BTreeMap::new();
+        for segment in held {
+            let path = results_path(dir, segment);
+            let file = disk.open(&path).on("open", &path)?;
+            let mut results = ResultsSegment::new(segment, &path, file);
+            if Some(segment) == last {
+                results.scan(true)?;
+            } else if results.open_index(&*disk, dir)? {
+                results.scan(false)?;
+            } else {
+                results.scan(true)?;
+                if !results.damaged
+                    && let Some(index) = results.write_index(&*disk, dir)?
+                {
+                    results.index = TxIndex::File(index);
+                }
+            }
+            opened.insert(segment, results);
+        }
+        Ok(Self { disk, dir: dir.to_owned(), segments: opened })
+    }
+
+    /// Opens them; what the last of them has above `keep` is cut off.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn open(mut self, keep: Option<u64>) -> Result<Results, ResultsError> {
+        let mut rotten_from = None;
+        if let Some(mut last) = self.segments.last_entry() {
+            rotten_from = last.get().rotten_from(keep)?;
+            cut_above(last.get_mut(), keep)?;
+        }
+        let Self { disk, dir, segments } = self;
+        Ok(Results { disk, dir, reader: ResultsReader::over(segments), rotten_from, dirty: true, failed: false })
+    }
+}
+
 /// Cuts what a crash left of the last segment down to the records that verify and are not above this height.
 fn cut_above(results: &mut ResultsSegment, keep: Option<u64>) -> Result<(), ResultsError> {
     let above = results.heights.iter().find(|(height, _)| keep.is_none_or(|keep| **height > keep)).map(|(_, (offset, _))| *offset);
@@ -194,9 +223,7 @@ fn cut_above(results: &mut ResultsSegment, keep: Option<u64>) -> Result<(), Resu
         let source = results.source.clone();
         source.file.set_len(end).on("cut", &source.path)?;
         source.file.sync_data().on("sync", &source.path)?;
-        let mut kept = ResultsSegment::over(results.segment, source);
-        kept.scan(true)?;
-        *results = kept;
+        results.forget_from(end)?;
     }
     Ok(())
 }

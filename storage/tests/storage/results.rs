@@ -77,6 +77,30 @@ fn what_lies_above_the_tip_is_executed_again() {
     check(&results, 1..=30);
 }
 
+/// One transaction in two blocks is found in the last of those that are here.
+#[test]
+fn a_transaction_that_comes_again_above_the_tip_is_found_where_it_was_before() {
+    let (_home, disk) = disk();
+    let mut results = Results::open(Arc::clone(&disk), "log", &[1], None).expect("it opens");
+    for height in 1..=3 {
+        let mut block = block(height, 3);
+        if height > 1 {
+            block.txs[2] = TxResult { hash: tx(1, 1), ..block.txs[2].clone() };
+        }
+        results.append(1, &block).expect("appended");
+    }
+    results.sync().expect("durable");
+    let found = |results: &Results| results.reader().lookup(&tx(1, 1)).expect("a lookup");
+    assert_eq!(found(&results), Some(Location { height: 3, index: 2 }));
+    drop(results);
+    for (keep, height, index) in [(2, 2, 2), (1, 1, 1)] {
+        let results = Results::open(Arc::clone(&disk), "log", &[1], Some(keep)).expect("it opens");
+        assert_eq!(found(&results), Some(Location { height, index }), "above {keep} is cut off");
+        assert_eq!(results.reader().lookup(&tx(keep + 1, 0)).expect("a lookup"), None);
+        assert_eq!(results.reader().lookup(&tx(1, 0)).expect("a lookup"), Some(Location { height: 1, index: 0 }));
+    }
+}
+
 #[test]
 fn a_missing_or_damaged_index_is_made_again() {
     let (_home, disk) = disk();

@@ -68,6 +68,41 @@ fn flushes_are_whole_and_loads_give_back_what_a_model_holds() {
     assert_eq!(load(&mut state).1, model);
 }
 
+/// A large database is read with a small cache, and opened with a larger one before it is written again.
+#[test]
+fn a_large_state_is_read_and_then_written() {
+    const ENTRIES: u64 = 80;
+    let (home, disk) = disk();
+    let value = |key: u64, height: u64| vec![u8::try_from(key ^ height).expect("small"); 1 << 20];
+    let mut state = StateDb::open(&*disk, "data/state.redb").expect("made");
+    let flush = |state: &mut StateDb, height: u64, keys: std::ops::Range<u64>| {
+        let values: Vec<(u64, Vec<u8>)> = keys.map(|key| (key, value(key, height))).collect();
+        let changes = values.iter().map(|(key, value)| Change { path: path(*key), key: b"a key", value: Some(value) });
+        state.flush(height, changes, b"").expect("flushed");
+    };
+    flush(&mut state, 1, 0..ENTRIES);
+    drop(state);
+    assert!(std::fs::metadata(home.path().join("home/data/state.redb")).expect("a file").len() > 64 << 20, "it is a large one");
+    for height in 2..=4 {
+        let mut state = StateDb::open(&*disk, "data/state.redb").expect("opened");
+        for turn in 0..2 {
+            let mut found = 0;
+            let written = height - 1 + turn;
+            state
+                .load(|at, _, bytes| {
+                    let key = (0..ENTRIES).find(|key| path(*key) == *at).expect("a key of ours");
+                    assert!(*bytes == value(key, if key < 10 { written } else { 1 }), "key {key}");
+                    found += 1;
+                })
+                .expect("it loads");
+            assert_eq!((found, state.flushed().map(|flushed| flushed.height)), (ENTRIES, Some(written)));
+            if turn == 0 {
+                flush(&mut state, height, 0..10);
+            }
+        }
+    }
+}
+
 #[test]
 fn an_entry_under_another_keys_path_is_damage() {
     let (_home, disk) = disk();

@@ -316,10 +316,9 @@ impl Plan {
         let plan = Self {
             members: Some(windows),
             followers,
+            // Twins count with those who lie.
+            twins: self.twins.filter(|_| byzantine.is_empty()),
             byzantine,
-            twins: None,
-            churn: false,
-            losses: false,
             leave_rest_broken: false,
             // Long enough for several changes, each of which needs blocks of its own.
             chaos: self.chaos.max(6_000 * MS),

@@ -50,7 +50,8 @@ impl World {
     /// Whether those at fault have less than a third of the power, at worst, after this change.
     fn is_within_budget(&self, change: Option<Change>) -> bool {
         let (mut faulty, mut sound) = (0, 0);
-        for node in 0..self.machines.len() {
+        // A twin has the power of the one whose key it has: once.
+        for node in 0..self.plan.validators_max() {
             let falls = matches!(change, Some(Change::Falls(other)) if other == node || self.still_misleads(node, other));
             if falls || self.is_faulty(node) {
                 let comes = match change {
@@ -86,7 +87,12 @@ impl World {
             // Nobody approves strangers, and a request alone gives nobody power.
             _ => Vec::new(),
         };
-        let is_in_doubt = !self.plan.byzantine.is_empty() || self.plan.rots || self.plan.disk_troubles || self.plan.replacements;
+        let is_in_doubt = !self.plan.byzantine.is_empty()
+            || self.plan.twins.is_some()
+            || self.plan.rots
+            || self.plan.disk_troubles
+            || self.plan.losses
+            || self.plan.replacements;
         if is_in_doubt && !changes.iter().all(|change| self.is_within_budget(Some(*change))) {
             return false;
         }
@@ -116,7 +122,7 @@ impl World {
         (self.pending.granted, self.pending.leaving) = (granted.collect(), leaving.collect());
         self.pending.is_void |= self.checks.sets_from(self.checks.height() + 1).any(|set| {
             let of = |holds: &dyn Fn(usize) -> bool| -> u64 {
-                let nodes = (0..self.machines.len()).filter(|node| holds(*node));
+                let nodes = (0..self.plan.validators_max()).filter(|node| holds(*node));
                 nodes.filter_map(|node| set.get(&self.machines[node].key.as_ref()?.public_key().address())).sum()
             };
             3 * of(&|node| self.is_faulty(node)) >= of(&|_| true)

@@ -370,7 +370,8 @@ impl World {
                     return Ok(false);
                 }
                 self.cover(Kind::Leave, node);
-                self.leave(node, down_ns, anew)?;
+                // Who may come to validate has a guard, which nobody removes; its machine is replaced by another with another key.
+                self.leave(node, down_ns, anew && self.plan.members.is_none())?;
             }
             Fault::Replace { node, down_ns, named } if node < n && self.plan.makes_checkpoints() => {
                 return self.replace(node, down_ns, named);

@@ -27,8 +27,9 @@ impl World {
         }
         let (from, set) = self.checks.newest_set();
         if self.votes.changed(from, set) {
-            let powers =
-                (0..self.machines.len()).map(|node| self.key_of(node).and_then(|key| set.get(&key.address()).copied()).unwrap_or(0));
+            // Of twins one has the power of both.
+            let power = |node: usize| self.key_of(node).and_then(|key| set.get(&key.address()).copied()).unwrap_or(0);
+            let powers = (0..self.plan.validators_max()).map(power);
             self.liars.accountability.changed(from, powers.collect());
             (0..self.plan.validators_max()).for_each(|node| self.cover(Kind::View, node));
         }

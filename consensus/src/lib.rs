@@ -72,4 +72,5 @@ pub use consensus::Consensus;
 pub use message::{Ballot, Draft, GuardRecord, Message, Step, Ticket, Timeout, Value};
 pub use rounds::{ROUNDS_AHEAD_MAX, ROUNDS_BEHIND_MAX};
 pub use seam::{Effect, Effects, HeightStart, Input, Restored};
+pub use timeliness::is_timely;
 pub use votes::{Counted, Equivocation, LOOSE_VALUES_MAX, VALUES_MAX, VoteSet};

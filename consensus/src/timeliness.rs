@@ -9,7 +9,7 @@ use lockstep_types::{ConsensusParams, Proposal, Time};
 ///
 /// It decides our own prevote for a new value and nothing else. It is never part of valid(v): a block that more than a third
 /// of the correct validators found timely is carried by its polka and its certificate, and clocks have no say in those.
-pub(crate) fn is_timely(proposal: &Proposal, received: Time, params: &ConsensusParams) -> bool {
+pub fn is_timely(proposal: &Proposal, received: Time, params: &ConsensusParams) -> bool {
     let precision = params.synchrony.precision.duration();
     let delay = params.message_delay_at(proposal.round.get());
     let earliest = proposal.timestamp.saturating_sub(precision);

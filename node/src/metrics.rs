@@ -110,6 +110,7 @@ pub struct Metrics {
     mempool_bytes: Gauge<i64, AtomicI64>,
     peers: Gauge<i64, AtomicI64>,
     behind: Gauge<i64, AtomicI64>,
+    untimely: Counter<u64, AtomicU64>,
     equivocations: Counter<u64, AtomicU64>,
     refused: Counter<u64, AtomicU64>,
     refused_connections: Family<[(&'static str, &'static str); 2], Counter<u64, AtomicU64>>,
@@ -187,6 +188,7 @@ impl Metrics {
         };
         let blocks = counter("blocks", "Blocks committed since the start");
         let transactions = counter("transactions", "Transactions committed since the start");
+        let untimely = counter("untimely_proposals", "Proposals dated too far from this machine's clock to be voted for");
         let equivocations = counter("equivocations", "Validators seen voting for two values in one step");
         let refused = counter("refused_messages", "Messages of peers that were refused");
         let healed = counter("healed_files", "Damages of its own files that this node healed when it started");
@@ -230,6 +232,7 @@ impl Metrics {
             mempool_bytes,
             peers,
             behind,
+            untimely,
             equivocations,
             refused,
             refused_connections,
@@ -387,6 +390,10 @@ impl Metrics {
 
     pub(crate) fn disk_full(&self, is_full: bool) {
         self.hold_back(HeldBack::DiskFull, is_full);
+    }
+
+    pub(crate) fn untimely(&self) {
+        self.untimely.inc();
     }
 
     pub(crate) fn equivocation(&self) {

@@ -15,7 +15,7 @@ use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob};
 use crate::jobs::Job;
 use crate::planted::Bug;
 use crate::replica::{HeldProposal, POINTS_LIE, Replica};
-use crate::seam::{Effect, JobId, LogRecord, Now, Peer, Ticket, Timer, Write};
+use crate::seam::{Effect, JobId, LogRecord, Now, Peer, Report, Ticket, Timer, Write};
 
 /// Proposals kept for one round: a correct proposer makes one, and the second is the proof that it is not.
 const PROPOSALS_PER_ROUND: usize = 2;
@@ -208,7 +208,18 @@ impl Replica {
             }
         }
         for (proposal, received) in ready {
+            self.tell_untimely(&proposal, received);
             self.drive(now, consensus::Input::Proposal { proposal, received });
+        }
+    }
+
+    /// Whoever keeps the clocks is told which one disagrees with which.
+    fn tell_untimely(&mut self, proposal: &Proposal, received: Time) {
+        let is_answered = proposal.pol_round.is_none() && proposal.round == self.consensus.round();
+        if is_answered && !consensus::is_timely(proposal, received, &self.chain.params) {
+            let validators = &self.chain.validators;
+            let proposer = validators.get(validators.proposer(proposal.round)).expect("the proposer is in the set").address;
+            self.fx.report(Report::Untimely { proposal: Box::new(proposal.clone()), proposer, received });
         }
     }
 

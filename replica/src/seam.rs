@@ -683,6 +683,16 @@ pub enum Report {
         /// Their bytes.
         bytes: usize,
     },
+    /// A new block of this round is dated further from this node's clock than clocks and the network may take: it gets no prevote
+    /// from here. Where more than a third of the power is that far off, no round succeeds until the clocks agree.
+    Untimely {
+        /// What was proposed.
+        proposal: Box<lockstep_types::Proposal>,
+        /// Who proposed it.
+        proposer: lockstep_types::Address,
+        /// When it came, by this node's clock.
+        received: Time,
+    },
     /// A validator signed two values.
     Equivocation {
         /// Evidence that anyone can check.

@@ -57,6 +57,8 @@ pub(crate) struct Machine {
     pub(crate) key: Option<PrivateKey>,
     /// How far its wall clock is from true time, in nanoseconds.
     pub(crate) clock: i64,
+    /// Blocks that were dated too far from it.
+    pub(crate) untimely: u64,
     /// Of a segment of its log.
     pub(crate) segment_bytes: u64,
     /// How much faster than true time its clocks run, in parts of a million.
@@ -227,6 +229,7 @@ impl Machine {
             disk,
             key,
             clock,
+            untimely: 0,
             drift_ppm: 0,
             segment_bytes: SEGMENT_BYTES,
             life: 0,

@@ -203,3 +203,22 @@ fn a_chain_of_which_every_log_is_lost_stops_rather_than_forks() {
     println!("{sum:?}");
     assert!(sum.justified > 5, "{sum:?}");
 }
+
+/// Half of the clocks are set an hour ahead. Nobody votes for a block of the other half's time, and each says so; no round succeeds until
+/// the clocks are back, and then they do, within the bound of every run.
+#[test]
+fn attack_29_clocks_that_are_an_hour_apart_stop_rounds_and_everybody_says_why() {
+    let plan = Plan { chaos: 6_000 * MS, chaos_blocks: u64::MAX, clock_steps: true, ..Plan::quiet() };
+    let ahead = |node| at(500, Fault::ClockStep { node, offset_ns: 3_600_000_000_000 });
+    for seed in 0..6 {
+        let agreed = run(seed, plan.clone(), Vec::new());
+        assert_eq!(agreed.untimely, [0; 4], "seed {seed}: clocks that agree");
+        let apart = run(seed, plan.clone(), vec![ahead(0), ahead(1)]);
+        assert!(apart.untimely.iter().all(|count| *count > 0), "seed {seed}: {:?}", apart.untimely);
+        assert!(3 * apart.height < agreed.height, "seed {seed}: {} of {} blocks", apart.height, agreed.height);
+        // One clock alone stops nobody, and it is that one which disagrees with all.
+        let one = run(seed, plan.clone(), vec![ahead(3)]);
+        assert!(2 * one.height > agreed.height, "seed {seed}: {} of {} blocks", one.height, agreed.height);
+        assert!(one.untimely[..3].iter().all(|count| *count < one.untimely[3]), "seed {seed}: {:?}", one.untimely);
+    }
+}

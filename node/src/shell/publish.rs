@@ -8,6 +8,7 @@ use std::time::Instant;
 use lockstep_replica::results;
 use lockstep_replica::seam::{Reply, Report};
 use lockstep_storage::results::{BlockResults, Results};
+use lockstep_types::Time;
 use tokio::sync::oneshot;
 
 use super::Threads;
@@ -120,6 +121,16 @@ fn publish(
                 tracing::info!(height = height.get(), round = round.get(), ?step, "a further round");
             }
         }
+        Report::Untimely { proposal, proposer, received } => {
+            metrics.untimely();
+            tracing::warn!(
+                height = proposal.height.get(),
+                round = proposal.round.get(),
+                %proposer,
+                "no vote for a block that {}: that clock is off, or this machine's, or the network is slow; if rounds fail, look at the clocks",
+                off(proposal.timestamp, *received)
+            );
+        }
         Report::Equivocation { first, second } => {
             metrics.equivocation();
             tracing::warn!(?first, ?second, "a validator voted for two values in one step");
@@ -138,4 +149,12 @@ fn publish(
         Report::Note(note) => tracing::warn!("{note}"),
     }
     Ok(())
+}
+
+/// How far a proposal's time is from this node's clock.
+fn off(dated: Time, received: Time) -> String {
+    match dated.since(received) {
+        ahead if !ahead.is_zero() => format!("is dated {:.3} s ahead of this machine's clock", ahead.as_secs_f64()),
+        _ => format!("came {:.3} s after its date", received.since(dated).as_secs_f64()),
+    }
 }

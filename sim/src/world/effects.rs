@@ -409,6 +409,10 @@ impl World {
                 }
                 Ok(())
             }
+            Report::Untimely { .. } => {
+                self.machines[node].untimely += 1;
+                Ok(())
+            }
             Report::Equivocation { first, .. } => {
                 // Set order is by power and address; the accused is found by its key.
                 let accused = self.node_at(first.validator, first.height.get());

@@ -40,6 +40,8 @@ pub(crate) struct Report1 {
     pub(crate) crashes_while_starting: u64,
     /// Nodes that halted because their disk failed.
     pub(crate) halts: u64,
+    /// By node: blocks that were dated too far from its clock.
+    pub(crate) untimely: Vec<u64>,
     /// Starts that a disk refused.
     pub(crate) refused_starts: u64,
     /// Losses of what no copy gives back.
@@ -108,6 +110,7 @@ impl World {
             longest_start: self.longest_start,
             crashes_while_starting: self.crashes_while_starting,
             halts: self.halts,
+            untimely: self.machines.iter().map(|machine| machine.untimely).collect(),
             refused_starts: self.refused_starts,
             losses: self.losses,
             clones: self.clones,

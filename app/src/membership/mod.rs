@@ -26,6 +26,10 @@
 //! - **Rotation** is a JOIN that replaces a key and is signed by both: the new key gets the old one's power at the height at
 //!   which the old one loses it. Where the old key is gone by then, or has another power, nothing of the JOIN is left, nor of
 //!   what was approved.
+//! - **What is undone stays undone.** Every request stands in the chain for all to read, and is good for [`live_window`](Config::live_window)
+//!   heights. So whoever loses its power, or takes its JOIN back, is remembered for as long, with the height: a JOIN, an approval or a QUIT
+//!   that speaks of its key and was signed over a block below that height is refused. (What the pool remembers of executed transactions
+//!   does not do: a restart forgets it, and a proposer that lies does not ask.)
 //! - **CHECKPOINT** asks that every replica snapshot the height of the block it is in; the [`ReplicaRecord`](crate::ReplicaRecord)
 //!   is written into the state at that height.
 //!

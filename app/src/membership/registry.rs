@@ -5,6 +5,7 @@
 //! | `00` `member/config` | [`Config`] |
 //! | `00` `member/index` | addresses of all records, ascending |
 //! | `00` `member/` and an address | [`Member`] |
+//! | `00` `member/left` | who left lately, and when: oldest first |
 //!
 //! A validator of genesis, or one that an application made, has no record until a rule speaks of it.
 
@@ -24,12 +25,17 @@ use crate::tree::Tree;
 const CONFIG_KEY: &[u8] = b"\x00member/config";
 const INDEX_KEY: &[u8] = b"\x00member/index";
 const MEMBER_PREFIX: &[u8] = b"\x00member/";
+const LEFT_KEY: &[u8] = b"\x00member/left";
 /// First byte of every value.
 const VERSION: u8 = 1;
 /// Most records: a full set, as many observers again.
 pub(super) const MEMBERS_MAX: usize = 2 * VALIDATORS_MAX;
 /// Most who have no power and never had any. Their records cost nothing to ask for, so they are few.
 pub(super) const OBSERVERS_MAX: usize = 64;
+/// Most who left lately and are remembered. A validator that leaves moves power, which takes its time.
+const LEFT_MAX: usize = 2_000;
+/// With so many, a JOIN is not taken back: what strangers may do without end has no claim to the room of the others.
+pub(super) const TAKEN_BACK_MAX: usize = 1_000;
 /// Longest value.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
@@ -153,6 +159,8 @@ pub(crate) struct Registry<'a> {
     index: Vec<Address>,
     index_changed: bool,
     changed: BTreeMap<Address, Option<Member>>,
+    /// By height; `None` as the state has it.
+    left: Option<Vec<(Height, Address)>>,
 }
 
 impl<'a> Registry<'a> {
@@ -163,7 +171,7 @@ impl<'a> Registry<'a> {
 
     pub(crate) fn open(tree: &'a Tree) -> Self {
         let index = tree.get(INDEX_KEY).map_or_else(Vec::new, |bytes| decode(bytes));
-        Self { tree, index, index_changed: false, changed: BTreeMap::new() }
+        Self { tree, index, index_changed: false, changed: BTreeMap::new(), left: None }
     }
 
     /// The record of an address.
@@ -201,6 +209,32 @@ impl<'a> Registry<'a> {
         }
     }
 
+    fn left(&self) -> Vec<(Height, Address)> {
+        match &self.left {
+            Some(left) => left.clone(),
+            None => self.tree.get(LEFT_KEY).map_or_else(Vec::new, |bytes| decode(bytes)),
+        }
+    }
+
+    /// How many are remembered to have left.
+    pub(super) fn left_count(&self) -> usize {
+        self.left().len()
+    }
+
+    /// The height at which a key left last, if that is remembered.
+    pub(super) fn left_at(&self, address: &Address) -> Option<Height> {
+        self.left().iter().rev().find(|(_, other)| other == address).map(|(height, _)| *height)
+    }
+
+    /// A key leaves at this height. Who left before `oldest` is forgotten.
+    pub(super) fn leave(&mut self, address: Address, height: Height, oldest: Height) {
+        let mut left = self.left();
+        left.retain(|(at, other)| *at >= oldest && *other != address);
+        left.push((height, address));
+        left.drain(..left.len().saturating_sub(LEFT_MAX));
+        self.left = Some(left);
+    }
+
     /// What the state has to take over.
     pub(crate) fn into_changes(self) -> Changes {
         let mut changes = Changes::new();
@@ -217,6 +251,9 @@ impl<'a> Registry<'a> {
                 None if before.is_some() => changes.delete(key),
                 None => {}
             }
+        }
+        if let Some(left) = &self.left {
+            changes.set(LEFT_KEY, codec::encode(VERSION, left));
         }
         if self.index_changed {
             let bytes = codec::encode(VERSION, &self.index);

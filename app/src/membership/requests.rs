@@ -7,7 +7,7 @@ use lockstep_types::quorum::Quorum;
 use lockstep_types::{Address, Height, Power, PublicKey, ValidatorSet, ValidatorUpdate};
 
 use super::config::{Admission, Config};
-use super::registry::{MEMBERS_MAX, Member, OBSERVERS_MAX, Registry, Status};
+use super::registry::{MEMBERS_MAX, Member, OBSERVERS_MAX, Registry, Status, TAKEN_BACK_MAX};
 use super::signatures::Signed;
 use super::standing::Standing;
 use super::tx::{Approve, Checkpoint, Join, NodeTx, Quit, RecentBlock};
@@ -95,6 +95,7 @@ impl<'a> Desk<'a> {
             let verified = self.signed.verify(&read, self.config);
             verified.map_err(|error| Refusal { code: NODE_TX_SIGNATURE, log: error.to_string() })?;
         }
+        self.check_still_meant(&read.tx)?;
         match read.tx {
             NodeTx::Join(join) => self.join(*join),
             NodeTx::Approve(approve) => self.approve(&approve),
@@ -124,6 +125,32 @@ impl<'a> Desk<'a> {
                 format!("block {} is not one of the remembered blocks, the newest is {}", recent.height, self.standing.recent.newest()),
             ),
         }
+    }
+
+    /// Whoever hands on what was signed before a key left does not undo that it left, nor have it leave again once it is back: everybody can
+    /// read in the chain what was asked before, and nothing but its age keeps it out of a later block.
+    fn check_still_meant(&self, tx: &NodeTx) -> Result<(), Refusal> {
+        let keys: &[Option<PublicKey>] = match tx {
+            NodeTx::Join(join) => &[Some(join.public_key), join.replaces],
+            NodeTx::Approve(approve) => &[Some(approve.public_key)],
+            NodeTx::Quit(quit) => &[Some(quit.public_key)],
+            NodeTx::Checkpoint(_) => &[],
+        };
+        let recent = tx.recent().height;
+        for address in keys.iter().flatten().map(PublicKey::address) {
+            let left = self.registry.left_at(&address).filter(|left| *left > recent);
+            if let Some(left) = left {
+                let log = format!("it names block {recent}, and {address} left at height {left}: sign it again over a newer block");
+                return refuse(NODE_TX_STALE, log);
+            }
+        }
+        Ok(())
+    }
+
+    /// A key has no power any more, or takes back that it asked for some.
+    pub(super) fn leaves(&mut self, address: Address) {
+        let oldest = Height::new(self.height.get().saturating_sub(self.config.live_window)).unwrap_or(Height::ZERO);
+        self.registry.leave(address, self.height, oldest);
     }
 
     /// Whether a member's vote can be counted on: it signed one of the last commits, or has only just been let in.
@@ -382,8 +409,13 @@ impl<'a> Desk<'a> {
         let Some((public_key, _)) = self.newest.get(&address).copied() else {
             return match record {
                 Some(record) if record.status != Status::Barred => {
+                    if self.registry.left_count() >= TAKEN_BACK_MAX {
+                        let log = format!("too many left in the last {} heights: ask again later", self.config.live_window);
+                        return refuse(NODE_TX_REFUSED, log);
+                    }
                     self.forget_waiting(&address);
                     self.registry.remove(&address);
+                    self.leaves(address);
                     granted("it takes its JOIN back: its record is gone".to_owned())
                 }
                 _ => refuse(NODE_TX_REFUSED, format!("{address} is no validator and does not ask to be one")),

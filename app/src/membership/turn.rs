@@ -370,6 +370,7 @@ impl<'a> Turn<'a> {
         for (address, (public_key, _)) in before.iter().filter(|(address, _)| !set.contains_key(*address)) {
             updates.push(ValidatorUpdate { public_key: *public_key, power: Power::ZERO });
             self.desk.forget_waiting(address);
+            self.desk.leaves(*address);
             if let Some(member) = self.desk.registry.get(address)
                 && !matches!(member.status, Status::Suspended | Status::Barred)
             {

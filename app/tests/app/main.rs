@@ -11,6 +11,7 @@ mod membership_walk;
 mod node_txs;
 mod proofs;
 mod record;
+mod replayed;
 mod rotation;
 mod snapshot;
 mod token;

@@ -111,6 +111,7 @@ pub struct Metrics {
     peers: Gauge<i64, AtomicI64>,
     behind: Gauge<i64, AtomicI64>,
     untimely: Counter<u64, AtomicU64>,
+    evidence: Counter<u64, AtomicU64>,
     equivocations: Counter<u64, AtomicU64>,
     refused: Counter<u64, AtomicU64>,
     refused_connections: Family<[(&'static str, &'static str); 2], Counter<u64, AtomicU64>>,
@@ -189,6 +190,7 @@ impl Metrics {
         let blocks = counter("blocks", "Blocks committed since the start");
         let transactions = counter("transactions", "Transactions committed since the start");
         let untimely = counter("untimely_proposals", "Proposals dated too far from this machine's clock to be voted for");
+        let evidence = counter("committed_evidence", "Pieces of evidence in committed blocks");
         let equivocations = counter("equivocations", "Validators seen voting for two values in one step");
         let refused = counter("refused_messages", "Messages of peers that were refused");
         let healed = counter("healed_files", "Damages of its own files that this node healed when it started");
@@ -233,6 +235,7 @@ impl Metrics {
             peers,
             behind,
             untimely,
+            evidence,
             equivocations,
             refused,
             refused_connections,
@@ -262,11 +265,12 @@ impl Metrics {
         text
     }
 
-    pub(crate) fn committed(&self, height: u64, round: u32, txs: usize) {
+    pub(crate) fn committed(&self, height: u64, round: u32, txs: usize, evidence: usize) {
         self.is_at(height);
         self.commit_round.set(i64::from(round));
         self.blocks.inc();
         self.transactions.inc_by(txs as u64);
+        self.evidence.inc_by(evidence as u64);
         let now = Instant::now();
         let before = self.last_commit.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
         if let Some(before) = before {
@@ -529,12 +533,12 @@ mod tests {
         metrics.signs_above(9);
         assert_eq!(read(), Some(None));
         // At height 8 the next is 9, which may have been signed; at 9 it is 10.
-        metrics.committed(8, 0, 0);
+        metrics.committed(8, 0, 0, 0);
         assert_eq!(read(), Some(Some(HeldBack::GuardAhead)));
-        metrics.committed(9, 0, 0);
+        metrics.committed(9, 0, 0, 1);
         assert_eq!(read(), Some(None));
         metrics.stopped_signing();
-        metrics.committed(10, 0, 0);
+        metrics.committed(10, 0, 0, 0);
         assert_eq!(read(), Some(Some(HeldBack::Stopped)), "for good");
         assert_eq!(HeldBack::read("go_goroutines 12\n"), None, "another program's metrics");
     }

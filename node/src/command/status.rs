@@ -147,7 +147,12 @@ fn waits(seconds: u64, set: &[(Address, u64)], signed: impl Fn(&Address) -> bool
         set.iter().filter(|(address, _)| !signed(address)).map(|(address, power)| format!("{address} ({power})")).collect();
     let who = if missing.is_empty() { String::new() } else { format!("; without {}", missing.join(", ")) };
     let enough = u128::from(there) * 3 > u128::from(total) * 2;
-    let verdict = if enough { "" } else { ". More than two thirds are needed: the chain stands still until they are there" };
+    // A vote that came late is missing from a commit that needed no more; who stopped since has one in it.
+    let verdict = if enough {
+        ". That was enough then: whoever stopped did so after it, so ask each of them (lockstep status --node URL)"
+    } else {
+        ". More than two thirds are needed: the chain stands still until they are there"
+    };
     format!("no block came for {seconds} s. Of power {total}, which decides the next one, {there} signed the last{who}{verdict}")
 }
 
@@ -198,7 +203,10 @@ mod tests {
     fn a_chain_that_waits_says_for_whom() {
         let set: Vec<(Address, u64)> = (1..=3).map(|n| (Address([n; 20]), 10)).collect();
         let all = waits(40, &set, |_| true);
-        assert_eq!(all, "no block came for 40 s. Of power 30, which decides the next one, 30 signed the last");
+        assert!(
+            all.starts_with("no block came for 40 s. Of power 30, which decides the next one, 30 signed the last. That was enough then"),
+            "{all}"
+        );
         let told = waits(95, &set, |address| address.0[0] != 2);
         assert!(told.contains("20 signed the last; without 0202020202020202020202020202020202020202 (10). More than two thirds"), "{told}");
         let four: Vec<(Address, u64)> = (1..=4).map(|n| (Address([n; 20]), 10)).collect();

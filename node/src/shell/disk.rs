@@ -26,9 +26,9 @@ pub(crate) type GuardJob = (Ticket, Write);
 /// A question and what joins its answer.
 pub(crate) type ReadJob = (JobId, ReadQuestion);
 
-/// Bytes of records that may wait for room on the disk. What waits is what others decided meanwhile; with more of it the node
+/// Bytes of records that may wait for room on the disk; blocks, what came of them and their parts take some eight times as much memory. What waits is what others decided meanwhile; with more of it the node
 /// stops, and a restart fetches it again.
-const WAITING_BYTES_MAX: usize = 128 << 20;
+const WAITING_BYTES_MAX: usize = 32 << 20;
 
 /// Writes the block log. A write that fails for want of space has done nothing and is made again when there is room; any other
 /// failed write, and every failed sync, is never retried: it is reported and the thread does nothing more.

@@ -384,6 +384,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let (halted, mut on_halt) = tokio::sync::watch::channel(None::<End>);
     let mut threads = Threads::default();
     let room = Room::new(metrics.clone());
+    readers.look_at(room.clone());
     let log_thread = disk::log_thread(&mut threads, log, inbox.clone(), room.clone());
     let guard_thread = guard.map(|guard| disk::guard_thread(&mut threads, guard, inbox.clone()));
     let kept = Arc::new(std::sync::Mutex::new(kept));

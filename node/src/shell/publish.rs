@@ -100,7 +100,7 @@ fn publish(
             keep(kept, segment, &record, wait)?;
             room.note(Lacking::Results, false);
             readers.set_tip(Tip { chain: chain.clone(), commit: Some(Arc::new(commit.get().clone())) });
-            metrics.committed(outcome.height.get(), commit.round.get(), block.txs.len());
+            metrics.committed(outcome.height.get(), commit.round.get(), block.txs.len(), block.evidence.len());
             tracing::debug!(height = outcome.height.get(), round = commit.round.get(), txs = block.txs.len(), block = %block_id, "committed");
         }
         Report::Mempool { txs, bytes } => {

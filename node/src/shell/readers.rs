@@ -18,6 +18,7 @@ use lockstep_storage::results::{BlockResults, ResultsReader};
 use lockstep_types::light::LightBlock;
 use lockstep_types::{Block, BlockId, Commit, Hash, Height, TxResult};
 
+use super::room::Room;
 use crate::metrics::Metrics;
 
 /// States of past heights that queries can ask for. Versions share what did not change.
@@ -82,6 +83,8 @@ pub struct Readers {
     mempool_txs: AtomicU64,
     mempool_bytes: AtomicU64,
     behind: Behind,
+    /// Whether there is room on the disk, once somebody looks.
+    room: OnceLock<Room>,
     damage: Damage,
     /// Why the state is not to be answered from.
     doubt: OnceLock<String>,
@@ -134,6 +137,7 @@ impl Readers {
             mempool_txs: AtomicU64::new(0),
             mempool_bytes: AtomicU64::new(0),
             behind: Behind::default(),
+            room: OnceLock::new(),
             damage,
             doubt: OnceLock::new(),
         }
@@ -300,7 +304,13 @@ impl Readers {
 
     /// Whether blocks are known to be decided that readers of this node do not see.
     pub fn is_behind(&self) -> bool {
-        self.behind.holds(self.tip().chain.height)
+        self.behind.holds(self.tip().chain.height) || self.room.get().is_some_and(Room::blocks_wait)
+    }
+
+    /// From now on it is known whether blocks wait for room on the disk.
+    pub(crate) fn look_at(&self, room: Room) {
+        // It is told once.
+        let _ = self.room.set(room);
     }
 
     /// Tells of damage that somebody else met in what these readers read.

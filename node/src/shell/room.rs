@@ -70,6 +70,11 @@ impl Room {
         }
     }
 
+    /// Whether blocks that are decided wait for room: what readers see stands still meanwhile.
+    pub(crate) fn blocks_wait(&self) -> bool {
+        [Lacking::Record, Lacking::Results].iter().any(|what| self.lacking[*what as usize].load(Ordering::Acquire))
+    }
+
     /// Whether there is room for everything.
     pub(crate) fn is_there(&self) -> bool {
         !self.lacking.iter().any(|flag| flag.load(Ordering::Acquire))
@@ -88,6 +93,10 @@ mod tests {
         room.note(Lacking::Record, true);
         room.note(Lacking::Record, false);
         assert!(!room.is_there(), "the next segment still lacks it");
+        assert!(!room.blocks_wait(), "it is made ahead of time");
+        room.note(Lacking::Results, true);
+        assert!(room.blocks_wait());
+        room.note(Lacking::Results, false);
         room.note(Lacking::NextSegment, false);
         assert!(room.is_there());
     }

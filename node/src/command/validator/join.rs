@@ -62,6 +62,11 @@ pub(super) async fn rotate(args: &RotateArgs) -> Result<(), NodeError> {
     let mut told = Told::default();
     seat.catch_up(&mut told).await?;
     let members = seat.members().await?;
+    let has_power = |key: &PrivateKey| members.get(&key.public_key().address()).filter(|member| member.power > 0);
+    if let (None, Some(own)) = (has_power(&old), has_power(&seat.key)) {
+        say(format!("{} validates already, with power {}, and {} has none", own.address, own.power, old.public_key().address()));
+        return Ok(());
+    }
     let replaced = members.get(&old.public_key().address()).filter(|member| member.power > 0).ok_or_else(|| {
         NodeError::new(Exit::Refused, format!("{} is no validator, so there is nothing to take over", old.public_key().address()))
             .next("ask as a newcomer: lockstep validator join")
@@ -175,8 +180,12 @@ async fn ask(seat: &Seat, request: &Request, told: &mut Told) -> Result<(), Node
         if own.power > 0 && own.status != "suspended" {
             let status = seat.status().await?;
             if status.validator_info.voting_power != Power::ZERO {
-                validates(seat, request, &members, own).await;
-                return Ok(());
+                // The view may be another one by now.
+                let members = seat.members().await?;
+                if let Some(own) = members.get(&address) {
+                    validates(seat, request, &members, own).await;
+                    return Ok(());
+                }
             }
             told.progress(format!("admitted at height {}: its power acts two heights later", own.since));
         } else {

@@ -13,6 +13,7 @@ mod members;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lockstep_app::membership::{NodeTx, RecentBlock};
@@ -40,6 +41,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a transaction that a node took may stay without a block before the command says so. A chain that stands still has no
 /// bound; what was sent is not lost.
 const BLOCK_WAIT: Duration = Duration::from_secs(60);
+/// For how long a node that answered before is asked again: it may be opening its home anew, as after a snapshot or a healing.
+const REOPENS_WITHIN: Duration = Duration::from_secs(60);
 /// A node that just answered and takes longer to say what it lacks is waited for as one that says nothing.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(3);
 
@@ -60,6 +63,8 @@ struct Seat {
     genesis: Genesis,
     key: PrivateKey,
     client: Client,
+    /// Whether the node answered once.
+    has_answered: AtomicBool,
     no_wait: bool,
 }
 
@@ -81,7 +86,8 @@ impl Seat {
         let config = Config::load(&home.config_path().display().to_string(), &home.read_config()?, [], &[])?;
         let url = args.node.clone().unwrap_or_else(|| format!("http://{}", reached_at(config.rpc.laddr)));
         let client = Client::new([url]).map_err(|error| client_error(&error))?;
-        Ok(Self { genesis: home.read_genesis()?, key: home.read_validator_key()?, home, config, client, no_wait: args.no_wait })
+        let (genesis, key) = (home.read_genesis()?, home.read_validator_key()?);
+        Ok(Self { home, config, genesis, key, client, has_answered: AtomicBool::new(false), no_wait: args.no_wait })
     }
 
     /// The key that signs: of this file, or the home's.
@@ -106,7 +112,14 @@ impl Seat {
 
     /// The newest block of the node, and whether it follows the chain.
     async fn status(&self) -> Result<lockstep_rpc::json::Status, NodeError> {
-        let status = self.client.status().await.map_err(|error| self.unanswered(&error))?;
+        let until = Instant::now() + REOPENS_WITHIN;
+        let status = loop {
+            match self.client.status().await {
+                Err(ClientError::Unreachable(_)) if self.is_reopening(until) => sleep(LOOK).await,
+                answer => break answer.map_err(|error| self.unanswered(&error))?,
+            }
+        };
+        self.has_answered.store(true, Ordering::Relaxed);
         if status.node_info.network != self.genesis.chain_id {
             return Err(NodeError::new(
                 Exit::Refused,
@@ -167,13 +180,24 @@ impl Seat {
 
     /// The members, as the node of the home knows them; of this chain.
     async fn members(&self) -> Result<Members, NodeError> {
-        let members = Members::ask(&self.client).await.map_err(|error| error.unwrap_or_else(|error| self.unanswered(&error)))?;
+        let until = Instant::now() + REOPENS_WITHIN;
+        let members = loop {
+            match Members::ask(&self.client).await {
+                Err(Err(ClientError::Unreachable(_))) if self.is_reopening(until) => sleep(LOOK).await,
+                answer => break answer.map_err(|error| error.unwrap_or_else(|error| self.unanswered(&error)))?,
+            }
+        };
         if members.genesis_hash != self.genesis.hash().to_string() {
             return Err(NodeError::new(Exit::Refused, format!("{} serves another chain than the home's", self.client.endpoint()))
                 .means("both have one name and another genesis")
                 .next("name the node of this home: --node URL"));
         }
         Ok(members)
+    }
+
+    /// Whether a node that does not answer is asked again.
+    fn is_reopening(&self, until: Instant) -> bool {
+        self.has_answered.load(Ordering::Relaxed) && Instant::now() < until
     }
 
     /// Addresses of those who signed the block of a height, as far as the node knows.

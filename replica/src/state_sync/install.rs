@@ -156,7 +156,7 @@ pub(crate) fn install(home: &Home<'_>) -> Result<(Option<Installed>, Option<Begu
     Ok((Some(Installed::Restored(height)), Some(Begun { db, chain, tree: gathered.tree })))
 }
 
-/// The chain that a node goes on from that begins with what is gathered, as [`install()`] finds out once it is marked complete; the reason if
+/// The chain that a node goes on from that begins with what is gathered, as the next start finds out once it is marked complete; the reason if
 /// it could not.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! State sync, beside consensus: what [`lockstep_sync::state`] asks for is asked of peers and of the disk, and what it needs
 //! checked is checked. There is no mode here either: consensus and block sync go on with what they have, and the vote guard is
 //! theirs alone. What is gathered lies in a folder of its own ([`Staging`]) until it is whole; then this replica stops
-//! ([`Effect::Reopen`]), and the next start of the same home, in the same process, begins with the snapshot ([`install()`]).
+//! ([`Effect::Reopen`]), and the next start of the same home, in the same process, begins with the snapshot (`install`).
 //!
 //! It begins in two cases:
 //!

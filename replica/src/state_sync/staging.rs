@@ -7,7 +7,7 @@
 //! | `body` | the body of the snapshot's block |
 //! | `light-<height>` | proven headers from that height downwards |
 //! | `block-<height>` | a block above the snapshot's, proven: its header with commit and sets, and its body |
-//! | `complete` | everything above is there and durable: the next start installs it ([`super::install()`]) |
+//! | `complete` | everything above is there and durable: the next start installs it (`super::install`) |
 //! | `installed` | was `complete`: everything here is of no more use, and a start that finds it removes it, itself last |
 //!
 //! Nothing is synced before the end. Each file proves itself when it is read again (a chunk by its root, the others by a digest),

@@ -9,6 +9,7 @@
 //!
 //! A validator of genesis, or one that an application made, has no record until a rule speaks of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
 
@@ -209,10 +210,10 @@ impl<'a> Registry<'a> {
         }
     }
 
-    fn left(&self) -> Vec<(Height, Address)> {
+    fn left(&self) -> Cow<'_, [(Height, Address)]> {
         match &self.left {
-            Some(left) => left.clone(),
-            None => self.tree.get(LEFT_KEY).map_or_else(Vec::new, |bytes| decode(bytes)),
+            Some(left) => Cow::Borrowed(left),
+            None => self.tree.get(LEFT_KEY).map_or_else(Cow::default, |bytes| Cow::Owned(decode(bytes))),
         }
     }
 
@@ -228,7 +229,7 @@ impl<'a> Registry<'a> {
 
     /// A key leaves at this height. Who left before `oldest` is forgotten.
     pub(super) fn leave(&mut self, address: Address, height: Height, oldest: Height) {
-        let mut left = self.left();
+        let mut left = self.left().into_owned();
         left.retain(|(at, other)| *at >= oldest && *other != address);
         left.push((height, address));
         left.drain(..left.len().saturating_sub(LEFT_MAX));

@@ -26,7 +26,7 @@ pub(crate) type GuardJob = (Ticket, Write);
 /// A question and what joins its answer.
 pub(crate) type ReadJob = (JobId, ReadQuestion);
 
-/// Bytes of records that may wait for room on the disk; blocks, what came of them and their parts take some eight times as much memory. What waits is what others decided meanwhile; with more of it the node
+/// Bytes of records that may wait for room on the disk behind the one that found none, of whatever length; blocks, what came of them and their parts take some eight times as much memory. What waits is what others decided meanwhile; with more of it the node
 /// stops, and a restart fetches it again.
 const WAITING_BYTES_MAX: usize = 32 << 20;
 
@@ -137,7 +137,7 @@ fn write_log(
             Ok(_) => record += 1,
             Err(LogError::NoSpace(error)) => {
                 room.note(Lacking::Record, true);
-                let waiting: usize = jobs[job..].iter().flat_map(|(_, records)| records).map(|record| record.payload.len()).sum();
+                let waiting: usize = jobs[job + 1..].iter().flat_map(|(_, records)| records).map(|record| record.payload.len()).sum();
                 if waiting > WAITING_BYTES_MAX {
                     return Err(LogError::NoSpace(error));
                 }

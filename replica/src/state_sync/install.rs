@@ -171,10 +171,10 @@ fn chain_of(genesis: &Genesis, gathered: &Gathered) -> Result<ChainState, String
     chain_after(genesis, &gathered.tree, &gathered.goal.at, &gathered.goal.above.header, &names)
 }
 
-/// Whether the log has a decided block below a height. One that has none is what an attempt before this one began.
+/// Whether the log has decided blocks of its own. One that begins with this height is what an attempt before this one began.
 fn has_blocks(home: &Home<'_>, height: Height) -> Result<bool, RecoveryError> {
     match look(&home.disk, home.log) {
-        Ok(log) => Ok(log.and_then(|log| log.base()).is_some_and(|base| base < height.get())),
+        Ok(log) => Ok(log.and_then(|log| log.base()).is_some_and(|base| base != height.get())),
         Err(LogError::Disk(error)) => Err(error.into()),
         // Damage: whatever is left of it, it is not this program's to remove.
         Err(_) => Ok(true),

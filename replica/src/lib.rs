@@ -59,6 +59,7 @@ pub mod pool;
 mod proposals;
 pub mod recovery;
 pub mod replica;
+pub mod report;
 pub mod results;
 pub mod retention;
 pub mod seam;

@@ -39,7 +39,6 @@ use lockstep_mempool::TxBytes;
 use lockstep_storage::guard::GuardRecord;
 use lockstep_storage::log::Kind;
 use lockstep_types::light::LightBlock;
-use lockstep_types::vote::Verified;
 use lockstep_types::{
     AppHash, Block, BlockId, Commit, ConsensusParams, Event, Evidence, Hash, Height, Polka, PublicKey, Signature, Time, TxResult,
     ValidatorUpdate,
@@ -50,6 +49,7 @@ use crate::chain::ChainState;
 use crate::check::{BuildJob, BuiltBlock, CheckFailure, CheckJob};
 use crate::evidence::rules::Refused;
 use crate::execution::ExecuteJob;
+pub use crate::report::Report;
 use crate::state_sync::{Found, Task};
 
 /// A monotonic moment: nanoseconds since a start that only the shell knows.
@@ -649,83 +649,6 @@ pub enum Reply {
         /// Why.
         reason: String,
     },
-}
-
-/// What an operator or a reader may want to know.
-#[derive(Debug, Clone)]
-pub enum Report {
-    /// Consensus entered a step.
-    Stepped {
-        /// Height.
-        height: Height,
-        /// Round.
-        round: lockstep_types::Round,
-        /// Step.
-        step: lockstep_consensus::Step,
-    },
-    /// A block was decided and executed.
-    Committed {
-        /// The block.
-        block_id: BlockId,
-        /// Its content.
-        block: Arc<Block>,
-        /// The commit that decided it.
-        commit: Arc<Verified<Commit>>,
-        /// What came out.
-        outcome: Arc<Outcome>,
-        /// Validators, parameters and hashes after it.
-        chain: Arc<ChainState>,
-    },
-    /// The pool changed.
-    Mempool {
-        /// Transactions waiting.
-        txs: usize,
-        /// Their bytes.
-        bytes: usize,
-    },
-    /// A new block of this round is dated further from this node's clock than clocks and the network may take: it gets no prevote
-    /// from here. Where more than a third of the power is that far off, no round succeeds until the clocks agree.
-    Untimely {
-        /// What was proposed.
-        proposal: Box<lockstep_types::Proposal>,
-        /// Who proposed it.
-        proposer: lockstep_types::Address,
-        /// When it came, by this node's clock.
-        received: Time,
-    },
-    /// A validator signed two values.
-    Equivocation {
-        /// Evidence that anyone can check.
-        first: Box<lockstep_types::Vote>,
-        /// The other vote.
-        second: Box<lockstep_types::Vote>,
-    },
-    /// Evidence waits for a block, which this node has just come to know.
-    Evidence {
-        /// The piece.
-        evidence: Arc<Evidence>,
-    },
-    /// A peer sent something that is refused.
-    Refused {
-        /// Who.
-        peer: Peer,
-        /// How bad, in points of the peer's score.
-        points: u32,
-        /// What.
-        reason: String,
-    },
-    /// Whether this node is behind: by proof, or because it begins with a snapshot, or because most peers say that they are ahead and have
-    /// pruned the block that comes next here. Not said before a peer has said what it has, and most are not ahead: until then nobody knows.
-    CatchingUp {
-        /// True while it is.
-        behind: bool,
-        /// Best height proven; once it is behind no more, the one that it decided last.
-        target: Height,
-    },
-    /// How far state sync is.
-    StateSync(lockstep_sync::state::Told),
-    /// Something worth a line in the log.
-    Note(String),
 }
 
 impl fmt::Display for Peer {

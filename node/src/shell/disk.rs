@@ -243,7 +243,7 @@ mod tests {
 
     use super::super::inbox::{Inbox, Inputs, Mail};
     use super::super::room::Room;
-    use super::{LogJob, run_log};
+    use super::{LogJob, WAITING_BYTES_MAX, run_log};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -303,6 +303,38 @@ mod tests {
         for number in 1..=2u64 {
             assert!(log.reader().body(&Hash::of(number.to_le_bytes()).0).expect("a read").is_some(), "it was said to be durable");
         }
+    }
+
+    /// A body of as many bytes.
+    fn large(number: u64, bytes: usize) -> LogJob {
+        let (ticket, mut records) = body(number);
+        records[0].payload = Bytes::from(vec![1; bytes]);
+        (ticket, records)
+    }
+
+    /// One block may be larger than all that may wait behind it.
+    #[test]
+    fn what_waits_behind_a_block_without_room_is_bounded_and_the_block_is_not() {
+        let disk = SimDisk::new();
+        let (sender, inputs, room, run) = thread(&disk);
+        disk.set_full(true);
+        sender.send(large(1, WAITING_BYTES_MAX + 1)).expect("it listens");
+        wait_for(&room, false);
+        sender.send(large(2, WAITING_BYTES_MAX)).expect("it listens");
+        sender.send(body(3)).expect("it listens");
+        assert!(matches!(next(&inputs), Input::DiskFailed { .. }), "the third is one too many");
+        drop(sender);
+        run.join().expect("it ends");
+
+        let (disk, alone) = (SimDisk::new(), WAITING_BYTES_MAX + 1);
+        let (sender, inputs, room, run) = thread(&disk);
+        disk.set_full(true);
+        sender.send(large(1, alone)).expect("it listens");
+        wait_for(&room, false);
+        disk.set_full(false);
+        assert!(matches!(next(&inputs), Input::Durable { .. }), "alone it waits, however large");
+        drop(sender);
+        run.join().expect("it ends");
     }
 
     #[test]

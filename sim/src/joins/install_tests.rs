@@ -231,9 +231,20 @@ fn a_home_without_its_state_and_its_beginning_is_not_rolled_back_to_genesis() {
 #[test]
 fn blocks_that_a_snapshot_passes_stay_where_all_are_kept_wherever_that_is_stopped() {
     let chain = Chain::make(&mut Crypto::new(false));
+    blocks_stay(&chain, 1..=30);
+}
+
+/// Its log may have lost its beginning, up to above the snapshot.
+#[test]
+fn blocks_that_begin_above_a_snapshot_stay_where_all_are_kept() {
+    let chain = Chain::make(&mut Crypto::new(false));
+    blocks_stay(&chain, HEIGHT + 3..=HEIGHT + 6);
+}
+
+fn blocks_stay(chain: &Chain, heights: std::ops::RangeInclusive<u64>) {
     let machine = Machine::new(None, 0, chain.genesis.hash(), true);
-    write_blocks(&chain, &machine, 1..=30);
-    gather(&chain, &machine.disk);
+    write_blocks(chain, &machine, heights);
+    gather(chain, &machine.disk);
     machine.disk.crash(Survival::None, 0);
     let is_segment = |path: &String| path.starts_with("log/") && path.ends_with(".seg");
     let old: Vec<(String, Vec<u8>)> = machine
@@ -251,9 +262,9 @@ fn blocks_that_a_snapshot_passes_stay_where_all_are_kept_wherever_that_is_stoppe
         }
     };
     let sound = machine.with_disk(machine.disk.fork());
-    drop(start(&chain, &sound, "undisturbed"));
+    drop(start(chain, &sound, "undisturbed"));
     are_kept(&sound.disk, "undisturbed");
-    wherever_it_is_stopped(&chain, &machine, machine.disk.operations()..sound.disk.operations(), are_kept);
+    wherever_it_is_stopped(chain, &machine, machine.disk.operations()..sound.disk.operations(), are_kept);
 }
 
 /// Blocks above the snapshot are of use as far as they follow each other; peers have the others.

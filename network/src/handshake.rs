@@ -90,6 +90,9 @@ pub enum Refusal {
     /// The peer misbehaved lately.
     #[error("banned for a while")]
     Banned = 8,
+    /// Another process with the peer's node key was here first, and is still.
+    #[error("another process uses the same node key and was here first: a home runs twice, and the copy must be stopped")]
+    KeyInUse = 9,
 }
 
 /// The byte that says: accepted.
@@ -97,10 +100,19 @@ pub(crate) const ACCEPTED: u8 = 0;
 
 impl Refusal {
     /// Every reason, in the order of their bytes.
-    pub const ALL: [Self; 8] =
-        [Self::Malformed, Self::WireVersion, Self::ChainId, Self::Genesis, Self::Binding, Self::Duplicate, Self::NoPlace, Self::Banned];
+    pub const ALL: [Self; 9] = [
+        Self::Malformed,
+        Self::WireVersion,
+        Self::ChainId,
+        Self::Genesis,
+        Self::Binding,
+        Self::Duplicate,
+        Self::NoPlace,
+        Self::Banned,
+        Self::KeyInUse,
+    ];
 
-    /// The byte on the wire, 1 to 8.
+    /// The byte on the wire, 1 to 9.
     pub fn code(self) -> u8 {
         self as u8
     }

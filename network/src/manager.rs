@@ -1,6 +1,7 @@
 //! The one task that owns the swarm: every dial, every place, and which of two connections stays.
 
 mod connections;
+mod instances;
 mod traffic;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::connections::{reason_of_dial, reason_of_listen};
+use self::instances::Instances;
 use crate::dialer::Dialer;
 use crate::door::socket_of;
 use crate::events::{Direction, Inlets, Reason, RequestError};
@@ -126,6 +128,7 @@ pub(crate) struct Manager {
     dials: HashMap<ConnectionId, NodeId>,
     guests: Vec<Guest>,
     active: HashMap<PeerId, Active>,
+    instances: Instances,
     successors: HashMap<PeerId, Successor>,
     early: HashMap<PeerId, Vec<Early>>,
     asked: HashMap<OutboundRequestId, PendingRequest>,
@@ -165,6 +168,7 @@ impl Manager {
             dials: HashMap::new(),
             guests: Vec::new(),
             active: HashMap::new(),
+            instances: Instances::default(),
             successors: HashMap::new(),
             early: HashMap::new(),
             asked: HashMap::new(),

@@ -457,6 +457,7 @@ fn refusal_label(refusal: Refusal) -> &'static str {
         Refusal::Duplicate => "duplicate",
         Refusal::NoPlace => "no_place",
         Refusal::Banned => "banned",
+        Refusal::KeyInUse => "key_in_use",
     }
 }
 

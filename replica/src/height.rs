@@ -258,6 +258,8 @@ impl Replica {
         assert_eq!(commit.height, height, "consensus decides the height it was started with");
         let block_id = commit.block_id;
         let round = commit.round;
+        let validators = self.chain.validators.clone();
+        self.check_own_slot(&commit, &validators);
         let body = self.bodies.get(&block_id).expect("consensus decides a block whose body was found valid");
         let block = body.valid_block().expect("consensus decides a block whose body was found valid").clone();
         let bytes = body.bytes.clone().expect("a judged body is whole");

@@ -1,7 +1,9 @@
 //! Own messages that this node may have forgotten: the others are asked before anything is signed.
 
+use std::fmt;
+
 use lockstep_types::quorum::Quorum;
-use lockstep_types::{Proposal, PublicKey, Vote};
+use lockstep_types::{Commit, Proposal, PublicKey, ValidatorSet, Vote};
 
 use crate::jobs::Job;
 use crate::replica::{OwnWait, Replica};
@@ -91,7 +93,7 @@ impl Replica {
             .me()
             .is_some_and(|me| self.chain.validators.get(vote.validator).is_some_and(|validator| validator.address == me.address));
         let message = OwnMessage::Vote(Vote { signature: UNSIGNED, ..vote.clone() });
-        if !ours || self.signing.stopped().is_some() || !self.signing.is_foreign(&message, &self.chain_id) {
+        if !ours || !self.is_foreign(&message) {
             return false;
         }
         if let Ok(claim) = vote.clone().claim(&self.chain_id, &self.chain.validators) {
@@ -112,7 +114,7 @@ impl Replica {
     fn verify_own_proposal(&mut self, peer: Peer, proposal: &Proposal) -> bool {
         let Some(me) = self.signing.me().cloned() else { return false };
         let message = OwnMessage::Proposal(Proposal { signature: UNSIGNED, ..proposal.clone() });
-        if self.signing.stopped().is_some() || !self.signing.is_foreign(&message, &self.chain_id) {
+        if !self.is_foreign(&message) {
             return false;
         }
         if let Ok(claim) = proposal.clone().claim(&self.chain_id, &me.public_key) {
@@ -121,12 +123,30 @@ impl Replica {
         true
     }
 
-    pub(crate) fn on_foreign(&mut self, peer: Peer, message: &OwnMessage) {
+    /// The same for our slot of a commit whose signatures were all verified, by the set that it is of. Peers hand on no vote for a place
+    /// of which they hold one already, and who catches up gets no votes at all: a commit shows what our key signed there even so. A copy
+    /// that is older than the chain meets it before it can sign anything new; of two that run at once, the one whose precommit did not
+    /// get into the commit meets it with the next proposal.
+    pub(crate) fn check_own_slot(&mut self, commit: &Commit, validators: &ValidatorSet) {
+        let Some(index) = self.signing.me().and_then(|me| validators.index_of(&me.address)) else { return };
+        let Some(vote) = commit.votes().find(|vote| vote.validator == index) else { return };
+        let message = OwnMessage::Vote(Vote { signature: UNSIGNED, ..vote });
+        if self.is_foreign(&message) {
+            self.on_foreign(&format_args!("the commit of height {}", commit.height), &message);
+        }
+    }
+
+    fn is_foreign(&self, message: &OwnMessage) -> bool {
+        self.config.watches_key && self.signing.stopped().is_none() && self.signing.is_foreign(message, &self.chain_id)
+    }
+
+    /// Its signature is ours, and we did not make it.
+    pub(crate) fn on_foreign(&mut self, holder: &dyn fmt::Display, message: &OwnMessage) {
         let (height, round, step) = message.position();
         let reason = format!(
-            "{peer} holds a message for height {height}, round {round}, step {step} that carries this validator's signature and that this \
-             node did not sign: another process signs with the same key, or this directory was restored from an older copy. Nothing is \
-             signed any more; find the other process, and start again only when you know that it is stopped"
+            "{holder} holds a message for height {height}, round {round}, step {step} that carries this validator's signature and that \
+             this node did not sign: another process signs with the same key, or this directory was restored from an older copy. Nothing \
+             is signed any more; find the other process, and start again only when you know that it is stopped"
         );
         self.signing.stop(reason.clone());
         self.fx.report(Report::Note(reason));

@@ -174,6 +174,13 @@ impl Replica {
             }
             return;
         }
+        // Before it may get a vote.
+        if let Ok(block) = &verdict
+            && let Some(commit) = &block.last_commit
+        {
+            let validators = self.chain.last_validators.clone();
+            self.check_own_slot(commit, &validators);
+        }
         let valid = verdict.is_ok();
         let Some(body) = self.bodies.get_mut(&block_id) else { return };
         body.checking = false;

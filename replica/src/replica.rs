@@ -58,6 +58,9 @@ pub struct Config {
     pub genesis_hash: Hash,
     /// The validator key, if there is one.
     pub me: Option<Me>,
+    /// Whether this validator stops signing when it sees a message by its key that it did not sign. A node does; only the simulator's
+    /// twins may go on.
+    pub watches_key: bool,
     /// Bounds of the pool.
     pub mempool: lockstep_mempool::Limits,
     /// Keys that may change before they are written to the database: the measure of a restart's replay.
@@ -614,7 +617,7 @@ impl Replica {
             Some(Job::Commit { peer, claim, synced }) => self.settle_commit(now, peer, claim, synced, verdicts),
             Some(Job::OwnProof { peer, claim, message }) => {
                 match claim.settle(verdicts) {
-                    Ok(_) => self.on_foreign(peer, &message),
+                    Ok(_) => self.on_foreign(&peer, &message),
                     Err(error) => self.blame(peer, POINTS_LIE, format!("a vote in our name: {error}")),
                 }
                 self.try_end_own_wait(now);
@@ -624,7 +627,7 @@ impl Replica {
             Some(Job::StateHeader { ticket }) => self.on_header_verified(now, ticket, verdicts),
             Some(Job::OwnProposal { peer, claim, message }) => {
                 match claim.settle(verdicts) {
-                    Ok(_) => self.on_foreign(peer, &message),
+                    Ok(_) => self.on_foreign(&peer, &message),
                     Err(error) => self.blame(peer, POINTS_LIE, format!("a proposal in our name: {error}")),
                 }
                 self.try_end_own_wait(now);

@@ -7,8 +7,8 @@
 //!   and the validator is silent until the chain has caught up with the guard;
 //! - **no readable guard**: silent until the others are seen to decide a height by votes as they come (a certificate that is
 //!   fetched may be old), and then only above that height;
-//! - **a message of our own key that we did not sign**: somebody else has the key, or the directory was rolled back.
-//!   Nothing is signed any more, and the operator is told why.
+//! - **a message of our own key that we did not sign**, from a peer or in a commit: somebody else has the key, or the directory
+//!   was rolled back. Nothing is signed any more, and the operator is told why.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use lockstep_storage::guard::GuardRecord;
@@ -203,6 +203,8 @@ pub struct Signing {
     me: Option<Me>,
     /// What the newest record holds.
     newest: Option<Remembered>,
+    /// The last record of the height that was signed at before that one, since the start.
+    before: Option<Remembered>,
     /// Nothing is signed below this height.
     from: Height,
     /// No guard was readable: `from` is still to be found.
@@ -218,7 +220,7 @@ impl Signing {
         let recorded = newest.as_ref().map_or(Height::ZERO, |record| record.message.height());
         let above_floor = if guard.floor == Height::ZERO { Height::ZERO } else { guard.floor.next() };
         let recorded = if planted::has(Bug::SignsBelowGuard) { Height::ZERO } else { recorded };
-        Self { me, newest, from: recorded.max(above_floor), unreadable: guard.unreadable, stopped: None }
+        Self { me, newest, before: None, from: recorded.max(above_floor), unreadable: guard.unreadable, stopped: None }
     }
 
     /// The key, if there is one.
@@ -275,7 +277,11 @@ impl Signing {
         if let Some(newest) = &self.newest {
             assert!(record.message.position() > newest.message.position(), "a validator signs each step once, in order");
         }
-        self.newest = Some(record);
+        let is_next_height = self.newest.as_ref().is_some_and(|newest| newest.message.height() < record.message.height());
+        let newest = self.newest.replace(record);
+        if is_next_height {
+            self.before = newest;
+        }
     }
 
     /// Whether a message that carries our key's valid signature is one that we did not sign: later than all that we signed,
@@ -287,9 +293,17 @@ impl Signing {
             return false;
         }
         let Some(newest) = &self.newest else { return true };
-        match newest.said().find(|said| said.position() == message.position()) {
+        let known = [Some(newest), self.before.as_ref()];
+        match known.into_iter().flatten().flat_map(Remembered::said).find(|said| said.position() == message.position()) {
             Some(said) => said.sign_bytes(chain_id) != message.sign_bytes(chain_id),
-            None => message.position() > newest.message.position(),
+            None => self.is_between(message) || message.position() > newest.message.position(),
         }
+    }
+
+    /// Behind all that we signed at one height, and before the height that we signed at next.
+    fn is_between(&self, message: &OwnMessage) -> bool {
+        let is_behind = |before: &Remembered| message.position() > before.message.position();
+        let is_before = |newest: &Remembered| message.height() < newest.message.height();
+        self.before.as_ref().is_some_and(is_behind) && self.newest.as_ref().is_some_and(is_before)
     }
 }

@@ -79,6 +79,8 @@ pub(crate) struct Machine {
     pub(crate) frozen_until: u64,
     /// When the last of what came to it while it was frozen is looked at, though it thawed earlier because the faults ended.
     pub(crate) owes_until: u64,
+    /// It stops signing when it sees what its key signed elsewhere.
+    pub(crate) watches_key: bool,
     /// Whether results are kept beside the log. Nothing in a run reads them, so only runs in which files rot have them.
     pub(crate) keeps_results: bool,
     /// Its operator keeps all blocks.
@@ -248,6 +250,7 @@ impl Machine {
             flushed: Height::ZERO,
             asks_operator: false,
             trusts: None,
+            watches_key: true,
             astray: None,
         }
     }
@@ -328,8 +331,15 @@ impl Machine {
             replayed.push(Replayed { block_id, block: Arc::new(block), commit, outcome: outcome.clone() });
         }
         let me = self.key.as_ref().map(|key| Me { public_key: key.public_key(), address: key.public_key().address() });
-        let config =
-            Config { genesis_hash, me, mempool: lockstep_mempool::Limits::default(), flush_keys: FLUSH_KEYS, flush_blocks, planted };
+        let config = Config {
+            genesis_hash,
+            me,
+            watches_key: self.watches_key,
+            mempool: lockstep_mempool::Limits::default(),
+            flush_keys: FLUSH_KEYS,
+            flush_blocks,
+            planted,
+        };
         let readable = executor.state().clone();
         let told = restored.chain.clone();
         let mut replica = Replica::new(config, restored);

@@ -54,7 +54,7 @@ impl Hushed {
     }
 }
 
-/// One key in two unmodified replicas, of which neither knows of the other.
+/// One key in two replicas, of which neither knows of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Twins {
@@ -62,6 +62,9 @@ pub(crate) struct Twins {
     pub(crate) node: usize,
     /// Whether each talks to one half of the others, and not to its twin, until the heal.
     pub(crate) apart: bool,
+    /// Whether both go on when they see what their key signed elsewhere. Unmodified, whoever sees it stops.
+    #[serde(default)]
+    pub(crate) deny: bool,
 }
 
 /// What of its past a node of a chain with checkpoints keeps, as its operator says it.
@@ -228,8 +231,11 @@ impl Plan {
             liars::of_state(&mut byzantine, &mut Stream::new(seed, "liars, of state"));
         }
         let weak: Vec<usize> = weak(&powers);
-        let twins = (byzantine.is_empty() && !weak.is_empty() && dice.chance(200))
-            .then(|| Twins { node: *dice.pick(&weak), apart: dice.chance(600) });
+        let twins = (byzantine.is_empty() && !weak.is_empty() && dice.chance(200)).then(|| Twins {
+            node: *dice.pick(&weak),
+            apart: dice.chance(600),
+            deny: Stream::new(seed, "twins, deny").chance(700),
+        });
         let mut rest = dice;
         let mut dice = Stream::new(seed, "plan");
         let class = |cause: &str| {

@@ -4,7 +4,7 @@
 use lockstep_replica::planted::Planted;
 
 use crate::disk::{Loss, Survival, Tally, Trouble};
-use crate::plan::{MS, Plan};
+use crate::plan::{MS, Plan, Twins};
 use crate::schedule::{Fault, Shape, Timed};
 use crate::world::{Report1, World};
 
@@ -220,5 +220,22 @@ fn attack_29_clocks_that_are_an_hour_apart_stop_rounds_and_everybody_says_why() 
         let one = run(seed, plan.clone(), vec![ahead(3)]);
         assert!(2 * one.height > agreed.height, "seed {seed}: {} of {} blocks", one.height, agreed.height);
         assert!(one.untimely[..3].iter().all(|count| *count < one.untimely[3]), "seed {seed}: {:?}", one.untimely);
+    }
+}
+
+/// Of two with one key the others reach either, in turns, and the two never meet: as with a copy of a home, node key and all. Peers
+/// hand on no second vote for one place, so the twins hear nothing of each other but what commits hold. One of them at least stops.
+#[test]
+fn one_of_two_with_one_key_stops_even_if_they_never_hear_each_other() {
+    const TWIN: usize = 4;
+    let links = |one: usize| (0..4).flat_map(|other| [(one, other), (other, one)]).filter(|(a, b)| a != b).collect::<Vec<_>>();
+    for (turn_ms, seed) in [40, 150, 300, 700, 1_500].into_iter().flat_map(|turn_ms| (0..4).map(move |seed| (turn_ms, seed))) {
+        let twins = Some(Twins { node: 0, apart: false, deny: false });
+        let plan = Plan { twins, chaos: 6_000 * MS, chaos_blocks: u64::MAX, ..Plan::quiet() };
+        let cut = |ms, one| at(ms, Fault::Cut { shape: Shape::Alone, links: links(one), lasts_ns: turn_ms * MS, flap_ns: 0 });
+        let between = Fault::Cut { shape: Shape::Alone, links: vec![(0, TWIN), (TWIN, 0)], lasts_ns: 6_000 * MS, flap_ns: 0 };
+        let turns = (0..6_000 / turn_ms).map(|turn| cut(1 + turn * turn_ms, if turn % 2 == 0 { 0 } else { TWIN }));
+        let report = run(seed, plan, [at(0, between)].into_iter().chain(turns).collect());
+        assert!((1..=2).contains(&report.silent), "seed {seed}, {turn_ms} ms: {report:?}");
     }
 }

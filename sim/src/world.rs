@@ -212,6 +212,9 @@ impl World {
         if let Some(twins) = plan.twins {
             let key = machines[twins.node].key.as_ref().map(|key| PrivateKey::from_seed(&key.seed()));
             machines.push(Machine::new(key, 0, hash, plan.keeps_results()));
+            for twin in [twins.node, machines.len() - 1] {
+                machines[twin].watches_key = !twins.deny;
+            }
         }
         for (node, machine) in machines.iter_mut().enumerate() {
             machine.segment_bytes = plan.segment_bytes;

@@ -206,6 +206,9 @@ impl Manager {
         if connection.stop.is_stopped() || self.loses_to_active(id, connection, hello.instance) {
             return Err(Refusal::Duplicate);
         }
+        if self.is_second(id, connection, hello.instance) {
+            return Err(Refusal::KeyInUse);
+        }
         if connection.direction == Direction::Outbound || self.shared.is_persistent(connection.node) {
             return Ok(Place::Own);
         }
@@ -228,6 +231,13 @@ impl Manager {
         !restarted && crossed && connection.direction != kept_direction(self.shared.node_id, connection.node)
     }
 
+    /// Another process with the peer's key has its place ([`super::instances`]).
+    fn is_second(&self, id: ConnectionId, connection: &Connection, instance: u64) -> bool {
+        let active = self.active.get(&connection.peer).filter(|active| active.connection != id);
+        let old = active.and_then(|active| self.connections.get(&active.connection)?.admitted);
+        old.is_some_and(|(_, old)| self.instances.is_second(connection.peer, old, instance))
+    }
+
     pub(super) fn on_ready(&mut self, ready: Successor) {
         let id = ready.connection;
         // A refusal of the receiver means that the session ended: then there is nothing to refuse.
@@ -236,7 +246,7 @@ impl Manager {
             return;
         };
         let instance = connection.admitted.map_or(0, |(_, instance)| instance);
-        if connection.stop.is_stopped() || self.loses_to_active(id, connection, instance) {
+        if connection.stop.is_stopped() || self.loses_to_active(id, connection, instance) || self.is_second(id, connection, instance) {
             let _ = ready.answer.send(false);
             return;
         }
@@ -259,6 +269,9 @@ impl Manager {
         if ready.answer.send(true).is_err() {
             self.shared.remove_link(&ready.link);
             return;
+        }
+        if let Some((_, instance)) = self.connections.get(&ready.connection).and_then(|connection| connection.admitted) {
+            self.instances.connected(peer, instance);
         }
         self.active.insert(peer, Active { connection: ready.connection, link: ready.link, announced: false });
     }

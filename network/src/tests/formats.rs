@@ -68,9 +68,9 @@ fn a_node_id_is_the_head_of_the_hash_of_the_key() {
 #[test]
 fn refusals_have_their_bytes() {
     let codes: Vec<_> = Refusal::ALL.into_iter().map(Refusal::code).collect();
-    assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     for code in 0..=u8::MAX {
-        assert_eq!(Refusal::from_code(code).map(Refusal::code), (1..=8).contains(&code).then_some(code));
+        assert_eq!(Refusal::from_code(code).map(Refusal::code), (1..=9).contains(&code).then_some(code));
     }
 }
 

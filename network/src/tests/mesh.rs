@@ -4,7 +4,7 @@ use bytes::Bytes;
 use libp2p::futures::future::join_all;
 
 use super::support::{Node, config, meet, round_trip};
-use crate::{Direction, Event, Lane, Reason};
+use crate::{Direction, Event, Lane, Reason, Refusal};
 
 /// Speaks on both lanes to every other node as it comes, until all have been heard on both. Nobody leaves meanwhile.
 async fn hear_from_all(node: &mut Node, others: usize) {
@@ -104,6 +104,31 @@ async fn a_restarted_node_is_met_again_by_those_who_dial_it() {
         b = Node::start(again).await;
         round_trip(&mut a, &mut b).await;
     }
+}
+
+/// A home that was copied with its node key: both would displace each other for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_processes_with_one_node_key_the_first_stays_and_the_second_hears_why() {
+    let mut server = Node::seeded(1).await;
+    let mut first = Node::seeded(2).await;
+    first.dial(server.address());
+    round_trip(&mut first, &mut server).await;
+    let mut copy = Node::seeded(2).await;
+    copy.dial(server.address());
+    // It takes the place as a restarted node would, and the first comes back.
+    let key_in_use = Reason::RefusedByPeer(Refusal::KeyInUse);
+    while copy.refusal().await != key_in_use {}
+    while server.refusal().await != Reason::Refused(Refusal::KeyInUse) {}
+    // Each was displaced once.
+    first.goodbye(server.id()).await;
+    server.goodbye(first.id()).await;
+    server.goodbye(first.id()).await;
+    round_trip(&mut first, &mut server).await;
+    // Its place is free once it has left.
+    first.network.shutdown().await;
+    server.goodbye(first.id()).await;
+    copy.goodbye(server.id()).await;
+    round_trip(&mut copy, &mut server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

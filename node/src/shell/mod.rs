@@ -339,6 +339,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         lockstep_replica::Config {
             genesis_hash,
             me: me.clone(),
+            watches_key: true,
             mempool: options.mempool.clone(),
             flush_keys: options.flush_keys,
             flush_blocks: options.flush_blocks,

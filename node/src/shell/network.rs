@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use lockstep_genesis::Genesis;
 use lockstep_network::{
-    Config, Direction, Event, Events, Handshake, Limits, Network, NodeId, Pace, PeerAddr, StartError, ValidatorBinding, Verdict,
+    Config, Direction, Event, Events, Handshake, Limits, Network, NodeId, Pace, PeerAddr, Reason, Refusal, StartError, ValidatorBinding,
+    Verdict,
 };
 use lockstep_replica::Input;
 use lockstep_replica::seam::Peer;
@@ -81,6 +82,7 @@ pub(crate) async fn receive(events: Events, network: Network, inbox: Inbox, metr
 
 async fn hand_on(mut events: Events, from: Origin, network: Network, inbox: Inbox, metrics: Arc<Metrics>) {
     let mut unreached = Unreached::default();
+    let mut doubles = Doubles::default();
     while let Some(event) = events.recv().await {
         match event {
             Event::Connected { peer, info } => {
@@ -104,6 +106,8 @@ async fn hand_on(mut events: Events, from: Origin, network: Network, inbox: Inbo
                 let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();
                 if is_worth_telling {
                     tracing::warn!(node, remote, %reason, "a peer of p2p.persistent_peers cannot be reached; it is dialled on and on");
+                } else if reason == Reason::Refused(Refusal::KeyInUse) && doubles.is_due(Instant::now()) {
+                    tracing::warn!(node, remote, %reason, "a peer runs twice");
                 } else {
                     tracing::debug!(node, remote, %reason, "no connection");
                 }
@@ -128,6 +132,21 @@ async fn hand_on(mut events: Events, from: Origin, network: Network, inbox: Inbo
 /// Peers that are dialled in vain. Only those of the settings are dialled, so they are few.
 #[derive(Debug, Default)]
 struct Unreached(BTreeMap<NodeId, Vain>);
+
+/// When peers that run twice were last told of.
+#[derive(Debug, Default)]
+struct Doubles(Option<Instant>);
+
+impl Doubles {
+    /// The second process dials on and on; once in a minute is enough of it.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.0.is_none_or(|told| now.duration_since(told) >= Unreached::TOLD_AGAIN);
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
+    }
+}
 
 #[derive(Debug)]
 struct Vain {

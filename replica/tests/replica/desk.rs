@@ -114,6 +114,7 @@ impl Desk {
         let config = Config {
             genesis_hash: made.genesis.hash(),
             me,
+            watches_key: true,
             mempool: Limits::default(),
             flush_keys: 1_000,
             flush_blocks: 1_000,
@@ -186,6 +187,7 @@ impl Desk {
         let config = Config {
             genesis_hash: made.genesis.hash(),
             me: None,
+            watches_key: true,
             mempool: Limits::default(),
             flush_keys: 1_000,
             flush_blocks: 1_000,

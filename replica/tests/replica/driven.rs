@@ -75,6 +75,7 @@ fn open(dir: &std::path::Path, genesis: &Genesis, seed: u64) -> Node {
     let config = Config {
         genesis_hash,
         me: Some(Me { public_key, address: public_key.address() }),
+        watches_key: true,
         mempool: Limits::default(),
         flush_keys: 1_000,
         flush_blocks: 3,

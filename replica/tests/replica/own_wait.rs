@@ -88,3 +88,27 @@ fn an_answer_with_the_last_round_costs_a_signature_and_no_more() {
     assert!(desk.out.iter().any(|effect| matches!(effect, Effect::Disconnect { .. })), "two that do not hold are enough");
     assert!(!desk.out.iter().any(|effect| matches!(effect, Effect::Report { .. }) && format!("{effect:?}").contains("another process")));
 }
+
+/// Who catches up gets no votes, but commits: a home that is older than what its key signed finds it there.
+#[test]
+fn a_commit_with_a_slot_of_our_key_that_we_did_not_sign_ends_signing() {
+    let made = Made::of(2);
+    let (mut stopped, mut signing) = (0, 0);
+    for me in 1..=4 {
+        let mut desk = Desk::new(&made, Some(me));
+        desk.connect(99, None);
+        desk.follow(&made, 99);
+        let index = made.chain.validators.index_of(&key(me).public_key().address()).expect("one of four");
+        let is_in = made.block(1).2.votes().any(|vote| vote.validator == index);
+        let why = desk.replica.silent();
+        assert_eq!(why.is_some(), is_in, "key {me}: {why:?}");
+        match why {
+            Some(why) => {
+                assert!(why.contains("the commit of height 1 holds a message") && why.contains("another process"), "{why}");
+                stopped += 1;
+            }
+            None => signing += 1,
+        }
+    }
+    assert_eq!((stopped, signing), (3, 1));
+}

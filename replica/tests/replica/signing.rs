@@ -232,6 +232,22 @@ fn a_message_we_did_not_sign_is_told_from_ours() {
     assert!(!foreign(&OwnMessage::Vote(Vote { signature: lockstep_types::Signature([1; 64]), ..vote })));
 }
 
+/// What a height's commit shows is seen when the next height was begun.
+#[test]
+fn a_message_of_the_height_before_is_told_from_ours() {
+    let (older, newer) = (own_vote(VoteType::Prevote, 7, 1), own_vote(VoteType::Precommit, 7, 1));
+    let mut signing = signing_with([]);
+    signing.remember(remembered(own_vote(VoteType::Prevote, 5, 0)));
+    signing.remember(Remembered { earlier: vec![older.clone()], ..remembered(newer.clone()) });
+    signing.remember(remembered(own_vote(VoteType::Prevote, 9, 2)));
+    let foreign = |message: &OwnMessage| signing.is_foreign(message, &chain_id());
+    assert!(!foreign(&older) && !foreign(&newer), "ours");
+    assert!(foreign(&another(&older)) && foreign(&another(&newer)), "the same place, other bytes");
+    assert!(foreign(&own_vote(VoteType::Prevote, 7, 2)) && foreign(&own_vote(VoteType::Precommit, 8, 0)), "we signed nothing there");
+    assert!(!foreign(&own_vote(VoteType::Precommit, 7, 0)) && !foreign(&own_vote(VoteType::Precommit, 9, 1)), "it may have left the guard");
+    assert!(!foreign(&another(&own_vote(VoteType::Prevote, 5, 0))), "two heights ago is not remembered");
+}
+
 #[test]
 fn a_new_guard_has_signed_nothing() {
     assert!(signing_with([]).is_foreign(&own_vote(VoteType::Prevote, 1, 0), &chain_id()), "who made it has an older copy of the key");

@@ -48,6 +48,8 @@ pub(crate) struct Report1 {
     pub(crate) losses: u64,
     /// Nodes that found that their memory is older than what they said, and sign nothing any more.
     pub(crate) clones: u64,
+    /// Nodes that sign nothing any more, at the end.
+    pub(crate) silent: usize,
     /// What they signed before they found it that contradicts what they had signed.
     pub(crate) doubts: u64,
     /// It stopped because every good copy of a block was gone.
@@ -114,6 +116,7 @@ impl World {
             refused_starts: self.refused_starts,
             losses: self.losses,
             clones: self.clones,
+            silent: self.machines.iter().filter_map(|machine| machine.running.as_ref()?.replica.silent()).count(),
             doubts: self.doubts,
             justified: self.justified,
             void: self.pending.is_void,

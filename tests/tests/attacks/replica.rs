@@ -633,6 +633,7 @@ impl Slow {
         let config = Config {
             genesis_hash: genesis.hash(),
             me: Some(Me { public_key, address: public_key.address() }),
+            watches_key: true,
             mempool: lockstep_mempool::Limits::default(),
             flush_keys: 1_000,
             flush_blocks: 1_000,

@@ -3,6 +3,7 @@
 //! With `LOCKSTEP_KEEP` set, homes and logs stay in the folder for temporary files.
 
 mod audit;
+mod copied;
 mod damage;
 mod flood;
 mod freeze;

@@ -1,0 +1,103 @@
+//! Which processes were met under one node key.
+//!
+//! A process draws an `instance` when it starts. A peer that comes with another one was restarted, and the new connection replaces the
+//! old. Where the earlier instance then comes back, both run: a home was copied, node key and all. Displacing each other for ever they
+//! would both be half deaf, so from then on the one that was met first keeps its place, and the other one is told why it gets none.
+
+use std::collections::VecDeque;
+
+use libp2p::PeerId;
+
+/// Peers that are remembered, those met last.
+const PEERS_MAX: usize = 256;
+/// Instances of each, likewise.
+const INSTANCES_MAX: usize = 4;
+
+/// What was met of a peer.
+#[derive(Debug)]
+struct Met {
+    peer: PeerId,
+    /// In the order of their first connections, each once.
+    instances: VecDeque<u64>,
+    /// The one that connected last.
+    last: u64,
+    /// One came back that another had replaced.
+    several: bool,
+}
+
+/// The instances of peers.
+#[derive(Debug, Default)]
+pub(super) struct Instances {
+    met: VecDeque<Met>,
+}
+
+impl Instances {
+    /// A connection of this instance takes the peer's place.
+    pub(super) fn connected(&mut self, peer: PeerId, instance: u64) {
+        let place = self.met.iter().position(|met| met.peer == peer);
+        let met = place.and_then(|place| self.met.remove(place));
+        let mut met = met.unwrap_or_else(|| Met { peer, instances: VecDeque::new(), last: instance, several: false });
+        if !met.instances.contains(&instance) {
+            met.instances.push_back(instance);
+            if met.instances.len() > INSTANCES_MAX {
+                met.instances.pop_front();
+            }
+        } else if met.last != instance {
+            met.several = true;
+        }
+        met.last = instance;
+        self.met.push_back(met);
+        if self.met.len() > PEERS_MAX {
+            self.met.pop_front();
+        }
+    }
+
+    /// Whether a connection of `instance` must not replace that of `active`: both run, and that one was first. One that was never met
+    /// may be a restart of either.
+    pub(super) fn is_second(&self, peer: PeerId, active: u64, instance: u64) -> bool {
+        let Some(met) = self.met.iter().find(|met| met.peer == peer && met.several) else { return false };
+        let place = |instance: u64| met.instances.iter().position(|met| *met == instance);
+        place(active).zip(place(instance)).is_some_and(|(active, new)| active < new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_restarted_again_and_again_is_one() {
+        let (mut instances, peer) = (Instances::default(), PeerId::random());
+        for instance in 0_u64..10 {
+            assert!(!instances.is_second(peer, instance.saturating_sub(1), instance));
+            instances.connected(peer, instance);
+            instances.connected(peer, instance);
+        }
+    }
+
+    #[test]
+    fn of_two_that_take_turns_the_first_stays() {
+        let (mut instances, peer) = (Instances::default(), PeerId::random());
+        instances.connected(peer, 7);
+        assert!(!instances.is_second(peer, 7, 8), "it may be a restart");
+        instances.connected(peer, 8);
+        assert!(!instances.is_second(peer, 8, 7), "it was first");
+        instances.connected(peer, 7);
+        assert!(instances.is_second(peer, 7, 8) && !instances.is_second(peer, 7, 7));
+        assert!(!instances.is_second(PeerId::random(), 7, 8), "of another peer nothing is known");
+        assert!(!instances.is_second(peer, 7, 9), "never met: a restart");
+        instances.connected(peer, 9);
+        assert!(!instances.is_second(peer, 9, 7) && !instances.is_second(peer, 9, 8), "both were before it");
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound() {
+        let mut instances = Instances::default();
+        for _ in 0..2 * PEERS_MAX {
+            let peer = PeerId::random();
+            (0..100).for_each(|instance| instances.connected(peer, instance));
+        }
+        assert_eq!(instances.met.len(), PEERS_MAX);
+        assert!(instances.met.iter().all(|met| met.instances.len() == INSTANCES_MAX));
+    }
+}

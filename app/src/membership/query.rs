@@ -52,6 +52,8 @@ struct MemberAnswer {
     moniker: String,
     addresses: Vec<String>,
     approvals: Vec<String>,
+    /// Keys of the authority, by address, that ask it to leave, while they are too few.
+    removals: Vec<String>,
     last_signed: Option<u64>,
 }
 
@@ -88,6 +90,8 @@ fn whole(config: &Config, standing: &Standing, newest: &ValidatorSet, state: &St
         .iter()
         .map(|validator| {
             let member = registry.get(&validator.address);
+            let asked_to_leave = member.iter().flat_map(|member| &member.removals);
+            let removals = asked_to_leave.map(|key| key.address().to_string()).collect();
             let text = |text: Option<&String>| text.cloned().unwrap_or_default();
             MemberAnswer {
                 address: validator.address.to_string(),
@@ -101,6 +105,7 @@ fn whole(config: &Config, standing: &Standing, newest: &ValidatorSet, state: &St
                 moniker: text(member.as_ref().map(|member| &member.moniker)),
                 addresses: member.map(|member| member.addresses).unwrap_or_default(),
                 approvals: Vec::new(),
+                removals,
                 last_signed: standing.attendance.iter().find(|seat| seat.address == validator.address).map(|seat| seat.last_signed.get()),
             }
         })
@@ -118,6 +123,7 @@ fn whole(config: &Config, standing: &Standing, newest: &ValidatorSet, state: &St
             moniker: member.moniker,
             addresses: member.addresses,
             approvals: member.approvals.iter().map(|key| key.address().to_string()).collect(),
+            removals: Vec::new(),
             last_signed: None,
         }
     }));

@@ -72,6 +72,11 @@ fn an_authority_admits_and_removes_by_its_threshold() {
     assert!(town.ok(town.quit(2, 12)).contains("1 of 2"));
     town.refused(town.quit(2, 12), NODE_TX_REFUSED, "already");
     assert_eq!(town.has(2), Some(10));
+    let members = town.members();
+    let asked = |member: &&serde_json::Value| member["removals"].as_array().is_some_and(|keys| !keys.is_empty());
+    let asked: Vec<_> = members["members"].as_array().expect("a list").iter().filter(asked).collect();
+    assert_eq!(asked.len(), 1);
+    assert_eq!((&asked[0]["address"], &asked[0]["removals"][0]), (&address(2).to_string().into(), &address(12).to_string().into()));
     town.ok(town.quit(2, 11));
     assert_eq!(town.has(2), None);
 }

@@ -75,12 +75,16 @@ pub(super) fn run(args: &ReplayArgs, app: Arc<dyn Application>) -> Result<(), No
             .next("name a --from and a --to among them, the first not above the second"));
     }
     let begin = args.from.map_or(Begin::First, Begin::At);
-    let start =
-        archive.start(begin).map_err(|error| damaged(archive.disk(), &error))?.filter(|start| start.height < to).ok_or_else(|| {
-            NodeError::new(Exit::Refused, format!("there is no state to begin with: blocks below {base} were pruned"))
-                .means("a replay begins with genesis, or with a snapshot of this home that its log proves")
-                .next(format!("lockstep snapshot list --home {} shows what there is", shell_word(home.root().display())))
-        })?;
+    let read = |begin| archive.start(begin).map_err(|error| damaged(archive.disk(), &error));
+    let Some(start) = read(begin)?.filter(|start| start.height < to) else {
+        let next = match read(Begin::First)?.map(|start| start.height).filter(|height| *height < tip) {
+            Some(height) => format!("replay blocks from {} on: the first state that is here is that of height {height}", height.next()),
+            None => format!("lockstep snapshot list --home {} shows what there is", shell_word(home.root().display())),
+        };
+        return Err(NodeError::new(Exit::Refused, format!("there is no state to begin with: blocks below {base} were pruned"))
+            .means("a replay begins with genesis, or with a snapshot of this home that its log proves")
+            .next(next));
+    };
     let from = start.height;
     let origin = if start.is_snapshot { format!("the snapshot of height {from}") } else { "genesis".to_owned() };
     let (mut blocks, mut txs) = (0, 0);

@@ -62,11 +62,11 @@ impl Room {
         self.metrics.disk_full(!self.is_there());
         if is_lacking {
             tracing::error!(
-                "the disk is full: there is no room for {}. This validator signs nothing until there is; it goes on serving. To do: make room",
+                "the disk is full: there is no room for {}. Until there is, this node signs nothing and answers from what it has. To do: make room",
                 what.name()
             );
         } else if self.is_there() {
-            tracing::warn!("there is room on the disk again; this validator signs again");
+            tracing::warn!("there is room on the disk again; this node goes on");
         }
     }
 

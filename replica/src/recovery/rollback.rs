@@ -78,18 +78,25 @@ pub enum NewState {
 #[derive(Debug, Error)]
 pub enum RollbackError {
     /// The height is not one that it can go back to.
-    #[error("the log holds blocks {base} to {tip}: it can go back to heights {lowest} to {}", tip.previous())]
+    #[error("with what is in this home it can go back to heights {lowest} to {}: the log holds blocks {base} to {tip}", tip.previous())]
     OutOfRange {
         /// The first block.
         base: Height,
         /// The newest block.
         tip: Height,
-        /// The lowest height to go back to.
+        /// The lowest height to go back to: of genesis, of a snapshot that the log proves, or of the database.
         lowest: Height,
     },
     /// There is no state to begin with.
-    #[error("the first block was pruned, and no snapshot at or below height {0} is in this home that the log proves")]
-    NoStart(Height),
+    #[error(
+        "the log holds blocks {base} to {tip}, and there is no state below the newest: no snapshot is in this home that the log proves"
+    )]
+    NoStart {
+        /// The first block.
+        base: Height,
+        /// The newest block.
+        tip: Height,
+    },
     /// Executing the blocks up to the height gives what was not certified.
     #[error("executing the block log gives something else than was certified, at height {}", .0.height)]
     Differs(Box<Difference>),
@@ -120,11 +127,11 @@ pub fn roll_back(
     kept: &mut Quarantine,
     executed: impl FnMut(&Block),
 ) -> Result<RolledBack, RollbackError> {
-    let (base, tip, before_first) = (archive.base(), archive.tip(), archive.before_first());
+    let (base, before_first) = (archive.base(), archive.before_first());
     // A state stands on the decision of its height, which has to be here, unless it is that of genesis.
-    let lowest = if base == before_first.next() { before_first } else { base };
-    if wanted.to < lowest || wanted.to >= tip {
-        return Err(RollbackError::OutOfRange { base, tip, lowest });
+    let is_held = wanted.to >= base || (wanted.to == before_first && base == before_first.next());
+    if !is_held || wanted.to >= archive.tip() {
+        return Err(out_of_range(archive, wanted)?);
     }
     let mut set_aside = Vec::new();
     let state = state_back(archive, wanted, kept, &mut set_aside, executed)?;
@@ -155,22 +162,14 @@ fn state_back(
     let disk = archive.disk();
     let made = format!("{}.rolled-back", wanted.state);
     remove(&**disk, &made)?;
-    let flushed = match StateDb::open(&**disk, wanted.state) {
-        Ok(db) => db.flushed().map_or(Some(archive.before_first()), |flushed| Height::new(flushed.height)),
-        // What cannot be used is replaced, as a start would.
-        Err(StateError::Damaged { .. } | StateError::Newer { .. }) => None,
-        Err(error) => return Err(RecoveryError::from(error).into()),
-    };
-    // A state that the log does not lead on from is none: a start could not use it.
-    let leads_on = |flushed: &Height| *flushed <= wanted.to && flushed.next() >= archive.base();
-    if let Some(flushed) = flushed.filter(leads_on) {
+    if let Some(flushed) = flushed(archive, wanted)?.filter(|flushed| *flushed <= wanted.to) {
         return Ok(if flushed == archive.before_first() { NewState::Genesis } else { NewState::Kept(flushed) });
     }
     if wanted.to == archive.before_first() {
         set_aside.push(kept.take(wanted.state)?);
         return Ok(NewState::Genesis);
     }
-    let start = archive.start(Begin::At(wanted.to.next()))?.ok_or(RollbackError::NoStart(wanted.to))?;
+    let Some(start) = archive.start(Begin::At(wanted.to.next()))? else { return Err(out_of_range(archive, wanted)?) };
     let from = start.height;
     let walked = archive.walk(start, wanted.to, executed)?;
     if let Some(difference) = walked.difference {
@@ -183,6 +182,28 @@ fn state_back(
     disk.rename(&made, wanted.state).map_err(|source| DiskError { action: "rename", path: made.clone(), source })?;
     disk.sync_dir(".").map_err(|source| DiskError { action: "sync", path: ".".to_owned(), source })?;
     Ok(NewState::MadeAgain(from))
+}
+
+/// The height that the database holds, where a start could use it: the log leads on from there.
+fn flushed(archive: &Archive<'_>, wanted: &Rollback<'_>) -> Result<Option<Height>, RollbackError> {
+    let flushed = match StateDb::open(&**archive.disk(), wanted.state) {
+        Ok(db) => db.flushed().map_or(Some(archive.before_first()), |flushed| Height::new(flushed.height)),
+        // What cannot be used is replaced, as a start would.
+        Err(StateError::Damaged { .. } | StateError::Newer { .. }) => None,
+        Err(error) => return Err(RecoveryError::from(error).into()),
+    };
+    Ok(flushed.filter(|flushed| flushed.next() >= archive.base()))
+}
+
+/// How far back it goes, for whoever asked for another height.
+fn out_of_range(archive: &Archive<'_>, wanted: &Rollback<'_>) -> Result<RollbackError, RollbackError> {
+    let (base, tip) = (archive.base(), archive.tip());
+    let start = archive.start(Begin::First)?.map(|start| start.height);
+    let states = start.into_iter().chain(flushed(archive, wanted)?);
+    Ok(match states.filter(|height| *height < tip).min() {
+        Some(lowest) => RollbackError::OutOfRange { base, tip, lowest },
+        None => RollbackError::NoStart { base, tip },
+    })
 }
 
 /// Removes what an earlier attempt may have left.

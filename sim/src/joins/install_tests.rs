@@ -224,7 +224,7 @@ fn a_home_without_its_state_and_its_beginning_is_not_rolled_back_to_genesis() {
     is_at(&chain, &start(&chain, &with_snapshot, "rolled back").expect("nothing stops it"), TOP, "rolled back");
     let snapshots: Vec<String> = machine.disk.paths().into_iter().filter(|path| path.starts_with(SNAPSHOTS)).collect();
     snapshots.iter().for_each(|path| machine.disk.lose(path));
-    assert!(matches!(back(&machine), Err(RollbackError::NoStart(_))));
+    assert!(matches!(back(&machine), Err(RollbackError::NoStart { .. })));
 }
 
 /// An archive that was off for too long: nobody else may have its blocks.

@@ -34,6 +34,14 @@ pub(super) async fn quit(args: &QuitArgs) -> Result<(), NodeError> {
         .next("lockstep validator list shows who validates"));
     }
     let key = seat.signer(args.signer.as_deref())?;
+    // Known before it is waited for those who stay.
+    if key.public_key() != public_key && !members.is_authority(&key.public_key()) {
+        return Err(NodeError::new(
+            Exit::TxRefused,
+            format!("{} may not ask {address} to leave: only its own key and the authority's may", key.public_key().address()),
+        )
+        .next("sign with one of these: --signer FILE; lockstep validator list --json shows the keys of the authority"));
+    }
     let make =
         |recent: RecentBlock| seat.sign(NodeTx::Quit(Quit { public_key, signer: key.public_key(), recent, signature: NOTHING }), &key);
     let leaves_already = members.waiting.iter().any(|waiting| waiting.power == 0 && waiting.address == address.to_string());

@@ -75,6 +75,8 @@ pub(super) struct Member {
     replaces: Option<String>,
     pub(super) moniker: String,
     pub(super) approvals: Vec<String>,
+    #[serde(default)]
+    removals: Vec<String>,
     last_signed: Option<u64>,
 }
 
@@ -201,6 +203,20 @@ impl Members {
     }
 }
 
+impl Members {
+    /// Whether this key is one of the authority's.
+    pub(super) fn is_authority(&self, key: &PublicKey) -> bool {
+        self.authority.keys.iter().any(|other| *other == key.to_string())
+    }
+
+    /// How many keys of the authority ask a validator to leave, where they are too few so far.
+    fn asked_to_leave(&self, member: &Member) -> Option<String> {
+        let (given, wanted) = (member.removals.len(), self.authority.threshold);
+        let stands = given > 0 && given < wanted as usize && member.power > 0;
+        stands.then(|| format!("{given} of {wanted} keys of the authority ask it to leave: {}", member.removals.join(", ")))
+    }
+}
+
 impl Member {
     /// Whether it signed a block above this height, as far as the chain says.
     pub(super) fn signed_above(&self, height: u64) -> bool {
@@ -275,6 +291,9 @@ fn tell(members: &Members, names: &BTreeMap<String, String>) {
         let named = if member.moniker.is_empty() { names.get(&member.address) } else { None };
         let name: String = named.unwrap_or(&member.moniker).chars().filter(|letter| !is_hidden(*letter)).collect();
         say(format!("{:<40}  {power:>8}  {:<10}  {:>9}  {signed:>11}  {name}", member.address, member.status, member.since));
+        if let Some(line) = members.asked_to_leave(member) {
+            say(format!("    {line}"));
+        }
         if member.power == 0 {
             let place = member.replaces.as_ref().map(|old| format!("takes the place of {old}, with its power, when power may move"));
             if let Some(line) = place.or_else(|| members.missing(member)) {
@@ -340,6 +359,18 @@ mod tests {
         assert_eq!(left(&of(&[Some(20)])), (0, 0, false), "the last one");
         let seven = of(&[Some(20), Some(20), Some(20), Some(20), Some(20), Some(20), Some(3)]);
         assert_eq!((left(&seven), seven.is_close()), ((50, 60, true), None));
+    }
+
+    #[test]
+    fn a_removal_that_lacks_keys_is_told() {
+        let mut members = answer("authority", "");
+        members.authority.threshold = 2;
+        members.members[1].removals = vec!["K".to_owned()];
+        assert_eq!(members.asked_to_leave(&members.members[0]), None);
+        let told = members.asked_to_leave(&members.members[1]).expect("one of two asks");
+        assert_eq!(told, "1 of 2 keys of the authority ask it to leave: K");
+        members.members[1].power = 0;
+        assert_eq!(members.asked_to_leave(&members.members[1]), None, "it left");
     }
 
     #[test]

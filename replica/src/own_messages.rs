@@ -145,8 +145,9 @@ impl Replica {
         let (height, round, step) = message.position();
         let reason = format!(
             "{holder} holds a message for height {height}, round {round}, step {step} that carries this validator's signature and that \
-             this node did not sign: another process signs with the same key, or this directory was restored from an older copy. Nothing \
-             is signed any more; find the other process, and start again only when you know that it is stopped"
+             this node did not sign: another process signs with the same key, this directory was restored from an older copy, or the key \
+             signed before this home was made. Nothing is signed any more; find the other process, and start again only when you know \
+             that it is stopped"
         );
         self.signing.stop(reason.clone());
         self.fx.report(Report::Note(reason));

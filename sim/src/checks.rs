@@ -67,6 +67,11 @@ impl Checks {
         Self { sets, rules, is_kv: subject.is_kv, adds_transactions: subject.adds_transactions, ..Self::default() }
     }
 
+    /// A request that the chain granted lately, of those that speak of who validates.
+    pub(crate) fn granted(&self, place: u64) -> Option<&[u8]> {
+        self.rules.as_ref()?.granted(place)
+    }
+
     /// The newest set of validators, and the first height that it decides.
     pub(crate) fn newest_set(&self) -> (u64, &Powers) {
         self.sets.last_key_value().map(|(from, set)| (*from, set)).expect("genesis has a set")

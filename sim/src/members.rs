@@ -5,7 +5,7 @@
 //! asked for that or was absent, power moves slowly, and more than two thirds of what remains is live. What enters the root is
 //! computed by the product's own host, on a fresh instance from genesis ([`HostModel`]), beside the naive verifier of the chain.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockstep_app::application::{Misbehaviour, MisbehaviourKind};
 use lockstep_app::membership::NodeTx;
@@ -80,6 +80,11 @@ pub enum Ask {
         key: usize,
         /// How much.
         power: u64,
+    },
+    /// Again what somebody asked for before, and the chain granted: everybody can read it there.
+    HandOn {
+        /// Which of what is still young enough.
+        place: u64,
     },
     /// That a weak key may validate, which somebody asked for.
     ApproveWeak {
@@ -158,6 +163,10 @@ pub(crate) struct Rules {
     suspended: Powers,
     /// The last commit that each signed, or the height at which it entered.
     signed: BTreeMap<Address, u64>,
+    /// When each lost its power last, or took back that it asked for some.
+    left: BTreeMap<Address, u64>,
+    /// What was asked for and granted, with the height, while anybody could ask for it again.
+    granted: VecDeque<(u64, Vec<u8>)>,
 }
 
 impl Rules {
@@ -174,6 +183,8 @@ impl Rules {
             barred: BTreeSet::new(),
             culprits: BTreeSet::new(),
             suspended: Powers::new(),
+            left: BTreeMap::new(),
+            granted: VecDeque::new(),
         }
     }
 
@@ -194,9 +205,13 @@ impl Rules {
             self.suspended.remove(culprit);
         }
         let done = block.txs.iter().zip(outcome.results.iter()).filter(|(tx, result)| is_node_tx(&tx.0) && result.code == 0);
+        self.granted.retain(|(at, _)| at + self.windows.live >= height);
         for (tx, _) in done {
-            self.take(&NodeTx::decode(&tx.0).map_err(|error| format!("a transaction that cannot be read had an effect: {error}"))?);
+            let request = NodeTx::decode(&tx.0).map_err(|error| format!("a transaction that cannot be read had an effect: {error}"))?;
+            self.is_meant(&request)?;
+            self.take(height, &request);
             self.admit();
+            self.granted.push_back((height, tx.0.clone()));
         }
         let before = self.set.clone();
         for update in &outcome.validator_updates {
@@ -219,7 +234,28 @@ impl Rules {
         if before == self.set { Ok(()) } else { self.changed(height, &before) }
     }
 
-    fn take(&mut self, tx: &NodeTx) {
+    /// What was signed before its key left is of no use after.
+    fn is_meant(&self, tx: &NodeTx) -> Result<(), String> {
+        let about = match tx {
+            NodeTx::Join(join) => vec![join.public_key.address()].into_iter().chain(join.replaces.map(|key| key.address())).collect(),
+            NodeTx::Approve(approve) => vec![approve.public_key.address()],
+            NodeTx::Quit(quit) => vec![quit.public_key.address()],
+            NodeTx::Checkpoint(_) => Vec::new(),
+        };
+        let named = tx.recent().height.get();
+        match about.iter().find_map(|address| self.left.get(address).filter(|left| named < **left).map(|left| (address, left))) {
+            Some((address, left)) => Err(format!("{address} left at {left}, and what was signed over block {named} counts")),
+            None => Ok(()),
+        }
+    }
+
+    /// Something that was granted lately.
+    pub(crate) fn granted(&self, place: u64) -> Option<&[u8]> {
+        let count = u64::try_from(self.granted.len()).ok().filter(|count| *count > 0)?;
+        self.granted.get(usize::try_from(place % count).ok()?).map(|(_, tx)| &tx[..])
+    }
+
+    fn take(&mut self, height: u64, tx: &NodeTx) {
         match tx {
             NodeTx::Join(join) => {
                 let address = join.public_key.address();
@@ -235,6 +271,7 @@ impl Rules {
                 if self.set.contains_key(&address) {
                     self.quits.insert(address);
                 } else {
+                    self.left.insert(address, height);
                     self.asked.remove(&address);
                     self.admitted.remove(&address);
                     self.approved.retain(|(about, _), _| *about != address);
@@ -306,6 +343,7 @@ impl Rules {
         }
         for address in &lost {
             self.signed.remove(address);
+            self.left.insert(*address, height);
         }
         let window = self.windows.live.min(20);
         let live = |address: &Address| self.signed.get(address).is_some_and(|signed| signed + window >= height);
@@ -514,12 +552,15 @@ mod tests {
         wrong(5, &[], &[(1, 0)], "neither quit nor was absent");
         wrong(5, &[], &[(9, 0)], "is not there");
         wrong(5, &asked(10, 4), &[(9, 10), (9, 10)], "two updates of one key");
-        let quits: Vec<NodeTx> = [1, 2]
-            .map(|seed| {
-                let recent = RecentBlock { height: Height::FIRST, hash: Hash::EMPTY_LIST };
-                NodeTx::Quit(lockstep_app::membership::Quit { public_key: key(seed), signer: key(seed), recent, signature: NOTHING })
-            })
-            .into();
+        let quit = |seed: u8| {
+            let recent = RecentBlock { height: Height::FIRST, hash: Hash::EMPTY_LIST };
+            NodeTx::Quit(lockstep_app::membership::Quit { public_key: key(seed), signer: key(seed), recent, signature: NOTHING })
+        };
+        let taken_back = |named: u64| [asked(10, 4), vec![quit(9), join(9, 10, named)]].concat();
+        assert_eq!(judged(5, &taken_back(5), &[]), Ok(()), "it asks again over a newer block");
+        wrong(5, &taken_back(4), &[], "left at 5");
+        wrong(5, &[taken_back(5), vec![approve(9, 10, 1)]].concat(), &[], "over block 1 counts");
+        let quits: Vec<NodeTx> = [1, 2].map(quit).into();
         assert_eq!(judged(5, &quits, &[(1, 0)]), Ok(()));
         wrong(5, &quits, &[(1, 0), (2, 0)], "power 20 moves");
         // Nobody has signed anything by height 30, and who is not live is no part of what must remain.

@@ -146,6 +146,8 @@ pub enum Bug {
     CulpritStays,
     /// Who was proven to have lied may ask again.
     BarredReturns,
+    /// A request counts that was signed before its key left.
+    LeaversForgotten,
     /// A weak key may join.
     WeakKeyJoins,
 

@@ -88,9 +88,7 @@ pub enum RollbackError {
         lowest: Height,
     },
     /// There is no state to begin with.
-    #[error(
-        "the log holds blocks {base} to {tip}, and there is no state below the newest: no snapshot is in this home that the log proves"
-    )]
+    #[error("the log holds blocks {base} to {tip}, those before were pruned, and no snapshot is in this home that the log proves")]
     NoStart {
         /// The first block.
         base: Height,
@@ -131,7 +129,7 @@ pub fn roll_back(
     // A state stands on the decision of its height, which has to be here, unless it is that of genesis.
     let is_held = wanted.to >= base || (wanted.to == before_first && base == before_first.next());
     if !is_held || wanted.to >= archive.tip() {
-        return Err(out_of_range(archive, wanted)?);
+        return Err(out_of_range(archive, None)?);
     }
     let mut set_aside = Vec::new();
     let state = state_back(archive, wanted, kept, &mut set_aside, executed)?;
@@ -162,14 +160,15 @@ fn state_back(
     let disk = archive.disk();
     let made = format!("{}.rolled-back", wanted.state);
     remove(&**disk, &made)?;
-    if let Some(flushed) = flushed(archive, wanted)?.filter(|flushed| *flushed <= wanted.to) {
+    let flushed = flushed(archive, wanted)?;
+    if let Some(flushed) = flushed.filter(|flushed| *flushed <= wanted.to) {
         return Ok(if flushed == archive.before_first() { NewState::Genesis } else { NewState::Kept(flushed) });
     }
     if wanted.to == archive.before_first() {
         set_aside.push(kept.take(wanted.state)?);
         return Ok(NewState::Genesis);
     }
-    let Some(start) = archive.start(Begin::At(wanted.to.next()))? else { return Err(out_of_range(archive, wanted)?) };
+    let Some(start) = archive.start(Begin::At(wanted.to.next()))? else { return Err(out_of_range(archive, flushed)?) };
     let from = start.height;
     let walked = archive.walk(start, wanted.to, executed)?;
     if let Some(difference) = walked.difference {
@@ -195,12 +194,11 @@ fn flushed(archive: &Archive<'_>, wanted: &Rollback<'_>) -> Result<Option<Height
     Ok(flushed.filter(|flushed| flushed.next() >= archive.base()))
 }
 
-/// How far back it goes, for whoever asked for another height.
-fn out_of_range(archive: &Archive<'_>, wanted: &Rollback<'_>) -> Result<RollbackError, RollbackError> {
+/// How far back it goes, for whoever asked for another height. The database is not opened for that: what is refused changes nothing.
+fn out_of_range(archive: &Archive<'_>, flushed: Option<Height>) -> Result<RollbackError, RollbackError> {
     let (base, tip) = (archive.base(), archive.tip());
     let start = archive.start(Begin::First)?.map(|start| start.height);
-    let states = start.into_iter().chain(flushed(archive, wanted)?);
-    Ok(match states.filter(|height| *height < tip).min() {
+    Ok(match start.into_iter().chain(flushed).filter(|height| *height < tip).min() {
         Some(lowest) => RollbackError::OutOfRange { base, tip, lowest },
         None => RollbackError::NoStart { base, tip },
     })

@@ -9,6 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lockstep_app::membership::NodeTx;
+use lockstep_types::{Power, PublicKey};
+
 use super::World;
 use crate::members::Ask;
 
@@ -84,6 +87,7 @@ impl World {
                 let power = self.powers_of(old).max().unwrap_or(0);
                 vec![Change::Leaves(old), Change::Comes(node, power)]
             }
+            Ask::HandOn { place } => self.handed_on(place),
             // Nobody approves strangers, and a request alone gives nobody power.
             _ => Vec::new(),
         };
@@ -107,6 +111,22 @@ impl World {
             }
         }
         true
+    }
+
+    /// What may come of a request that is handed on. One that had its effect changes nothing, and one that was overtaken may have it again: the
+    /// power that somebody asked for first, say, while what approves it is young.
+    fn handed_on(&self, place: u64) -> Vec<Change> {
+        let node_of = |key: &PublicKey| (0..self.plan.validators_max()).find(|node| self.key_of(*node) == Some(*key));
+        let comes = |key: &PublicKey, power: Power| node_of(key).map(|node| Change::Comes(node, power.get()));
+        match self.checks.granted(place).and_then(|bytes| NodeTx::decode(bytes).ok()) {
+            Some(NodeTx::Join(join)) => {
+                let leaves = join.replaces.as_ref().and_then(node_of).map(Change::Leaves);
+                comes(&join.public_key, join.power).into_iter().chain(leaves).collect()
+            }
+            Some(NodeTx::Approve(approve)) => comes(&approve.public_key, approve.power).into_iter().collect(),
+            // Of one that quit and is there, it is known that it leaves; of one that came back, the chain takes no earlier word.
+            _ => Vec::new(),
+        }
     }
 
     /// The set may have changed: what was granted is no longer pending, and whether anything is promised is looked at.

@@ -63,7 +63,7 @@ impl World {
         self.places_at(height).iter().position(|other| *other == Some(place))
     }
 
-    fn key_of(&self, node: usize) -> Option<PublicKey> {
+    pub(super) fn key_of(&self, node: usize) -> Option<PublicKey> {
         self.machines.get(node)?.key.as_ref().map(PrivateKey::public_key)
     }
 
@@ -106,6 +106,10 @@ impl World {
                     asks.push((0, dice.place(self.machines.len()), Ask::Stranger { seed: dice.bits(), power: largest }));
                 }
             }
+        }
+        // Whoever reads the chain may hand on again what stands there.
+        for _ in 0..dice.below(3) {
+            asks.push((dice.below(3_000 * MS), dice.place(self.machines.len()), Ask::HandOn { place: dice.bits() }));
         }
         asks
     }
@@ -187,6 +191,7 @@ impl World {
                     .signed(own, id, genesis)
             }
             Ask::Crowd { .. } => return None,
+            Ask::HandOn { place } => return self.checks.granted(*place).map(<[u8]>::to_vec),
             Ask::Stranger { seed, power } => {
                 let mut bytes = [0x5a; 32];
                 bytes[..8].copy_from_slice(&seed.to_le_bytes());

@@ -277,7 +277,7 @@ fn membership() -> Vec<Entry> {
         beneath(CLASS, Beneath::ReplacedKeepsPower, "a key that is replaced keeps its power", 46),
         churned(CLASS, Beneath::CulpritStays, "who was proven to have lied keeps its power", 0),
         churned(CLASS, Beneath::BarredReturns, "who was proven to have lied comes back", 0),
-        churned(CLASS, Beneath::LeaversForgotten, "what was signed before its key left counts after", 0),
+        churned(CLASS, Beneath::LeaversForgotten, "what was signed before its key left counts after", 18),
         churned(CLASS, Beneath::WeakKeyJoins, "a weak key joins", 0),
     ]
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use lockstep_app::record::RECORD_KEY;
 use lockstep_app::snapshot::{Manifest, pack, plan};
 use lockstep_app::{
-    Application, BlockInput, CheckKind, Draft, Executed, GenesisInput, GenesisRefused, Host, Info, Initialized, Query, QueryAnswer,
-    ReplicaRecord, Verdict, View,
+    Application, BlockInput, Changes, CheckKind, Draft, Executed, GenesisInput, GenesisRefused, Host, Info, Initialized, Query,
+    QueryAnswer, ReplicaRecord, Tree, Verdict, View,
 };
 use lockstep_genesis::{Genesis, GenesisDraft, GenesisValidator};
 use lockstep_replica::ChainState;
@@ -130,6 +130,8 @@ pub(super) struct Chain {
     pub(super) states: Vec<Arc<ChainState>>,
     /// Every snapshot that was made.
     pub(super) snapshots: Arc<BTreeMap<Height, Kept>>,
+    /// The same, each sound in itself, of a state in which one thing is another: [`forged_record`].
+    pub(super) forged: Arc<BTreeMap<Height, Kept>>,
     log: LogReader,
     results: ResultsReader,
     disk: SimDisk,
@@ -168,7 +170,8 @@ impl Chain {
             BlockLog::open(disk.disk(), "log", LogOptions { salt: [7; 32], segment_bytes: 1 << 20 }).expect("a new disk takes a log");
         let reader = log.reader();
         let mut results = Results::open(disk.disk(), "log", &[], None).expect("a new disk takes results");
-        let (mut states, mut snapshots, mut blocks) = (vec![Arc::new(chain.clone())], BTreeMap::new(), Vec::new());
+        let (mut states, mut blocks) = (vec![Arc::new(chain.clone())], Vec::new());
+        let (mut snapshots, mut forged) = (BTreeMap::new(), BTreeMap::new());
         let mut last_commit = None;
         for height in 1..=TIP {
             let time = chain.last_time.saturating_add(std::time::Duration::from_secs(INTERVAL_S.unsigned_abs()));
@@ -196,16 +199,26 @@ impl Chain {
             results.append(segment, &keep(&built.block, &outcome, &chain)).expect("there is room");
             let tree = executor.state().tree();
             let record = tree.get(RECORD_KEY).and_then(|bytes| ReplicaRecord::from_bytes(bytes).ok());
-            if record.is_some_and(|record| record.height == h(height)) {
-                let (infos, chunks): (Vec<_>, Vec<_>) = plan(tree).map(|(info, part)| (info, (info.root, pack(&part)))).unzip();
-                let manifest = Manifest::new(genesis.hash(), h(height), infos).expect("a state of ours").to_bytes();
-                snapshots.insert(h(height), Kept { manifest, chunks: chunks.into_iter().collect() });
+            if let Some(record) = record.filter(|record| record.height == h(height)) {
+                snapshots.insert(h(height), kept(&genesis, h(height), tree));
+                let mut change = Changes::new();
+                change.set(RECORD_KEY, forged_record(record, forged.len()).to_bytes());
+                forged.insert(h(height), kept(&genesis, h(height), &tree.apply(&change)));
             }
             states.push(Arc::new(chain.clone()));
             blocks.push((built.body.clone(), commit.clone()));
             last_commit = Some(commit);
         }
-        Self { genesis, states, snapshots: Arc::new(snapshots), log: reader, results: results.reader(), disk, blocks }
+        Self {
+            genesis,
+            states,
+            snapshots: Arc::new(snapshots),
+            forged: Arc::new(forged),
+            log: reader,
+            results: results.reader(),
+            disk,
+            blocks,
+        }
     }
 
     /// A light block that other keys than the chain's signed, over another root.
@@ -222,6 +235,23 @@ impl Chain {
         let commit = certify(crypto, &validators, &self.genesis.chain_id, header.height, block_id, header.time);
         LightBlock { header, commit, validators: validators.clone(), next_validators: validators }
     }
+}
+
+/// A snapshot of a state.
+fn kept(genesis: &Genesis, height: Height, tree: &Tree) -> Kept {
+    let (infos, chunks): (Vec<_>, Vec<_>) = plan(tree).map(|(info, part)| (info, (info.root, pack(&part)))).unzip();
+    let manifest = Manifest::new(genesis.hash(), height, infos).expect("a state of ours").to_bytes();
+    Kept { manifest, chunks: chunks.into_iter().collect() }
+}
+
+/// What no header says by itself, and a node that restores it believes all the same: who proposes next, and the rules.
+fn forged_record(mut record: ReplicaRecord, place: usize) -> ReplicaRecord {
+    match place % 3 {
+        0 => record.validators.increment(1),
+        1 => record.next_validators.increment(1),
+        _ => record.parameters.block.max_bytes -= 1,
+    }
+    record
 }
 
 fn genesis() -> Genesis {

@@ -12,6 +12,8 @@
 mod apart_tests;
 mod chain;
 #[cfg(test)]
+mod forged_tests;
+#[cfg(test)]
 mod install_tests;
 mod peers;
 

@@ -30,6 +30,8 @@ pub(super) enum Kind {
     WrongManifest,
     /// A manifest whose roots are right, and whose counts are not.
     LyingManifest,
+    /// A snapshot that is sound in itself, of a state with other priorities or parameters.
+    OtherState,
     /// A chunk with a byte changed, cut short, another one, or far too long.
     WrongChunk,
     /// Headers that others signed, or with a byte changed, or more than asked for; or sound ones, with a commit that nobody can verify.
@@ -43,12 +45,13 @@ pub(super) enum Kind {
 }
 
 /// Every kind that lies.
-pub(super) const LIARS: [Kind; 10] = [
+pub(super) const LIARS: [Kind; 11] = [
     Kind::Silent,
     Kind::Boaster,
     Kind::Inventor,
     Kind::WrongManifest,
     Kind::LyingManifest,
+    Kind::OtherState,
     Kind::WrongChunk,
     Kind::WrongHeader,
     Kind::WrongParts,
@@ -155,6 +158,13 @@ impl Peer {
                 _ => changed_bytes(truth, dice),
             },
             (Kind::LyingManifest, Question::Manifest { .. }, Answer::Manifest(bytes)) => Answer::Manifest(lie_about_counts(&bytes)),
+            (Kind::OtherState, Question::Manifest { height }, truth) => {
+                chain.forged.get(height).map_or(truth, |kept| Answer::Manifest(Bytes::from(kept.manifest.clone())))
+            }
+            (Kind::OtherState, Question::Chunk { height, root, .. }, truth) => {
+                let chunk = chain.forged.get(height).and_then(|kept| kept.chunk(root));
+                chunk.map_or(truth, |bytes| Answer::Chunk(Bytes::from(bytes)))
+            }
             (Kind::WrongChunk, Question::Chunk { height, root, .. }, truth) => match dice.below(4) {
                 0 => another_chunk(chain, *height, root).unwrap_or(truth),
                 1 => Answer::Chunk(Bytes::from(vec![1; usize::try_from(dice.between(1, 900_000)).expect("small")])),

@@ -10,17 +10,19 @@ use libp2p::PeerId;
 
 /// Peers that are remembered, those met last.
 const PEERS_MAX: usize = 256;
-/// Instances of each, likewise.
-const INSTANCES_MAX: usize = 4;
+/// Instances of each, likewise: far more than copies of one home. What is forgotten is met as a restart, and takes the place once more.
+const INSTANCES_MAX: usize = 64;
 
 /// What was met of a peer.
 #[derive(Debug)]
 struct Met {
     peer: PeerId,
-    /// In the order of their first connections, each once.
-    instances: VecDeque<u64>,
+    /// In the order of their first connections, each once, with the number of its last one.
+    instances: Vec<(u64, u64)>,
     /// The one that connected last.
     last: u64,
+    /// Counts connections.
+    connections: u64,
     /// One came back that another had replaced.
     several: bool,
 }
@@ -36,14 +38,24 @@ impl Instances {
     pub(super) fn connected(&mut self, peer: PeerId, instance: u64) {
         let place = self.met.iter().position(|met| met.peer == peer);
         let met = place.and_then(|place| self.met.remove(place));
-        let mut met = met.unwrap_or_else(|| Met { peer, instances: VecDeque::new(), last: instance, several: false });
-        if !met.instances.contains(&instance) {
-            met.instances.push_back(instance);
-            if met.instances.len() > INSTANCES_MAX {
-                met.instances.pop_front();
+        let new = || Met { peer, instances: Vec::new(), last: instance, connections: 0, several: false };
+        let mut met = met.unwrap_or_else(new);
+        met.connections += 1;
+        let number = met.connections;
+        match met.instances.iter_mut().find(|(other, _)| *other == instance) {
+            Some((_, seen)) => {
+                met.several |= met.last != instance;
+                *seen = number;
             }
-        } else if met.last != instance {
-            met.several = true;
+            None => {
+                // Who runs has connected lately, whenever that was first.
+                if met.instances.len() == INSTANCES_MAX
+                    && let Some(oldest) = (0..INSTANCES_MAX).min_by_key(|place| met.instances[*place].1)
+                {
+                    met.instances.remove(oldest);
+                }
+                met.instances.push((instance, number));
+            }
         }
         met.last = instance;
         self.met.push_back(met);
@@ -56,7 +68,7 @@ impl Instances {
     /// may be a restart of either.
     pub(super) fn is_second(&self, peer: PeerId, active: u64, instance: u64) -> bool {
         let Some(met) = self.met.iter().find(|met| met.peer == peer && met.several) else { return false };
-        let place = |instance: u64| met.instances.iter().position(|met| *met == instance);
+        let place = |instance: u64| met.instances.iter().position(|(other, _)| *other == instance);
         place(active).zip(place(instance)).is_some_and(|(active, new)| active < new)
     }
 }
@@ -88,6 +100,26 @@ mod tests {
         assert!(!instances.is_second(peer, 7, 9), "never met: a restart");
         instances.connected(peer, 9);
         assert!(!instances.is_second(peer, 9, 7) && !instances.is_second(peer, 9, 8), "both were before it");
+    }
+
+    /// Six copies beside the first, all at once, each dialling on and on.
+    #[test]
+    fn among_many_the_first_stays() {
+        let (mut instances, peer) = (Instances::default(), PeerId::random());
+        (100..100 + 2 * INSTANCES_MAX as u64).for_each(|restart| instances.connected(peer, restart));
+        let mut active = 0_u64;
+        instances.connected(peer, active);
+        let mut displaced = 0;
+        for dial in 0..700 {
+            let instance = dial % 7;
+            if instance != active && !instances.is_second(peer, active, instance) {
+                active = instance;
+                displaced += 1;
+                instances.connected(peer, instance);
+            }
+        }
+        assert_eq!(active, 0, "the one that was met first");
+        assert!(displaced <= 12, "each takes the place once, as a restart would: {displaced}");
     }
 
     #[test]

@@ -70,13 +70,14 @@ pub(super) fn run(args: &ReplayArgs, app: Arc<dyn Application>) -> Result<(), No
     let archive = archive(&home, home.data_disk_to_read()?, &genesis, app)?;
     let (base, tip) = (archive.base(), archive.tip());
     let to = args.to.unwrap_or(tip);
-    if to > tip || args.from.is_some_and(|from| from > to || from < base) {
+    let has_first = base == archive.before_first().next();
+    if to > tip || args.from.is_some_and(|from| from > to || (has_first && from < base)) {
         return Err(NodeError::new(Exit::Refused, format!("the log holds blocks {base} to {tip}"))
             .next("name a --from and a --to among them, the first not above the second"));
     }
     let begin = args.from.map_or(Begin::First, Begin::At);
     let read = |begin| archive.start(begin).map_err(|error| damaged(archive.disk(), &error));
-    let Some(start) = read(begin)?.filter(|start| start.height < to) else {
+    let Some(start) = read(begin)?.filter(|start| start.height < to && args.from.is_none_or(|from| from >= base)) else {
         let next = match read(Begin::First)?.map(|start| start.height).filter(|height| *height < tip) {
             Some(height) => format!("replay blocks from {} on: the first state that is here is that of height {height}", height.next()),
             None => format!("lockstep snapshot list --home {} shows what there is", shell_word(home.root().display())),

@@ -82,7 +82,7 @@ fn explain(error: RollbackError, home: &Home) -> NodeError {
             wrong(&difference)
                 .next("mend the program first: as it is, it cannot make a state that the chain certified. Nothing was changed")
         }
-        RollbackError::OutOfRange { .. } => NodeError::new(Exit::Refused, error),
+        RollbackError::OutOfRange { .. } | RollbackError::NoStart { lowest: Some(_), .. } => NodeError::new(Exit::Refused, error),
         RollbackError::NoStart { .. } => NodeError::new(Exit::Refused, error)
             .next("begin with a snapshot of another node: lockstep init --from URL for a new home, then start --bundle FILE"),
         RollbackError::Quarantine(QuarantineError::Full { .. }) => {

@@ -77,23 +77,28 @@ pub enum NewState {
 /// Why nothing, or not all of it, was done.
 #[derive(Debug, Error)]
 pub enum RollbackError {
-    /// The height is not one that it can go back to.
-    #[error("with what is in this home it can go back to heights {lowest} to {}: the log holds blocks {base} to {tip}", tip.previous())]
+    /// The height is not one of those that the log holds, below the newest.
+    #[error("the log holds blocks {base} to {tip}: {}", reach(*lowest, *tip))]
     OutOfRange {
         /// The first block.
         base: Height,
         /// The newest block.
         tip: Height,
-        /// The lowest height to go back to: of genesis, of a snapshot that the log proves, or of the database.
-        lowest: Height,
+        /// A height that a state is here for, of genesis or of a snapshot that the log proves. That of the database may be lower; it is not
+        /// looked at for a refusal.
+        lowest: Option<Height>,
     },
     /// There is no state to begin with.
-    #[error("the log holds blocks {base} to {tip}, those before were pruned, and no snapshot is in this home that the log proves")]
+    #[error("no state at or below height {wanted} is in this home: the log holds blocks {base} to {tip}, and {}", reach(*lowest, *tip))]
     NoStart {
+        /// What was asked for.
+        wanted: Height,
         /// The first block.
         base: Height,
         /// The newest block.
         tip: Height,
+        /// The lowest height that a state is here for, of a snapshot that the log proves or of the database.
+        lowest: Option<Height>,
     },
     /// Executing the blocks up to the height gives what was not certified.
     #[error("executing the block log gives something else than was certified, at height {}", .0.height)]
@@ -118,7 +123,7 @@ pub enum RollbackError {
 /// Goes back. Blocks that are executed on the way are told.
 ///
 /// # Errors
-/// See [`RollbackError`]. Up to [`RollbackError::Differs`] nothing was changed.
+/// See [`RollbackError`]. Up to [`RollbackError::Differs`] nothing was changed, but that a database which is opened notes that it was.
 pub fn roll_back(
     archive: &Archive<'_>,
     wanted: &Rollback<'_>,
@@ -129,7 +134,8 @@ pub fn roll_back(
     // A state stands on the decision of its height, which has to be here, unless it is that of genesis.
     let is_held = wanted.to >= base || (wanted.to == before_first && base == before_first.next());
     if !is_held || wanted.to >= archive.tip() {
-        return Err(out_of_range(archive, None)?);
+        let lowest = archive.start(Begin::First)?.map(|start| start.height).filter(|height| *height < archive.tip());
+        return Err(RollbackError::OutOfRange { base, tip: archive.tip(), lowest });
     }
     let mut set_aside = Vec::new();
     let state = state_back(archive, wanted, kept, &mut set_aside, executed)?;
@@ -168,7 +174,7 @@ fn state_back(
         set_aside.push(kept.take(wanted.state)?);
         return Ok(NewState::Genesis);
     }
-    let Some(start) = archive.start(Begin::At(wanted.to.next()))? else { return Err(out_of_range(archive, flushed)?) };
+    let Some(start) = archive.start(Begin::At(wanted.to.next()))? else { return Err(no_start(archive, wanted.to, flushed)?) };
     let from = start.height;
     let walked = archive.walk(start, wanted.to, executed)?;
     if let Some(difference) = walked.difference {
@@ -194,14 +200,19 @@ fn flushed(archive: &Archive<'_>, wanted: &Rollback<'_>) -> Result<Option<Height
     Ok(flushed.filter(|flushed| flushed.next() >= archive.base()))
 }
 
-/// How far back it goes, for whoever asked for another height. The database is not opened for that: what is refused changes nothing.
-fn out_of_range(archive: &Archive<'_>, flushed: Option<Height>) -> Result<RollbackError, RollbackError> {
+/// How far back it goes, for whoever asked for more.
+fn no_start(archive: &Archive<'_>, wanted: Height, flushed: Option<Height>) -> Result<RollbackError, RollbackError> {
     let (base, tip) = (archive.base(), archive.tip());
     let start = archive.start(Begin::First)?.map(|start| start.height);
-    Ok(match start.into_iter().chain(flushed).filter(|height| *height < tip).min() {
-        Some(lowest) => RollbackError::OutOfRange { base, tip, lowest },
-        None => RollbackError::NoStart { base, tip },
-    })
+    let lowest = start.into_iter().chain(flushed).filter(|height| *height < tip).min();
+    Ok(RollbackError::NoStart { wanted, base, tip, lowest })
+}
+
+fn reach(lowest: Option<Height>, tip: Height) -> String {
+    match lowest {
+        Some(lowest) => format!("it can go back to heights {lowest} to {}", tip.previous()),
+        None => format!("it can go back below {tip} as far as there is a state, and no snapshot that the log proves is one"),
+    }
 }
 
 /// Removes what an earlier attempt may have left.

@@ -30,7 +30,7 @@ use lockstep_types::block::{BODY_BYTES_MAX, part_set_header};
 use lockstep_types::codec;
 use lockstep_types::light::LightBlock;
 use lockstep_types::planted::{self, Bug};
-use lockstep_types::{Hash, Height};
+use lockstep_types::{Block, Hash, Height};
 
 use super::files::{Folder, sealed, unsealed};
 use crate::light_store;
@@ -92,6 +92,15 @@ pub(super) struct Above {
     pub(super) block: LightBlock,
     #[borsh(deserialize_with = "read_body")]
     pub(super) body: Vec<u8>,
+}
+
+/// Whether header, commit and body are of one block. What came from peers is; a file that was changed by hand may be anything.
+fn is_one_block(light: &LightBlock, body: &[u8]) -> bool {
+    let (header, commit) = (&light.header, &light.commit);
+    commit.height == header.height
+        && commit.block_id.hash == header.hash()
+        && commit.block_id.parts == part_set_header(body)
+        && Block::decode(body).is_ok_and(|block| block.header == *header)
 }
 
 fn read_body<R: std::io::Read>(reader: &mut R) -> std::io::Result<Vec<u8>> {
@@ -309,7 +318,7 @@ impl Staging {
             return Ok(Err("its chunks make another root".to_owned()));
         }
         let body = self.folder.read(BODY, BODY_BYTES_MAX)?.map(Bytes::from);
-        let Some(body) = body.filter(|body| part_set_header(body) == goal.at.commit.block_id.parts) else {
+        let Some(body) = body.filter(|body| is_one_block(&goal.at, body)) else {
             self.folder.remove(BODY)?;
             return Ok(Err("its block cannot be read back".to_owned()));
         };
@@ -330,10 +339,7 @@ impl Staging {
     pub(super) fn block(&self, height: Height) -> Result<Option<Above>, DiskError> {
         let bytes = self.folder.read(&block_name(height), BLOCK_BYTES_MAX)?;
         let above = bytes.as_deref().and_then(unsealed).and_then(|bytes| codec::decode::<Above>(VERSION, bytes, BLOCK_BYTES_MAX).ok());
-        Ok(above.filter(|above| {
-            let (header, id) = (&above.block.header, &above.block.commit.block_id);
-            header.height == height && header.hash() == id.hash && part_set_header(&above.body) == id.parts
-        }))
+        Ok(above.filter(|above| above.block.header.height == height && is_one_block(&above.block, &above.body)))
     }
 
     /// One chunk as it lies here, judged again; else what is wrong with it.

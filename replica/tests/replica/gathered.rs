@@ -8,9 +8,9 @@ use lockstep_replica::light_store::LightStore;
 use lockstep_replica::state_sync::{Found, Staging, Task};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_sync::state::{Check, Checked};
-use lockstep_types::Hash;
 use lockstep_types::block::part_set_header;
 use lockstep_types::light::LightBlock;
+use lockstep_types::{Block, BlockId, Hash};
 
 use crate::desk::Made;
 use crate::examples::{id, light, light_hex, polka_hex};
@@ -146,8 +146,11 @@ fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
     let infos: Vec<_> = plan(&tree).map(|(info, _)| info).collect();
     let manifest = Manifest::new(made.genesis.hash(), height(5), infos.clone()).unwrap();
     let (mut at, mut above) = (light(), light());
-    let body = b"the block".to_vec();
-    at.commit.block_id.parts = part_set_header(&body);
+    let body_of =
+        |light: &LightBlock| Block { header: light.header.clone(), txs: Vec::new(), evidence: Vec::new(), last_commit: None }.encode();
+    let body = body_of(&at);
+    at.commit.height = at.header.height;
+    at.commit.block_id = BlockId { hash: at.header.hash(), parts: part_set_header(&body) };
     above.header.app_hash = manifest.app_hash().into();
     let mut staging = Staging::open(disk.clone(), made.genesis.hash()).unwrap();
     let mut perform = |check| match staging.perform(Task::Check(check), &Tree::new()).unwrap() {
@@ -161,7 +164,8 @@ fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
     // The last block id in it is that of the commit.
     let (before, after) = light_hex().rsplit_once(&id()).map(|(before, after)| (before.to_owned(), after.to_owned())).unwrap();
     let parts = at.commit.block_id.parts;
-    let at_hex = before + &"11".repeat(32) + &hex::encode(parts.total.to_le_bytes()) + &hex::encode(parts.hash.0) + &after;
+    let at_hex =
+        before + &hex::encode(at.commit.block_id.hash.0) + &hex::encode(parts.total.to_le_bytes()) + &hex::encode(parts.hash.0) + &after;
     let manifest_hex = hex::encode(u32::try_from(bytes.len()).unwrap().to_le_bytes()) + &hex::encode(&bytes);
     assert_eq!(bytes_of(&disk, "sync/goal"), sealed(&("01".to_owned() + &manifest_hex + &above_hex(&above) + &at_hex)));
 
@@ -181,13 +185,14 @@ fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
     let mut higher = light();
     higher.header.height = height(6);
     higher.commit.height = height(6);
-    higher.commit.block_id.hash = higher.header.hash();
-    higher.commit.block_id.parts = part_set_header(&body);
+    let body = body_of(&higher);
+    higher.commit.block_id = BlockId { hash: higher.header.hash(), parts: part_set_header(&body) };
     let block = |body: Option<&[u8]>| Check::Block { block: Box::new(higher.clone()), body: body.map(Into::into) };
     assert_eq!(perform(block(None)), Checked::Unfit);
     assert_eq!(perform(block(Some(&body[..]))), Checked::Good);
     assert_eq!(perform(block(None)), Checked::Good);
-    let above_hex = hex::encode(borsh::to_vec(&higher).unwrap()) + "09000000" + &hex::encode(&body);
+    let above_hex =
+        hex::encode(borsh::to_vec(&higher).unwrap()) + &hex::encode(u32::try_from(body.len()).unwrap().to_le_bytes()) + &hex::encode(&body);
     assert_eq!(bytes_of(&disk, "sync/block-00000000000000000006"), sealed(&("01".to_owned() + &above_hex)));
     // What does not verify counts as not here, wherever it is torn and whichever byte is wrong.
     let path = folder.path().join("sync/block-00000000000000000006");

@@ -17,12 +17,8 @@ const INSTANCES_MAX: usize = 64;
 #[derive(Debug)]
 struct Met {
     peer: PeerId,
-    /// In the order of their first connections, each once, with the number of its last one.
+    /// In the order of their first connections, each once, with the number of its last one among all of the peer's.
     instances: Vec<(u64, u64)>,
-    /// The one that connected last.
-    last: u64,
-    /// Counts connections.
-    connections: u64,
     /// One came back that another had replaced.
     several: bool,
 }
@@ -38,14 +34,12 @@ impl Instances {
     pub(super) fn connected(&mut self, peer: PeerId, instance: u64) {
         let place = self.met.iter().position(|met| met.peer == peer);
         let met = place.and_then(|place| self.met.remove(place));
-        let new = || Met { peer, instances: Vec::new(), last: instance, connections: 0, several: false };
-        let mut met = met.unwrap_or_else(new);
-        met.connections += 1;
-        let number = met.connections;
+        let mut met = met.unwrap_or_else(|| Met { peer, instances: Vec::new(), several: false });
+        let last = met.instances.iter().map(|(_, number)| *number).max().unwrap_or(0);
         match met.instances.iter_mut().find(|(other, _)| *other == instance) {
-            Some((_, seen)) => {
-                met.several |= met.last != instance;
-                *seen = number;
+            Some((_, number)) => {
+                met.several |= *number != last;
+                *number = last + 1;
             }
             None => {
                 // Who runs has connected lately, whenever that was first.
@@ -54,10 +48,9 @@ impl Instances {
                 {
                     met.instances.remove(oldest);
                 }
-                met.instances.push((instance, number));
+                met.instances.push((instance, last + 1));
             }
         }
-        met.last = instance;
         self.met.push_back(met);
         if self.met.len() > PEERS_MAX {
             self.met.pop_front();

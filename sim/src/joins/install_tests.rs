@@ -213,18 +213,29 @@ fn a_home_without_its_state_and_its_beginning_is_not_rolled_back_to_genesis() {
     let machine = gathered(&chain);
     drop(start(&chain, &machine, "installing"));
     machine.disk.lose(STATE);
-    let back = |machine: &Machine| {
+    let back_to = |machine: &Machine, to: u64| {
         let archive = Archive::open(machine.disk.disk(), LOG, &chain.genesis, Host::new(Arc::new(Turnover)));
         let archive = archive.expect("the disk is sound").expect("it has blocks");
-        let wanted = Rollback { state: STATE, to: h(TOP - 1), is_hard: false };
+        let wanted = Rollback { state: STATE, to: h(to), is_hard: false };
         roll_back(&archive, &wanted, &mut Quarantine::new(machine.disk.disk(), "rolled-back"), |_| {})
     };
+    let back = |machine: &Machine| back_to(machine, TOP - 1);
     let with_snapshot = machine.with_disk(machine.disk.fork());
+    for to in [HEIGHT - 1, TOP] {
+        let refused = back_to(&with_snapshot, to).expect_err("it is none of the log's below the newest");
+        let goes_to = format!("it can go back to heights {HEIGHT} to {}", TOP - 1);
+        assert!(matches!(&refused, RollbackError::OutOfRange { .. }) && refused.to_string().contains(&goes_to), "{refused}");
+    }
     assert_eq!(back(&with_snapshot).expect("the snapshot leads there").state, NewState::MadeAgain(h(HEIGHT)));
     is_at(&chain, &start(&chain, &with_snapshot, "rolled back").expect("nothing stops it"), TOP, "rolled back");
     let snapshots: Vec<String> = machine.disk.paths().into_iter().filter(|path| path.starts_with(SNAPSHOTS)).collect();
     snapshots.iter().for_each(|path| machine.disk.lose(path));
-    assert!(matches!(back(&machine), Err(RollbackError::NoStart { .. })));
+    assert!(matches!(back(&machine), Err(RollbackError::NoStart { lowest: None, .. })));
+    // With the database alone: what is below it is refused, and what it holds is named.
+    snapshots.iter().for_each(|path| with_snapshot.disk.lose(path));
+    assert_eq!(back(&with_snapshot).expect("it is there").state, NewState::Kept(h(TOP - 1)));
+    let refused = back_to(&with_snapshot, TOP - 2).expect_err("no state leads there");
+    assert!(matches!(&refused, RollbackError::NoStart { lowest: Some(lowest), .. } if *lowest == h(TOP - 1)), "{refused}");
 }
 
 /// An archive that was off for too long: nobody else may have its blocks.

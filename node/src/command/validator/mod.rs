@@ -112,13 +112,7 @@ impl Seat {
 
     /// The newest block of the node, and whether it follows the chain.
     async fn status(&self) -> Result<lockstep_rpc::json::Status, NodeError> {
-        let until = Instant::now() + REOPENS_WITHIN;
-        let status = loop {
-            match self.client.status().await {
-                Err(ClientError::Unreachable(_)) if self.is_reopening(until) => sleep(LOOK).await,
-                answer => break answer.map_err(|error| self.unanswered(&error))?,
-            }
-        };
+        let status = self.once_open(async || self.client.status().await.map_err(Err)).await?;
         self.has_answered.store(true, Ordering::Relaxed);
         if status.node_info.network != self.genesis.chain_id {
             return Err(NodeError::new(
@@ -180,13 +174,7 @@ impl Seat {
 
     /// The members, as the node of the home knows them; of this chain.
     async fn members(&self) -> Result<Members, NodeError> {
-        let until = Instant::now() + REOPENS_WITHIN;
-        let members = loop {
-            match Members::ask(&self.client).await {
-                Err(Err(ClientError::Unreachable(_))) if self.is_reopening(until) => sleep(LOOK).await,
-                answer => break answer.map_err(|error| error.unwrap_or_else(|error| self.unanswered(&error)))?,
-            }
-        };
+        let members = self.once_open(async || Members::ask(&self.client).await).await?;
         if members.genesis_hash != self.genesis.hash().to_string() {
             return Err(NodeError::new(Exit::Refused, format!("{} serves another chain than the home's", self.client.endpoint()))
                 .means("both have one name and another genesis")
@@ -195,9 +183,16 @@ impl Seat {
         Ok(members)
     }
 
-    /// Whether a node that does not answer is asked again.
-    fn is_reopening(&self, until: Instant) -> bool {
-        self.has_answered.load(Ordering::Relaxed) && Instant::now() < until
+    /// Asks a node that answered before again for a while where it does not. The inner error is the client's.
+    async fn once_open<T>(&self, ask: impl AsyncFn() -> Result<T, Result<NodeError, ClientError>>) -> Result<T, NodeError> {
+        let until = Instant::now() + REOPENS_WITHIN;
+        loop {
+            let may_reopen = || self.has_answered.load(Ordering::Relaxed) && Instant::now() < until;
+            match ask().await {
+                Err(Err(ClientError::Unreachable(_))) if may_reopen() => sleep(LOOK).await,
+                answer => return answer.map_err(|error| error.unwrap_or_else(|error| self.unanswered(&error))),
+            }
+        }
     }
 
     /// Addresses of those who signed the block of a height, as far as the node knows.

@@ -14,7 +14,7 @@
     reason = "a program that is run by hand: it takes words, measures and prints"
 )]
 
-#[path = "../tests/consensus/model.rs"]
+#[path = "../tests/consensus/model/mod.rs"]
 mod model;
 #[path = "../tests/consensus/world.rs"]
 #[allow(dead_code, reason = "shared with the tests")]

@@ -90,8 +90,8 @@ pub enum Refusal {
     /// The peer misbehaved lately.
     #[error("banned for a while")]
     Banned = 8,
-    /// Another process with the peer's node key was here first, and is still.
-    #[error("another process uses the same node key and was here first: a home runs twice, and the copy must be stopped")]
+    /// Another process with the peer's node key is connected, and is kept: it was here first, or the key of one of the validators vouches for it alone.
+    #[error("another process uses the same node key and is kept: a home runs twice, and the copy must be stopped")]
     KeyInUse = 9,
 }
 

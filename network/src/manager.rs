@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::connections::{reason_of_dial, reason_of_listen};
-use self::instances::Instances;
+use self::instances::{Instances, Process};
 use crate::dialer::Dialer;
 use crate::door::socket_of;
 use crate::events::{Direction, Inlets, Reason, RequestError};
@@ -63,8 +63,8 @@ struct Connection {
     direction: Direction,
     remote: SocketAddr,
     stop: Arc<Stop>,
-    /// With its hello: where it counts, and the peer's instance.
-    admitted: Option<(Place, u64)>,
+    /// With its hello: where it counts, and which process it is.
+    admitted: Option<(Place, Process)>,
 }
 
 /// A connection with a good handshake that waits for the outcome of our own dial. No more of them than connections.
@@ -343,6 +343,7 @@ impl Manager {
                 }
             }
             Command::AddPersistent(address) => self.add_persistent(address),
+            Command::Reconnect(why) => self.stop_sessions(&Reason::Requested(why)),
             Command::RemovePersistent(node) => {
                 self.dialer.remove(node);
                 self.shared.persistent.write().unwrap_or_else(PoisonError::into_inner).remove(&node);

@@ -269,6 +269,13 @@ impl Network {
         self.command(Command::AddPersistent(address))
     }
 
+    /// Says from now on that no validator's key vouches for this node, and meets every peer anew, for this reason: another process with
+    /// the same node key for which one does is preferred to it by all peers.
+    pub fn withdraw_validator(&self, why: impl Into<String>) -> Result<(), SendError> {
+        self.shared.is_withdrawn.store(true, Ordering::Relaxed);
+        self.command(Command::Reconnect(why.into()))
+    }
+
     /// Dials this peer no more. An existing connection stays.
     pub fn remove_persistent_peer(&self, node: NodeId) -> Result<(), SendError> {
         self.command(Command::RemovePersistent(node))

@@ -125,7 +125,7 @@ impl Session {
             }
             Ok(())
         };
-        let hello = Hello { handshake: self.shared.handshake.clone(), instance: self.instance };
+        let hello = Hello { handshake: self.shared.own_handshake(), instance: self.instance };
         let accept = accept_lanes(inbound, &self.shared, &self.public_key, self.connection, &self.reports);
         let both = async {
             tokio::pin!(accept);

@@ -197,6 +197,8 @@ pub(crate) enum Command {
         room: OwnedSemaphorePermit,
     },
     AddPersistent(PeerAddr),
+    /// Every connection ends, for this reason; persistent peers are met again.
+    Reconnect(String),
     RemovePersistent(NodeId),
     #[cfg(test)]
     Panic,
@@ -223,6 +225,8 @@ pub(crate) fn count(counter: &AtomicU64) {
 pub(crate) struct Shared {
     pub(crate) node_id: NodeId,
     pub(crate) handshake: Handshake,
+    /// No validator's key vouches for this node any more.
+    pub(crate) is_withdrawn: AtomicBool,
     pub(crate) verify: VerifyFn,
     pub(crate) limits: Limits,
     pub(crate) meters: Arc<Meters>,
@@ -246,6 +250,7 @@ impl Shared {
         Self {
             node_id,
             handshake,
+            is_withdrawn: AtomicBool::new(false),
             verify,
             meters: Arc::new(Meters::new(&limits)),
             limits,
@@ -261,6 +266,15 @@ impl Shared {
             next_peer: AtomicU64::new(1),
             next_request: AtomicU64::new(1),
         }
+    }
+
+    /// What this node says of itself now.
+    pub(crate) fn own_handshake(&self) -> Handshake {
+        let mut handshake = self.handshake.clone();
+        if self.is_withdrawn.load(Ordering::Relaxed) {
+            handshake.validator = None;
+        }
+        handshake
     }
 
     pub(crate) fn listening(&self) -> SocketAddr {

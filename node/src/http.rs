@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::metrics::{CutOff, HeldBack};
+use crate::metrics::{CutOff, HeldBack, Metrics};
 
 /// Largest answer that is read: the largest block, in base64, and what surrounds it.
 const ANSWER_BYTES_MAX: usize = 160 << 20;
@@ -125,6 +125,11 @@ impl Connection {
     /// What a node lacks that blocks do not bring further: none when they do, or when it does not say.
     pub(crate) async fn cut_off(&mut self) -> Option<CutOff> {
         CutOff::read(std::str::from_utf8(self.get("/metrics").await.ok()?).ok()?)
+    }
+
+    /// How many peers refuse a node for another process with its node key: none when it does not say.
+    pub(crate) async fn kept_out(&mut self) -> Option<u64> {
+        Metrics::read_kept_out(std::str::from_utf8(self.get("/metrics").await.ok()?).ok()?)
     }
 
     /// A number of a URI call's answer, by its place in it: none when it is not there.

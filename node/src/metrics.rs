@@ -109,6 +109,8 @@ pub struct Metrics {
     mempool_txs: Gauge<i64, AtomicI64>,
     mempool_bytes: Gauge<i64, AtomicI64>,
     peers: Gauge<i64, AtomicI64>,
+    /// Peers that refuse this node for another process with its node key.
+    kept_out: Gauge<i64, AtomicI64>,
     behind: Gauge<i64, AtomicI64>,
     untimely: Counter<u64, AtomicU64>,
     evidence: Counter<u64, AtomicU64>,
@@ -162,6 +164,7 @@ impl Metrics {
         let mempool_txs = gauge("mempool_transactions", "Transactions waiting");
         let mempool_bytes = gauge("mempool_bytes", "Bytes of transactions waiting");
         let peers = gauge("peers", "Connected peers");
+        let kept_out = gauge("kept_out", "Peers that refuse this node now, since another process with its node key is connected to them");
         let diverged = gauge("divergences", "Heights at which the state of this home was found to be another than the chain's");
         let behind = gauge(
             "catching_up",
@@ -233,6 +236,7 @@ impl Metrics {
             mempool_txs,
             mempool_bytes,
             peers,
+            kept_out,
             behind,
             untimely,
             evidence,
@@ -305,6 +309,16 @@ impl Metrics {
     /// At start: the heights at which the state of this home was found to be another than the chain's.
     pub(crate) fn diverged(&self, heights: usize) {
         self.diverged.set(i64::try_from(heights).unwrap_or(i64::MAX));
+    }
+
+    /// So many peers refuse this node now, for another process with its node key.
+    pub(crate) fn kept_out(&self, peers: usize) {
+        self.kept_out.set(i64::try_from(peers).unwrap_or(i64::MAX));
+    }
+
+    /// What a node's metrics say of [`Self::kept_out`]: none when they do not speak of it.
+    pub(crate) fn read_kept_out(metrics: &str) -> Option<u64> {
+        metrics.lines().find_map(|line| line.strip_prefix("lockstep_kept_out "))?.parse().ok()
     }
 
     /// Nothing is signed any more.
@@ -521,6 +535,15 @@ mod tests {
         metrics.cut_off(None);
         assert_eq!(CutOff::read(&metrics.text()), None);
         assert_eq!(CutOff::read("go_goroutines 12\n"), None, "another program's metrics");
+    }
+
+    #[test]
+    fn readers_learn_how_many_peers_keep_a_node_out() {
+        let metrics = Metrics::new();
+        assert_eq!(Metrics::read_kept_out(&metrics.text()), Some(0));
+        metrics.kept_out(3);
+        assert_eq!(Metrics::read_kept_out(&metrics.text()), Some(3));
+        assert_eq!(Metrics::read_kept_out("go_goroutines 12\n"), None, "another program's metrics");
     }
 
     #[test]

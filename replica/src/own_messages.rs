@@ -150,6 +150,6 @@ impl Replica {
              that it is stopped"
         );
         self.signing.stop(reason.clone());
-        self.fx.report(Report::Note(reason));
+        self.fx.report(Report::SignedElsewhere(reason));
     }
 }

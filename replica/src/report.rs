@@ -83,6 +83,9 @@ pub enum Report {
     },
     /// How far state sync is.
     StateSync(Told),
+    /// A message was met that carries this validator's signature and that this home did not sign. It signs nothing any more; another
+    /// process with its keys may take its place.
+    SignedElsewhere(String),
     /// Something worth a line in the log.
     Note(String),
 }

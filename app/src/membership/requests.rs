@@ -359,7 +359,10 @@ impl<'a> Desk<'a> {
         match self.config.admission {
             Admission::Open => return refuse(NODE_TX_NOT_ALLOWED, "on this chain nobody has to approve (admission is open)"),
             Admission::Authority if !self.config.authority.keys.contains(&approve.signer) => {
-                return refuse(NODE_TX_NOT_ALLOWED, format!("{} is no key of the authority, which admits on this chain", approve.signer));
+                return refuse(
+                    NODE_TX_NOT_ALLOWED,
+                    format!("{} is no key of the authority, which admits on this chain", approve.signer.address()),
+                );
             }
             Admission::Vote if !self.newest.contains_key(&approve.signer.address()) => {
                 return refuse(
@@ -405,7 +408,7 @@ impl<'a> Desk<'a> {
         if !own && !self.config.authority.keys.contains(&quit.signer) {
             return refuse(
                 NODE_TX_NOT_ALLOWED,
-                format!("{} may not ask {address} to leave: only itself and the authority may", quit.signer),
+                format!("{} may not ask {address} to leave: only itself and the authority may", quit.signer.address()),
             );
         }
         let record = self.registry.get(&address);
@@ -444,7 +447,7 @@ impl<'a> Desk<'a> {
             let power = Power::new(self.newest[&address].1).expect("a power of a set");
             let mut member = record.unwrap_or_else(|| Member::new(public_key, power, Status::Validator, self.height));
             if member.removals.contains(&quit.signer) {
-                return refuse(NODE_TX_REFUSED, format!("{} has asked for that already", quit.signer));
+                return refuse(NODE_TX_REFUSED, format!("{} has asked for that already", quit.signer.address()));
             }
             member.removals.push(quit.signer);
             let (given, wanted) = (member.removals.len(), self.config.authority.threshold as usize);

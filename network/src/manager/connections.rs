@@ -14,6 +14,7 @@ use libp2p::swarm::{ConnectionDenied, ConnectionId, DialError, ListenError, Swar
 use libp2p::{PeerId, TransportError};
 use tokio::time::timeout;
 
+use super::instances::Process;
 use super::{Active, Connection, Early, Guest, Manager, Place, Successor};
 use crate::door::{Shut, multiaddr_of, socket_of};
 use crate::events::{Direction, Reason};
@@ -176,8 +177,9 @@ impl Manager {
 
     pub(super) fn welcome(&mut self, guest: Guest) {
         let place = self.admit(guest.connection, &guest.hello);
+        let process = self.process_of(&guest.hello);
         if let (Ok(place), Some(connection)) = (place, self.connections.get_mut(&guest.connection)) {
-            connection.admitted = Some((place, guest.hello.instance));
+            connection.admitted = Some((place, process));
             if place.standing() == Standing::Known
                 && let Some(meter) = self.shared.meters.of(connection.remote)
             {
@@ -206,7 +208,7 @@ impl Manager {
         if connection.stop.is_stopped() || self.loses_to_active(id, connection, hello.instance) {
             return Err(Refusal::Duplicate);
         }
-        if self.is_second(id, connection, hello.instance) {
+        if self.is_second(id, connection, self.process_of(hello)) {
             return Err(Refusal::KeyInUse);
         }
         if connection.direction == Direction::Outbound || self.shared.is_persistent(connection.node) {
@@ -226,16 +228,20 @@ impl Manager {
     pub(super) fn loses_to_active(&self, id: ConnectionId, connection: &Connection, instance: u64) -> bool {
         let Some(active) = self.active.get(&connection.peer).filter(|active| active.connection != id) else { return false };
         let Some(old) = self.connections.get(&active.connection) else { return false };
-        let restarted = old.admitted.is_some_and(|(_, old_instance)| old_instance != instance);
+        let restarted = old.admitted.is_some_and(|(_, old)| old.instance != instance);
         let crossed = old.direction != connection.direction;
         !restarted && crossed && connection.direction != kept_direction(self.shared.node_id, connection.node)
     }
 
+    fn process_of(&self, hello: &Hello) -> Process {
+        Process { instance: hello.instance, is_bound: self.shared.is_validator(&hello.handshake) }
+    }
+
     /// Another process with the peer's key has its place ([`super::instances`]).
-    fn is_second(&self, id: ConnectionId, connection: &Connection, instance: u64) -> bool {
+    fn is_second(&self, id: ConnectionId, connection: &Connection, process: Process) -> bool {
         let active = self.active.get(&connection.peer).filter(|active| active.connection != id);
         let old = active.and_then(|active| self.connections.get(&active.connection)?.admitted);
-        old.is_some_and(|(_, old)| self.instances.is_second(connection.peer, old, instance))
+        old.is_some_and(|(_, old)| self.instances.is_second(connection.peer, old, process))
     }
 
     pub(super) fn on_ready(&mut self, ready: Successor) {
@@ -245,8 +251,10 @@ impl Manager {
             let _ = ready.answer.send(false);
             return;
         };
-        let instance = connection.admitted.map_or(0, |(_, instance)| instance);
-        if connection.stop.is_stopped() || self.loses_to_active(id, connection, instance) || self.is_second(id, connection, instance) {
+        let loses = |(_, process): (Place, Process)| {
+            self.loses_to_active(id, connection, process.instance) || self.is_second(id, connection, process)
+        };
+        if connection.stop.is_stopped() || connection.admitted.is_none_or(loses) {
             let _ = ready.answer.send(false);
             return;
         }
@@ -270,8 +278,8 @@ impl Manager {
             self.shared.remove_link(&ready.link);
             return;
         }
-        if let Some((_, instance)) = self.connections.get(&ready.connection).and_then(|connection| connection.admitted) {
-            self.instances.connected(peer, instance);
+        if let Some((_, process)) = self.connections.get(&ready.connection).and_then(|connection| connection.admitted) {
+            self.instances.connected(peer, process.instance);
         }
         self.active.insert(peer, Active { connection: ready.connection, link: ready.link, announced: false });
     }

@@ -3,6 +3,9 @@
 //! A process draws an `instance` when it starts. A peer that comes with another one was restarted, and the new connection replaces the
 //! old. Where the earlier instance then comes back, both run: a home was copied, node key and all. Displacing each other for ever they
 //! would both be half deaf, so from then on the one that was met first keeps its place, and the other one is told why it gets none.
+//!
+//! One that the key of a validator of now vouches for comes before one for which none does: nobody has anything from a process that signs
+//! nothing, because it has stopped ([`crate::Network::withdraw_validator`]) or has only the node key.
 
 use std::collections::VecDeque;
 
@@ -12,6 +15,14 @@ use libp2p::PeerId;
 const PEERS_MAX: usize = 256;
 /// Instances of each, likewise: far more than copies of one home. What is forgotten is met as a restart, and takes the place once more.
 const INSTANCES_MAX: usize = 64;
+
+/// A process, as its opening message shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) instance: u64,
+    /// The key of one of the validators vouches for it.
+    pub(super) is_bound: bool,
+}
 
 /// What was met of a peer.
 #[derive(Debug)]
@@ -57,12 +68,18 @@ impl Instances {
         }
     }
 
-    /// Whether a connection of `instance` must not replace that of `active`: both run, and that one was first. One that was never met
-    /// may be a restart of either.
-    pub(super) fn is_second(&self, peer: PeerId, active: u64, instance: u64) -> bool {
+    /// Whether a connection of `new` must not replace that of `active`: a validator's key vouches for that one alone; or both run, and that
+    /// one was first. Otherwise one that was never met may be a restart of either.
+    pub(super) fn is_second(&self, peer: PeerId, active: Process, new: Process) -> bool {
+        if active.instance == new.instance {
+            return false;
+        }
+        if active.is_bound != new.is_bound {
+            return active.is_bound;
+        }
         let Some(met) = self.met.iter().find(|met| met.peer == peer && met.several) else { return false };
-        let place = |instance: u64| met.instances.iter().position(|(other, _)| *other == instance);
-        place(active).zip(place(instance)).is_some_and(|(active, new)| active < new)
+        let place = |process: Process| met.instances.iter().position(|(other, _)| *other == process.instance);
+        place(active).zip(place(new)).is_some_and(|(active, new)| active < new)
     }
 }
 
@@ -70,11 +87,19 @@ impl Instances {
 mod tests {
     use super::*;
 
+    fn bare(instance: u64) -> Process {
+        Process { instance, is_bound: false }
+    }
+
+    fn bound(instance: u64) -> Process {
+        Process { instance, is_bound: true }
+    }
+
     #[test]
     fn a_peer_that_is_restarted_again_and_again_is_one() {
         let (mut instances, peer) = (Instances::default(), PeerId::random());
         for instance in 0_u64..10 {
-            assert!(!instances.is_second(peer, instance.saturating_sub(1), instance));
+            assert!(!instances.is_second(peer, bare(instance.saturating_sub(1)), bare(instance)));
             instances.connected(peer, instance);
             instances.connected(peer, instance);
         }
@@ -84,15 +109,28 @@ mod tests {
     fn of_two_that_take_turns_the_first_stays() {
         let (mut instances, peer) = (Instances::default(), PeerId::random());
         instances.connected(peer, 7);
-        assert!(!instances.is_second(peer, 7, 8), "it may be a restart");
+        assert!(!instances.is_second(peer, bare(7), bare(8)), "it may be a restart");
         instances.connected(peer, 8);
-        assert!(!instances.is_second(peer, 8, 7), "it was first");
+        assert!(!instances.is_second(peer, bare(8), bare(7)), "it was first");
         instances.connected(peer, 7);
-        assert!(instances.is_second(peer, 7, 8) && !instances.is_second(peer, 7, 7));
-        assert!(!instances.is_second(PeerId::random(), 7, 8), "of another peer nothing is known");
-        assert!(!instances.is_second(peer, 7, 9), "never met: a restart");
+        assert!(instances.is_second(peer, bare(7), bare(8)) && !instances.is_second(peer, bare(7), bare(7)));
+        assert!(!instances.is_second(PeerId::random(), bare(7), bare(8)), "of another peer nothing is known");
+        assert!(!instances.is_second(peer, bare(7), bare(9)), "never met: a restart");
         instances.connected(peer, 9);
-        assert!(!instances.is_second(peer, 9, 7) && !instances.is_second(peer, 9, 8), "both were before it");
+        assert!(!instances.is_second(peer, bare(9), bare(7)) && !instances.is_second(peer, bare(9), bare(8)), "both were before it");
+    }
+
+    #[test]
+    fn the_one_that_a_validator_vouches_for_comes_first() {
+        let (mut instances, peer) = (Instances::default(), PeerId::random());
+        instances.connected(peer, 7);
+        assert!(instances.is_second(peer, bound(7), bare(8)), "whoever has only the node key");
+        assert!(!instances.is_second(peer, bare(7), bound(8)), "the validator was started beside it");
+        instances.connected(peer, 8);
+        instances.connected(peer, 7);
+        assert!(!instances.is_second(peer, bare(7), bound(8)), "whoever was first");
+        assert!(instances.is_second(peer, bound(7), bound(8)) && instances.is_second(peer, bare(7), bare(8)), "of equals the first");
+        assert!(!instances.is_second(peer, bound(7), bare(7)), "the same process, which has withdrawn");
     }
 
     /// Six copies beside the first, all at once, each dialling on and on.
@@ -105,7 +143,7 @@ mod tests {
         let mut displaced = 0;
         for dial in 0..700 {
             let instance = dial % 7;
-            if instance != active && !instances.is_second(peer, active, instance) {
+            if instance != active && !instances.is_second(peer, bare(active), bare(instance)) {
                 active = instance;
                 displaced += 1;
                 instances.connected(peer, instance);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use libp2p::futures::future::join_all;
 
-use super::support::{Node, config, meet, round_trip};
+use super::support::{Node, bind, config, handshake, meet, node_key, round_trip};
 use crate::{Direction, Event, Lane, Reason, Refusal};
 
 /// Speaks on both lanes to every other node as it comes, until all have been heard on both. Nobody leaves meanwhile.
@@ -129,6 +129,43 @@ async fn of_two_processes_with_one_node_key_the_first_stays_and_the_second_hears
     server.goodbye(first.id()).await;
     copy.goodbye(server.id()).await;
     round_trip(&mut copy, &mut server).await;
+}
+
+/// A copy that has stopped signing, and the validator that is started beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_withdraws_gives_its_place_to_the_validator() {
+    let mut server = Node::seeded(1).await;
+    let binding = bind(&handshake(), 100, &node_key([2; 32]));
+    server.network.set_validators([binding.public_key].into());
+    let validator = || {
+        let mut validator = config(2);
+        validator.handshake.validator = Some(binding);
+        validator
+    };
+    let mut copy = Node::start(validator()).await;
+    copy.dial(server.address());
+    round_trip(&mut copy, &mut server).await;
+    // Alone it stays a peer, and no validator's.
+    copy.network.withdraw_validator("it signs nothing").expect("room for a command");
+    assert_eq!(copy.goodbye(server.id()).await, Reason::Requested("it signs nothing".to_owned()));
+    server.goodbye(copy.id()).await;
+    round_trip(&mut copy, &mut server).await;
+    assert_eq!(server.network.peers()[0].info.handshake.validator, None);
+
+    let key_in_use = Reason::RefusedByPeer(Refusal::KeyInUse);
+    for _ in 0..2 {
+        let mut first = Node::start(validator()).await;
+        first.dial(server.address());
+        // However often the copy had the place, it gives way at once, and stays out.
+        server.goodbye(copy.id()).await;
+        while copy.refusal().await != key_in_use {}
+        round_trip(&mut first, &mut server).await;
+        assert!(server.network.peers()[0].info.handshake.validator.is_some());
+        copy.goodbye(server.id()).await;
+        first.network.shutdown().await;
+        server.goodbye(first.id()).await;
+        round_trip(&mut copy, &mut server).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

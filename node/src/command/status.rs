@@ -20,7 +20,7 @@ const MORE_WAIT: Duration = Duration::from_secs(3);
 pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     let client = Client::new(args.nodes.urls.iter().cloned()).map_err(|error| client_error(&error))?;
     let status = client.status().await.map_err(|error| client_error(&error))?;
-    let More { peers, validators, held_back, cut_off } = more(client.endpoint()).await;
+    let More { peers, validators, held_back, cut_off, kept_out } = more(client.endpoint()).await;
     let cut_off = cut_off.filter(|_| status.sync_info.catching_up);
     let (node, sync, validator) = (&status.node_info, &status.sync_info, &status.validator_info);
     let signs = (validator.voting_power != Power::ZERO).then_some(held_back).flatten();
@@ -32,6 +32,7 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
             "signs": signs.map(|why| why.is_none()),
             "held_back": signs.flatten().map(HeldBack::label),
             "cut_off": cut_off.map(CutOff::label),
+            "kept_out": kept_out,
         });
         say(serde_json::to_string(&answer).map_err(failed)?);
         return Ok(());
@@ -49,6 +50,9 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     say(format!("app hash    {}", hex::encode_upper(&sync.latest_app_hash.0)));
     say(format!("keeps from  {}", sync.earliest_block_height));
     say(format!("peers       {}", peers.map_or_else(|| "not known".to_owned(), |peers| peers.to_string())));
+    if let Some(line) = kept_out.and_then(double) {
+        say(format!("node key    {line}"));
+    }
     let is_alone = validator.voting_power != Power::ZERO && validators == Some(1);
     // What it has decided and lost, nobody else has decided.
     let has_lost = is_alone && signs == Some(Some(HeldBack::GuardAhead));
@@ -93,6 +97,16 @@ fn in_step(catching_up: bool, cut_off: Option<CutOff>, peers: Option<u64>, is_al
         (false, ..) => "yes, as far as its peers tell",
     }
     .to_owned()
+}
+
+/// Where peers refuse a node for another process with its node key.
+fn double(kept_out: u64) -> Option<String> {
+    let peers = match kept_out {
+        0 => return None,
+        1 => "1 peer keeps that one and refuses this one".to_owned(),
+        peers => format!("{peers} peers keep that one and refuse this one"),
+    };
+    Some(format!("USED by another process, too: {peers}. A home runs twice: stop the copy"))
 }
 
 /// A chain of which no block came for longer may stand still: three times the interval of empty blocks, as genesis has it if nobody says otherwise.
@@ -177,6 +191,8 @@ struct More {
     held_back: Option<Option<HeldBack>>,
     /// What it needs to get further, where blocks do not help.
     cut_off: Option<CutOff>,
+    /// How many peers refuse it for another process with its node key.
+    kept_out: Option<u64>,
 }
 
 /// What the node says soon.
@@ -186,7 +202,13 @@ async fn more(url: &str) -> More {
         let mut connection = Connection::open(&endpoint).await.ok()?;
         let peers = connection.decimal("/net_info", "/result/n_peers").await;
         let validators = connection.decimal("/validators?per_page=1", "/result/total").await;
-        Some(More { peers, validators, held_back: connection.held_back().await, cut_off: connection.cut_off().await })
+        Some(More {
+            peers,
+            validators,
+            held_back: connection.held_back().await,
+            cut_off: connection.cut_off().await,
+            kept_out: connection.kept_out().await,
+        })
     };
     timeout(MORE_WAIT, ask).await.ok().flatten().unwrap_or_default()
 }
@@ -197,7 +219,7 @@ mod tests {
 
     use lockstep_types::Address;
 
-    use super::{CutOff, age, in_step, waits};
+    use super::{CutOff, age, double, in_step, waits};
 
     #[test]
     fn a_chain_that_waits_says_for_whom() {
@@ -225,6 +247,12 @@ mod tests {
             assert_eq!(told.starts_with("NO: "), why.remedy().is_some(), "who has to do something is told loudly: {told}");
             assert!(told.to_lowercase().starts_with("no: "), "{told}");
         }
+    }
+
+    #[test]
+    fn a_node_that_is_kept_out_says_why() {
+        assert_eq!(double(0), None);
+        assert!(double(1).is_some_and(|told| told.contains("1 peer keeps")) && double(3).is_some_and(|told| told.contains("3 peers keep")));
     }
 
     #[test]

@@ -396,6 +396,10 @@ impl Driver {
         if let Report::Refused { peer, points, reason } = &report {
             self.network.penalise(PeerNo(peer.0), *points, reason);
         }
+        if matches!(report, Report::SignedElsewhere(_)) {
+            // Who is started beside it, to sign, must not come second to it. Where the queue is full, connections end one by one.
+            let _ = self.network.withdraw_validator("this process signs nothing any more");
+        }
         if let Report::Committed { outcome, chain, .. } = &report
             && !outcome.validator_updates.is_empty()
         {

@@ -1,6 +1,6 @@
 //! Between the network's words and the replica's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,11 +83,15 @@ pub(crate) async fn receive(events: Events, network: Network, inbox: Inbox, metr
 async fn hand_on(mut events: Events, from: Origin, network: Network, inbox: Inbox, metrics: Arc<Metrics>) {
     let mut unreached = Unreached::default();
     let mut doubles = Doubles::default();
+    let mut kept_out = BTreeSet::new();
     while let Some(event) = events.recv().await {
         match event {
             Event::Connected { peer, info } => {
                 unreached.reached(info.node_id);
                 metrics.peer_up();
+                if kept_out.remove(&info.node_id) {
+                    metrics.kept_out(kept_out.len());
+                }
                 tracing::info!(peer = peer.0, node = %info.node_id, remote = %info.remote, moniker = info.handshake.moniker, "peer connected");
                 let validator = info.handshake.validator.as_ref().map(|binding| PublicKey(binding.public_key));
                 inbox.external(from, Mail::External(Input::PeerUp { peer: Peer(peer.0), validator })).await;
@@ -101,6 +105,13 @@ async fn hand_on(mut events: Events, from: Origin, network: Network, inbox: Inbo
             Event::Refused { node_id, remote, direction, reason } => {
                 metrics.refused_connection(direction, &reason);
                 metrics.refused_untold(network.totals().notes_dropped);
+                // Of the settings' peers alone: anybody who comes could say so.
+                if direction == Direction::Outbound
+                    && let (Some(id), Reason::RefusedByPeer(Refusal::KeyInUse)) = (node_id, &reason)
+                    && kept_out.insert(id)
+                {
+                    metrics.kept_out(kept_out.len());
+                }
                 let is_worth_telling = direction == Direction::Outbound && node_id.is_some_and(|id| unreached.is_due(id, Instant::now()));
                 let node = node_id.map(|id| id.to_string()).unwrap_or_default();
                 let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();

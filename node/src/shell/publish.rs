@@ -146,6 +146,7 @@ fn publish(
             metrics.state_sync(told);
             state_sync::tell(told);
         }
+        Report::SignedElsewhere(reason) => tracing::error!("{reason}"),
         Report::Note(note) => tracing::warn!("{note}"),
     }
     Ok(())

@@ -450,10 +450,8 @@ impl World {
                     _ => Ok(()),
                 }
             }
-            Report::Note(note)
-                if (self.is_honest(node) || self.machines[node].ailing.is_restored()) && note.contains("Nothing is signed any more") =>
-            {
-                self.stops_signing(node, note)
+            Report::SignedElsewhere(reason) if self.is_honest(node) || self.machines[node].ailing.is_restored() => {
+                self.stops_signing(node, reason)
             }
             _ => Ok(()),
         }

@@ -18,6 +18,7 @@ mod peers;
 mod replica;
 mod room;
 mod seeds;
+mod slow_disk;
 mod table;
 
 // The targets of the fuzzer, which is a workspace of its own.

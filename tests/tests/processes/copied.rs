@@ -18,11 +18,18 @@ fn copy(net: &Net, name: &str) -> std::path::PathBuf {
     home
 }
 
-/// On a machine of its own it would have the same ports.
-fn start(home: &std::path::Path) -> Process {
+/// On a machine of its own it would have the same ports. With the URL of its RPC.
+fn start(home: &std::path::Path) -> (Process, String) {
     let ports = free_ports(2);
     let (rpc, p2p) = (format!("rpc.laddr=127.0.0.1:{}", ports[0]), format!("p2p.laddr=127.0.0.1:{}", ports[1]));
-    Process::start(command(["start", "--home", text(home), "--set", &rpc, "--set", &p2p]), home.join("copy.log"))
+    let process = Process::start(command(["start", "--home", text(home), "--set", &rpc, "--set", &p2p]), home.join("copy.log"));
+    (process, format!("http://127.0.0.1:{}", ports[0]))
+}
+
+fn status(url: &str) -> String {
+    let output = command(["status", "--node", url]).output().expect("the program runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
 }
 
 /// Keeps the chain busy until the victim's signature stands in a commit that is made from now on.
@@ -50,7 +57,7 @@ fn attack_71_a_copy_of_a_home_with_its_node_key_is_kept_out_or_stops_and_says_wh
     let old = copy(&net, "old");
     net.start(VICTIM);
     signs(&net, "since");
-    let mut twin = start(&old);
+    let (mut twin, url) = start(&old);
     wait_until("the copy is told", || twin.log().contains(IN_USE).then_some(()));
     signs(&net, "beside");
     let log = net.process(VICTIM).log();
@@ -68,13 +75,20 @@ fn attack_71_a_copy_of_a_home_with_its_node_key_is_kept_out_or_stops_and_says_wh
     }
     let signers = net.client(0).signers(height - 1).expect("a commit");
     assert!(!signers.contains(&address), "the copy signs nothing: {signers:?}");
+
+    // The copy signs nothing and is connected; the validator is started beside it, and has its place at once.
+    net.start(VICTIM);
+    signs(&net, "beside the silent one");
+    wait_until("the copy says where its place is", || status(&url).contains("3 peers keep that one").then_some(()));
+    assert!(!status(&format!("http://{}", net.rpc(VICTIM))).contains("node key"), "the validator is kept out by nobody");
     twin.signal(Signal::KILL);
     twin.wait();
 
     // Both begin at one moment, and neither is older.
+    net.stop(VICTIM);
     let same = copy(&net, "same");
     net.start(VICTIM);
-    let mut twin = start(&same);
+    let (mut twin, _) = start(&same);
     let mut numbers = 0..;
     wait_until("one of them is kept out or stops", || {
         net.commit_tx(0, &format!("both{}=1", numbers.next()?));

@@ -41,7 +41,7 @@ pub(super) fn restore(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Res
         return Ok(false);
     }
     let Some((base, tip)) = log.base().zip(log.tip()) else { return Ok(false) };
-    let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
+    let mut results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
     let mut source = BlockSource::new(log.clone()).with_light(Some(results.reader()), LightStore::open(home.disk.clone())?);
     for listed in list(&*home.disk, SNAPSHOTS_PATH).unwrap_or_default().into_iter().rev() {
         if listed.height > tip || listed.height.saturating_add(1) < base {
@@ -50,6 +50,8 @@ pub(super) fn restore(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Res
         let Some((chain, tree)) = proven(&home.disk, home.genesis, &mut source, &listed.manifest)? else { continue };
         let entries: Vec<_> = tree.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
         let changes = entries.iter().map(|(path, key, value)| Change { path: path.0, key, value: Some(&value[..]) });
+        // Results first: those below the state are not executed again, and a process that was killed has synced few of them.
+        results.sync()?;
         db.flush(chain.height.get(), changes, &chain.encode())?;
         return Ok(true);
     }

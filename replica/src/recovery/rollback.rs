@@ -32,7 +32,7 @@ use lockstep_storage::DiskError;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::log;
 use lockstep_storage::quarantine::{Quarantine, QuarantineError};
-use lockstep_storage::results::{CutError, cut_above};
+use lockstep_storage::results::{CutError, cut_above, make_durable};
 use lockstep_storage::snapshots::{SnapshotError, Snapshots};
 use lockstep_storage::state::{Change, StateDb, StateError};
 use lockstep_types::state_tree::Path;
@@ -180,6 +180,8 @@ fn state_back(
     if let Some(difference) = walked.difference {
         return Err(RollbackError::Differs(Box::new(difference)));
     }
+    // Results first: those below the state are not executed again.
+    make_durable(&**disk, archive.dir()).map_err(CutError::from)?;
     write_new(&**disk, &made, &walked.chain, walked.state.tree())?;
     if disk.open(wanted.state).is_ok() {
         set_aside.push(kept.take(wanted.state)?);

@@ -191,6 +191,10 @@ impl World {
         if !self.is_honest(node) || self.is_beyond || machine.rot.is_fresh || machine.rot.times >= HARMS_MAX {
             return false;
         }
+        // Who is secluded begins with what its one friend has.
+        if self.plan.byzantine.secluded.is_some_and(|secluded| secluded.friend == node) {
+            return false;
+        }
         if self.plan.members.is_some() {
             return self.may_fall(node) && self.is_held_without(node);
         }
@@ -329,8 +333,9 @@ impl World {
         machine.ailing.first_operation = machine.disk.operations();
     }
 
-    /// A start is done. Whether it was after a loss, with which it had to deal: what it said and told before rests on that.
-    pub(super) fn begin_life(&mut self, node: usize) -> bool {
+    /// A start is done, which healed something or nothing. Whether it was after a loss, with which it had to deal: what it said and told
+    /// before rests on that.
+    pub(super) fn begin_life(&mut self, node: usize, healed: bool) -> bool {
         let told = self.checks.told(node);
         let genesis = self.genesis.hash();
         let machine = &mut self.machines[node];
@@ -339,8 +344,8 @@ impl World {
         }
         // A disk that lies goes on losing whatever process uses it.
         let has_lost = std::mem::replace(&mut machine.rot.is_fresh, machine.disk.is_lying());
-        // Or it met now what it lost long ago, and no start before had need of.
-        if has_lost || machine.rot.until == u64::MAX {
+        // Or it met now what it lost long ago, and no start before had need of; a memory that failed may be what has need of it.
+        if has_lost || healed || machine.rot.until == u64::MAX {
             let said = machine.guard_position(genesis).unwrap_or_default();
             machine.rot.said_before = machine.rot.said_before.max(said);
             machine.rot.until = machine.rot.until.max(told).max(said.0);

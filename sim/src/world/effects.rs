@@ -86,7 +86,7 @@ impl World {
         trusted.try_for_each(|block| self.checks.replayed(node, &block.outcome))?;
         // What rotted long ago, and no start had need of, may be found by any start.
         let rots_unseen = self.machines[node].rot.until == u64::MAX;
-        let has_rotted = self.begin_life(node) || rots_unseen;
+        let has_rotted = self.begin_life(node, !started.healed.is_empty()) || rots_unseen;
         let is_new = std::mem::take(&mut self.machines[node].is_new);
         // A log whose beginning a disk lost leads on from its state alone; where a failed memory takes that, too, it begins anew.
         let has_neither = started.height.get() == 0 && was_astray && self.machines[node].rot.times > 0;
@@ -443,6 +443,8 @@ impl World {
                     Some(from) if self.is_honest(from) && self.is_honest(node) && *points == POINTS_FLOOD => {
                         self.late_questions(node, from)
                     }
+                    // A cabal had them decide two blocks: what is true on one side may contradict the other.
+                    Some(from) if self.is_honest(from) && self.is_honest(node) && self.have_parted(node, from) => Ok(()),
                     Some(from) if self.is_honest(from) && self.is_honest(node) => {
                         violation("I13", format!("node {node} refuses honest node {from}: {reason}"))
                     }

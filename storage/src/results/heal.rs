@@ -65,6 +65,21 @@ pub fn set_aside_before(
     names.iter().filter(is_before).map(|name| quarantine.take(&format!("{dir}/{name}"))).collect()
 }
 
+/// Makes durable what is here, whoever wrote it: a process that was killed may have left it in the kernel's cache.
+///
+/// # Errors
+/// When the disk fails.
+pub fn make_durable(disk: &dyn Disk, dir: &str) -> Result<(), ResultsError> {
+    let names = match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.on("list", dir)?,
+    };
+    for path in names.iter().filter_map(|name| segment_of(name, ".res")).map(|segment| results_path(dir, segment)) {
+        disk.open(&path).and_then(|file| file.sync_data()).on("sync", &path)?;
+    }
+    Ok(disk.sync_dir(dir).on("sync", dir)?)
+}
+
 /// Copies the results of these heights and above from one segment's to another's that is to begin within it, as far as they verify. What
 /// was there for the other is replaced.
 ///

@@ -16,7 +16,7 @@ mod writer;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-pub use heal::{CutError, carry_over, cut_above, set_aside_before, set_aside_from, set_aside_segment};
+pub use heal::{CutError, carry_over, cut_above, make_durable, set_aside_before, set_aside_from, set_aside_segment};
 pub use reader::{Location, ResultsReader, look};
 pub use writer::{Results, Scanned};
 

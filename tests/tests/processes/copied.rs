@@ -32,6 +32,13 @@ fn status(url: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// Of a process that ended nothing can be waited for.
+fn log_of(process: &mut Process) -> String {
+    let (ended, log) = (process.exit_code(), process.log());
+    assert!(ended.is_none(), "it ended with {ended:?}:\n{log}");
+    log
+}
+
 /// Keeps the chain busy until the victim's signature stands in a commit that is made from now on.
 fn signs(net: &Net, tag: &str) {
     let (address, mut other) = (net.address(VICTIM), net.client(0));
@@ -58,7 +65,7 @@ fn attack_71_a_copy_of_a_home_with_its_node_key_is_kept_out_or_stops_and_says_wh
     net.start(VICTIM);
     signs(&net, "since");
     let (mut twin, url) = start(&old);
-    wait_until("the copy is told", || twin.log().contains(IN_USE).then_some(()));
+    wait_until("the copy is told", || log_of(&mut twin).contains(IN_USE).then_some(()));
     signs(&net, "beside");
     let log = net.process(VICTIM).log();
     assert!(!log.contains(SAYS) && !log.contains(IN_USE), "the validator goes on:\n{log}");
@@ -66,7 +73,7 @@ fn attack_71_a_copy_of_a_home_with_its_node_key_is_kept_out_or_stops_and_says_wh
 
     // The place is free: the copy meets what its key signed since, before it signs anything.
     net.stop(VICTIM);
-    wait_until("the copy stops", || twin.log().contains(SAYS).then_some(()));
+    wait_until("the copy stops", || log_of(&mut twin).contains(SAYS).then_some(()));
     assert!(twin.log().contains("restored from an older copy"), "{}", twin.log());
     let mut height = net.client(0).height().expect("it serves");
     let address = net.address(VICTIM);
@@ -93,7 +100,7 @@ fn attack_71_a_copy_of_a_home_with_its_node_key_is_kept_out_or_stops_and_says_wh
     wait_until("one of them is kept out or stops", || {
         net.commit_tx(0, &format!("both{}=1", numbers.next()?));
         let ends = |log: String| log.contains(SAYS) || log.contains(IN_USE);
-        (ends(twin.log()) || ends(net.process(VICTIM).log())).then_some(())
+        (ends(log_of(&mut twin)) || ends(log_of(net.process(VICTIM)))).then_some(())
     });
     twin.signal(Signal::KILL);
     twin.wait();

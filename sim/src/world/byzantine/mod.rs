@@ -35,7 +35,7 @@ use super::{Outcome, What, World, pair, violation};
 use crate::accountability::{Accountability, Statement};
 use crate::checks::{Signed, Violation};
 use crate::liars::{Budget, Flavour};
-use crate::node::{GUARD, LOG};
+use crate::node::{GUARD, LOG, Running};
 use crate::plan::{MS, Plan};
 use crate::random::Stream;
 
@@ -328,6 +328,9 @@ impl World {
         if !self.is_honest(node) {
             return Ok(());
         }
+        if self.is_honest(other) && self.have_parted(node, other) {
+            return Ok(());
+        }
         if self.is_honest(other) {
             return violation("I13", format!("node {node} throws honest node {other} out: {reason}"));
         }
@@ -359,6 +362,22 @@ impl World {
         self.trace(|| format!("the chain forks at height {height}; named on the wire {named}, by logs {by_logs} of 1000"));
         self.liars.tally.fork = Some(Fork { height, flavour, named, by_logs });
         Ok(())
+    }
+
+    /// Whether two nodes have decided different blocks at a height, which a cabal alone can bring about. They may not have told so yet: a
+    /// decision is told once it is durable and executed.
+    pub(super) fn have_parted(&self, node: usize, other: usize) -> bool {
+        let running = |node: usize| self.machines[node].running.as_ref();
+        let Some((ours, theirs)) = running(node).zip(running(other)).filter(|_| self.plan.byzantine.cabal.is_some()) else { return false };
+        // The newest decision may not be in the log yet.
+        let decided = |running: &Running, height: u64| {
+            let chain = running.replica.chain();
+            let newest = chain.last_block_id.filter(|_| chain.height.get() == height).map(|block_id| block_id.hash.0);
+            newest.or_else(|| running.reader.decided_hash(height))
+        };
+        let both = |height: u64| decided(ours, height).zip(decided(theirs, height));
+        let tip = ours.replica.chain().height.min(theirs.replica.chain().height).get();
+        (1..=tip).filter_map(both).any(|(ours, theirs)| ours != theirs)
     }
 
     /// What `lockstep inspect --fork` makes of the same files names the same: it shares no code with the judgement here.

@@ -147,7 +147,7 @@ impl Replica {
             "{holder} holds a message for height {height}, round {round}, step {step} that carries this validator's signature and that \
              this node did not sign: another process signs with the same key, this directory was restored from an older copy, or the key \
              signed before this home was made. Nothing is signed any more; find the other process, and start again only when you know \
-             that it is stopped"
+             that it is stopped and the chain has decided height {height}"
         );
         self.signing.stop(reason.clone());
         self.fx.report(Report::SignedElsewhere(reason));

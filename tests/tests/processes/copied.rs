@@ -105,9 +105,11 @@ fn attack_71_a_copy_of_a_home_with_its_node_key_is_kept_out_or_stops_and_says_wh
     twin.signal(Signal::KILL);
     twin.wait();
 
-    // The operator found the copy. Where it was the copy that signed, the validator meets that once more while it catches up.
-    for _ in 0..2 {
+    // The operator found the copy. Where it was the copy that signed, the validator meets that once more while it catches up, or at the
+    // height that is being decided: a block comes after that.
+    for start in 0..2 {
         net.stop(VICTIM);
+        net.commit_tx(0, &format!("found{start}=1"));
         net.start(VICTIM);
         let tip = net.client(0).height().expect("it serves");
         wait_until("it has caught up", || (net.client(VICTIM).height().ok()? >= tip).then_some(()));

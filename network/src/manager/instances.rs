@@ -153,6 +153,20 @@ mod tests {
         assert!(displaced <= 12, "each takes the place once, as a restart would: {displaced}");
     }
 
+    /// Copies without end, each of which runs for a moment.
+    #[test]
+    fn who_comes_back_is_not_forgotten_for_those_who_do_not() {
+        let (mut instances, peer) = (Instances::default(), PeerId::random());
+        instances.connected(peer, 0);
+        for copy in 1..=3 * INSTANCES_MAX as u64 {
+            assert!(!instances.is_second(peer, bare(0), bare(copy)), "it may be a restart");
+            instances.connected(peer, copy);
+            assert!(!instances.is_second(peer, bare(copy), bare(0)), "it was first");
+            instances.connected(peer, 0);
+            assert!(instances.is_second(peer, bare(0), bare(copy)));
+        }
+    }
+
     #[test]
     fn what_is_remembered_has_a_bound() {
         let mut instances = Instances::default();

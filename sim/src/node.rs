@@ -21,7 +21,7 @@ use lockstep_replica::signing::{Me, guard_owner};
 use lockstep_replica::snapshots::{Leases, Stored, keep_newest, make};
 use lockstep_replica::source::BlockSource;
 use lockstep_replica::state_sync::{Installed, Policy, Staging};
-use lockstep_replica::{ChainState, Config, Fence, Input, Replica};
+use lockstep_replica::{ChainState, Config, Effect, Fence, Input, Replica};
 use lockstep_storage::guard::{Guard, GuardRecord};
 use lockstep_storage::log::{BlockLog, Kind, LogOptions, LogReader};
 use lockstep_storage::quarantine::Quarantine;
@@ -136,6 +136,8 @@ pub(crate) struct Running {
     pub(crate) unsynced: Vec<Ticket>,
     /// Records of the guard in order.
     pub(crate) guard_queue: VecDeque<(Ticket, Write)>,
+    /// What the thread that has the state was asked.
+    pub(crate) to_execute: VecDeque<Effect>,
     /// Who is behind each connection.
     pub(crate) peers: BTreeMap<Peer, usize>,
     /// Questions that wait for an answer.
@@ -359,6 +361,7 @@ impl Machine {
             staging: None,
             unsynced: Vec::new(),
             guard_queue: VecDeque::new(),
+            to_execute: VecDeque::new(),
             peers: BTreeMap::new(),
             asks: BTreeMap::new(),
             ask_count: 0,

@@ -443,6 +443,10 @@ impl World {
             What::LogSync { node, life } => self.log_sync(node, life),
             What::GuardSync { node, life } => self.guard_sync(node, life),
             What::Job { node, life, effect } => self.job(node, life, *effect),
+            What::Execute { node, life } => match self.alive(node, life).and_then(|running| running.to_execute.pop_front()) {
+                Some(effect) => self.job(node, life, effect),
+                None => Ok(()),
+            },
             What::Frame { from, to, connection, bytes, gossip } => self.frame(from, to, connection, bytes, gossip),
             What::Ask { from, from_life, to, job, connection, bytes } => self.ask(from, from_life, to, job, connection, bytes),
             What::Connect { a, b } => self.connect(a, b),

@@ -269,11 +269,13 @@ impl World {
                 let delay = self.disks.of(node).between(100_000, self.plan.disk_delay);
                 self.after(delay, What::GuardSync { node, life });
             }
-            Effect::Build { .. }
-            | Effect::Check { .. }
-            | Effect::Judge { .. }
-            | Effect::Execute { .. }
-            | Effect::CheckTxs { .. }
+            // One thread has the state, and takes what it is asked in that order: nothing is judged over a state that came after it.
+            Effect::Build { .. } | Effect::Check { .. } | Effect::Judge { .. } | Effect::Execute { .. } => {
+                self.machines[node].running.as_mut().expect("it performs").to_execute.push_back(effect);
+                let delay = self.job_delay(node);
+                self.after(delay, What::Execute { node, life });
+            }
+            Effect::CheckTxs { .. }
             | Effect::Flush { .. }
             | Effect::Stage { .. }
             | Effect::Read { .. } => {

@@ -31,6 +31,11 @@ pub(super) enum What {
         life: u64,
         effect: Box<Effect>,
     },
+    /// The first of [`Running::to_execute`](crate::node::Running::to_execute) is done.
+    Execute {
+        node: usize,
+        life: u64,
+    },
     Frame {
         from: usize,
         to: usize,
@@ -153,6 +158,7 @@ impl What {
             | Self::LogSync { node, .. }
             | Self::GuardSync { node, .. }
             | Self::Job { node, .. }
+            | Self::Execute { node, .. }
             | Self::Keep { node, .. } => Some(*node),
             Self::Frame { to, .. } | Self::Ask { to, .. } => Some(*to),
             _ => None,

@@ -53,7 +53,8 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), NodeError> {
     if let Some(line) = kept_out.and_then(double) {
         say(format!("node key    {line}"));
     }
-    let is_alone = validator.voting_power != Power::ZERO && validators == Some(1);
+    // One that signs nothing any more decides nothing, whoever else does with its key.
+    let is_alone = validator.voting_power != Power::ZERO && validators == Some(1) && signs != Some(Some(HeldBack::Stopped));
     // What it has decided and lost, nobody else has decided.
     let has_lost = is_alone && signs == Some(Some(HeldBack::GuardAhead));
     let lost = || "NO: it is the only validator, and has lost blocks that it had decided: the chain stands still".to_owned();

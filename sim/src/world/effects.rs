@@ -275,10 +275,7 @@ impl World {
                 let delay = self.job_delay(node);
                 self.after(delay, What::Execute { node, life });
             }
-            Effect::CheckTxs { .. }
-            | Effect::Flush { .. }
-            | Effect::Stage { .. }
-            | Effect::Read { .. } => {
+            Effect::CheckTxs { .. } | Effect::Flush { .. } | Effect::Stage { .. } | Effect::Read { .. } => {
                 let delay = self.job_delay(node);
                 self.after(delay, What::Job { node, life, effect: Box::new(effect) });
             }

@@ -34,7 +34,7 @@ fn a_node_runs_until_it_is_asked_to_stop_and_has_its_home_for_itself() {
             assert!(status.contains(line), "{line:?} is missing in\n{status}");
         }
         let json: serde_json::Value = serde_json::from_str(&run(&["status", "--json", "--node", &url]).done()).expect("JSON");
-        assert_eq!(json["lockstep"], serde_json::json!({ "peers": 0, "signs": true, "held_back": null, "cut_off": null }));
+        assert_eq!(json["lockstep"], serde_json::json!({ "peers": 0, "signs": true, "held_back": null, "cut_off": null, "kept_out": 0 }));
         assert!(json["sync_info"].is_object(), "and what the node answered");
         node.signal(Signal::TERM);
         let ended = node.wait();

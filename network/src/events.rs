@@ -181,6 +181,10 @@ pub enum RequestError {
 }
 
 /// What happened. For each peer: `Connected` first, `Disconnected` last, and nothing else outside them.
+///
+/// A peer is a connection. Of a node that comes back as another kind of peer, as one that the key of a validator vouches for, the new
+/// connection may be told of before the end of the old one: the two are told in different queues ([`Events::split`]), of which one does not
+/// wait for the other.
 #[derive(Debug)]
 pub enum Event {
     /// All handshakes are done and both lanes are open both ways.

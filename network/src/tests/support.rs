@@ -1,6 +1,6 @@
 //! Nodes that remember their events, and a peer whose bytes the test writes itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -79,6 +79,10 @@ pub(crate) fn config(seed: u8) -> Config {
 pub(crate) struct Node {
     pub(crate) network: Network,
     pub(crate) connected: BTreeMap<NodeId, PeerNo>,
+    /// Connections that others have replaced, whose end is still to be told.
+    replaced: BTreeSet<PeerNo>,
+    /// Connections for which a validator's key vouches.
+    vouched: BTreeSet<PeerNo>,
     events: Events,
     unseen: VecDeque<Event>,
 }
@@ -86,7 +90,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) async fn start(config: Config) -> Self {
         let (network, events) = Network::start(config).await.expect("a free port");
-        Self { network, connected: BTreeMap::new(), events, unseen: VecDeque::new() }
+        Self { network, connected: BTreeMap::new(), replaced: BTreeSet::new(), vouched: BTreeSet::new(), events, unseen: VecDeque::new() }
     }
 
     pub(crate) async fn seeded(seed: u8) -> Self {
@@ -110,12 +114,23 @@ impl Node {
     pub(crate) async fn next(&mut self) -> Event {
         let event = timeout(DEADLINE, self.events.recv()).await.expect("an event in time").expect("the network runs");
         match &event {
-            Event::Connected { peer, info } => assert_eq!(self.connected.insert(info.node_id, *peer), None, "two connections at once"),
+            Event::Connected { peer, info } => {
+                if info.handshake.validator.is_some() {
+                    self.vouched.insert(*peer);
+                }
+                if let Some(old) = self.connected.insert(info.node_id, *peer) {
+                    assert_ne!(self.vouched.contains(&old), self.vouched.contains(peer), "two connections at once, in one queue");
+                    self.replaced.insert(old);
+                }
+            }
             Event::Disconnected { peer, node_id, .. } => {
-                assert_eq!(self.connected.remove(node_id), Some(*peer), "whoever leaves was there");
+                if !self.replaced.remove(peer) {
+                    assert_eq!(self.connected.remove(node_id), Some(*peer), "whoever leaves was there");
+                }
             }
             Event::Received { peer, .. } | Event::Gossip { peer, .. } | Event::Request { peer, .. } => {
-                assert!(self.connected.values().any(|connected| connected == peer), "something from nobody");
+                let is_there = self.connected.values().any(|connected| connected == peer) || self.replaced.contains(peer);
+                assert!(is_there, "something from nobody");
             }
             Event::Response { .. } | Event::Refused { .. } => {}
         }

@@ -251,12 +251,14 @@ impl Replica {
             (Job::AskBlocks { request, .. }, Some(Answer::Unavailable(Status { base, tip }))) => {
                 self.sync(now, SyncInput::Response { peer: peer.0, id: request, answer: SyncAnswer::NotAvailable { base, tip } });
             }
+            // Another kind of answer is as good as none.
+            (Job::AskBlocks { request, .. }, _) => self.sync(now, SyncInput::Failed { peer: peer.0, id: request }),
             (Job::AskState { request, .. }, answer) => self.on_state_answer(now, peer, request, answer),
             (Job::AskPolkas { height, .. }, Some(Answer::Polkas(polkas))) => self.on_polkas_of(peer, height, polkas),
             (Job::AskEvidence { hash, .. }, Some(Answer::Evidence(evidence))) => self.on_asked_evidence(peer, hash, *evidence),
             (Job::AskSigned { .. }, Some(Answer::Signed(votes, proposals))) => self.on_own_messages(now, peer, votes, proposals),
             (Job::AskSigned { .. }, _) => self.on_own_messages(now, peer, Vec::new(), Vec::new()),
-            // No answer: the deadline of whoever asked decides. Another kind of answer is as good as none.
+            // No answer, or another kind of one: the next exchange asks again.
             _ => {}
         }
     }

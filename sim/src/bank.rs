@@ -166,6 +166,7 @@ fn restarts() -> Vec<Entry> {
         stored(CLASS, Stored::GuardOneCopy, "one copy of a guard record", 177),
         stored(CLASS, Stored::GuardBelievesCache, "the newest guard record believed while in a cache alone", 231),
         stored(CLASS, Stored::LogBelievesCache, "the log's end believed while in a cache alone", 239),
+        stored(CLASS, Stored::ResultsBelieveCache, "results below a state made anew believed while in a cache alone", 0),
         stored(CLASS, Stored::LastRecordCut, "a record that ends with its file taken for torn", 3),
         stored(CLASS, Stored::SaltIgnored, "a client's bytes taken for a record of the log", 3),
     ]

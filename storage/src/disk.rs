@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -60,6 +61,24 @@ pub(crate) fn create_anew(disk: &dyn Disk, path: &str) -> Result<Arc<dyn DiskFil
         }
         made => made.on("create", path),
     }
+}
+
+/// Bytes that are written again at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Writes the same bytes to the same place, so that the sync that follows has something to do even where the kernel
+/// believes that the disk has them already: it does so of what a sync that failed left in its cache. A tear changes nothing.
+pub(crate) fn write_again(file: &dyn DiskFile, path: &str, bytes: Range<u64>) -> Result<(), DiskError> {
+    let most = |at: u64| usize::try_from(bytes.end.saturating_sub(at)).map_or(CHUNK_BYTES, |rest| rest.min(CHUNK_BYTES));
+    let mut chunk = vec![0; most(bytes.start)];
+    let mut at = bytes.start;
+    while at < bytes.end {
+        let count = most(at);
+        file.read_at(at, &mut chunk[..count]).on("read", path)?;
+        file.write_at(at, &chunk[..count]).on("write", path)?;
+        at += count as u64;
+    }
+    Ok(())
 }
 
 /// Real files under one folder. They can be read by their owner alone (0600, folders 0700).

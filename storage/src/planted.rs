@@ -31,6 +31,8 @@ pub enum Bug {
     StateUnsynced,
     /// Results are not synced.
     ResultsUnsynced,
+    /// Results below a state that is made anew are not written again before they are synced.
+    ResultsBelieveCache,
 }
 
 #[cfg(feature = "planted")]

@@ -103,6 +103,13 @@ pub enum Input {
         /// What it said.
         answer: Answer,
     },
+    /// No answer will come: the network gave the request up, or could not send it, or what came is none.
+    Failed {
+        /// The peer.
+        peer: u64,
+        /// The request.
+        id: u64,
+    },
     /// The block of this height is decided, durable and executed here, by consensus or after [`Effect::Verify`].
     Tip {
         /// The height.
@@ -130,7 +137,7 @@ pub enum Input {
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Ask a peer for blocks. If it cannot be sent, do nothing: that is a peer which does not answer.
+    /// Ask a peer for blocks.
     Request {
         /// Whom.
         peer: u64,
@@ -295,6 +302,7 @@ impl BlockSync {
             Input::PeerStatus { peer, base, tip } => self.on_status(peer, base, tip),
             Input::PeerGone { peer } => self.on_gone(peer),
             Input::Response { peer, id, answer } => self.on_response(peer, id, answer, &mut fx),
+            Input::Failed { peer, id } => self.on_failed(peer, id),
             Input::Tip { height } => self.on_tip(height.get()),
             Input::Certified { height } => self.certified = self.certified.max(height.get()),
             Input::Verdict { height, ticket, ok } => self.on_verdict(height, ticket, ok, &mut fx),
@@ -420,6 +428,16 @@ impl BlockSync {
         }
     }
 
+    /// Nothing is waited for any longer, and the same peer may be asked again, which may be the only one; but not before the shortest
+    /// deadline, lest who fails at once is asked without end.
+    fn on_failed(&mut self, peer: u64, id: u64) {
+        let Some(request) = self.requests.get_mut(&id).filter(|request| request.peer == peer) else { return };
+        let over = request.asked_at.saturating_add(DEADLINE_MS).max(self.now);
+        request.forget_at = request.forget_at.min(over);
+        request.deadline = request.deadline.min(over);
+        self.on_tick();
+    }
+
     fn on_tip(&mut self, tip: u64) {
         if tip <= self.tip {
             return;
@@ -462,15 +480,17 @@ impl BlockSync {
         let mut forgotten = Vec::new();
         for (id, request) in &mut self.requests {
             let peer = self.peers.get_mut(&request.peer).expect("requests of a peer that is gone are cancelled");
+            let is_held = request.state == State::Due && !peer.proved && request.from <= believed && now >= request.hold_until();
             if request.state != State::Late && now >= request.deadline {
                 request.state = State::Late;
                 peer.missed_deadline();
-            } else if request.state == State::Late && now >= request.forget_at {
-                forgotten.push(*id);
-                continue;
-            } else if request.state == State::Due && !peer.proved && request.from <= believed && now >= request.hold_until() {
+            } else if is_held {
                 request.state = State::Overtaken;
-            } else {
+            } else if request.state != State::Late || now < request.forget_at {
+                continue;
+            }
+            if request.state == State::Late && now >= request.forget_at {
+                forgotten.push(*id);
                 continue;
             }
             uncovered.push((request.from, request.end()));

@@ -325,24 +325,31 @@ fn pass(
     (shelf, mut is_fresh): (&mut Shelf, bool),
     told: &mut impl FnMut(Told<'_>),
 ) -> Result<Opened, Stop> {
-    let (log, log_recovery) = BlockLog::open(home.disk.clone(), home.log, home.log_options)?;
-    let reader = log.reader();
-    if suspected {
-        reader.verify()?;
-    }
+    // Where none is, one is made only beside a log that can be opened.
     let is_missing = home.disk.open(home.state).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    // The pages of the state are checked by one thread, the newest results are read by another.
-    let scan = || home.keep_results.then(|| Scanned::new(home.disk.clone(), home.log, &reader.segments()));
-    let ((mut db, mut chain, mut executor), scanned) = match begun {
+    let has_state = !is_missing && begun.is_none();
+    // The log and the newest results are read by one thread, the pages of the state are checked by another.
+    let read_log = || -> Result<_, LogError> {
+        let (log, recovery) = BlockLog::open(home.disk.clone(), home.log, home.log_options)?;
+        let reader = log.reader();
+        if suspected {
+            reader.verify()?;
+        }
+        let scanned = home.keep_results.then(|| Scanned::new(home.disk.clone(), home.log, &reader.segments()));
+        Ok((log, recovery, reader, scanned))
+    };
+    let open_state = || has_state.then(|| StateDb::open(&*home.disk, home.state));
+    let (read, opened) = spread::both(home.spread, read_log, open_state);
+    let (log, log_recovery, reader, scanned) = read?;
+    let (mut db, mut chain, mut executor) = match begun {
         Some(Begun { db, chain, tree }) => {
             let state = State::new(chain.height, tree, chain.standing.clone(), chain.next_validators.clone());
-            ((db, chain, Executor::new(home.host.clone(), state)), scan())
+            (db, chain, Executor::new(home.host.clone(), state))
         }
         None => {
-            let (db, scanned) = spread::both(home.spread, || StateDb::open(&*home.disk, home.state), scan);
-            let mut db = db?;
+            let mut db = opened.unwrap_or_else(|| StateDb::open(&*home.disk, home.state))?;
             let (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
-            ((db, chain, executor), scanned)
+            (db, chain, executor)
         }
     };
     let is_from_snapshot = restore_own(home, &reader, &mut db)?;

@@ -9,7 +9,7 @@ use lockstep_app::snapshot::{Manifest, open};
 use lockstep_genesis::Genesis;
 use lockstep_storage::disk::Disk;
 use lockstep_storage::log::LogReader;
-use lockstep_storage::results::Results;
+use lockstep_storage::results::{Results, make_durable};
 use lockstep_storage::snapshots::{SnapshotError, Snapshots, list, read_chunk};
 use lockstep_storage::state::{Change, StateDb};
 use lockstep_types::light::LightBlock;
@@ -41,7 +41,7 @@ pub(super) fn restore(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Res
         return Ok(false);
     }
     let Some((base, tip)) = log.base().zip(log.tip()) else { return Ok(false) };
-    let mut results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
+    let results = Results::open(home.disk.clone(), home.log, &log.segments(), log.tip())?;
     let mut source = BlockSource::new(log.clone()).with_light(Some(results.reader()), LightStore::open(home.disk.clone())?);
     for listed in list(&*home.disk, SNAPSHOTS_PATH).unwrap_or_default().into_iter().rev() {
         if listed.height > tip || listed.height.saturating_add(1) < base {
@@ -50,8 +50,9 @@ pub(super) fn restore(home: &Home<'_>, log: &LogReader, db: &mut StateDb) -> Res
         let Some((chain, tree)) = proven(&home.disk, home.genesis, &mut source, &listed.manifest)? else { continue };
         let entries: Vec<_> = tree.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
         let changes = entries.iter().map(|(path, key, value)| Change { path: path.0, key, value: Some(&value[..]) });
-        // Results first: those below the state are not executed again, and a process that was killed has synced few of them.
-        results.sync()?;
+        // Results first: those below the state are not executed again, and a process that was killed, or whose disk failed, may have synced
+        // few of them.
+        make_durable(&*home.disk, home.log)?;
         db.flush(chain.height.get(), changes, &chain.encode())?;
         return Ok(true);
     }

@@ -315,7 +315,9 @@ impl World {
             Fault::Freeze { node, lasts_ns } if node < n => {
                 let until = until(lasts_ns).min(self.plan.chaos);
                 self.cover(Kind::Freeze, node);
-                self.machines[node].frozen_until = until;
+                // What was put off to the end of a longer freeze comes then.
+                let machine = &mut self.machines[node];
+                machine.frozen_until = machine.frozen_until.max(until);
             }
             Fault::ClockStep { node, offset_ns } if node < n => {
                 self.cover(Kind::ClockStep, node);

@@ -25,8 +25,11 @@ const AWAKE_AFTER: u64 = 3;
 pub(super) struct Proofs {
     /// By the accused, heights of the blocks that accuse it.
     carried: BTreeMap<usize, BTreeSet<u64>>,
-    /// Who saw whom lie, in which life and at which height, and how far the chain was.
+    /// Who saw whom lie, in which life and at which height, and how far the chain was when that height was decided there, too.
     seen: BTreeSet<(usize, u64, usize, u64, u64)>,
+    /// Who saw whom lie, in which life and at which height, before that was decided there: what a piece of evidence says of its block's
+    /// time nobody knows earlier.
+    early: BTreeSet<(usize, u64, usize, u64)>,
     /// Who saw whom lie, in which life and at which height, while the height was not decided there with whose decision it is durable.
     open: BTreeSet<(usize, u64, usize, u64, u64)>,
     /// Of these, whose decision became durable in the same life, so that what was written before it is, too: node, accused, height,
@@ -70,7 +73,13 @@ impl World {
             self.proofs.open.insert((node, self.machines[node].life, accused, height, held_with));
         }
         if self.healed && self.core.contains(&node) {
-            self.proofs.seen.insert((node, self.machines[node].life, accused, height, height.max(self.checks.height())));
+            let (life, tip) = (self.machines[node].life, self.checks.height());
+            let is_decided = self.machines[node].running.as_ref().is_some_and(|running| running.replica.height().get() > height);
+            if is_decided {
+                self.proofs.seen.insert((node, life, accused, height, height.max(tip)));
+            } else {
+                self.proofs.early.insert((node, life, accused, height));
+            }
         }
     }
 
@@ -82,6 +91,12 @@ impl World {
             *told = (life, 0, now);
         }
         told.1 += 1;
+        let known: Vec<_> =
+            self.proofs.early.iter().filter(|(by, in_life, _, of)| (*by, *in_life) == (node, life) && *of <= height).copied().collect();
+        for lie in known {
+            self.proofs.early.remove(&lie);
+            self.proofs.seen.insert((lie.0, lie.1, lie.2, lie.3, height.max(tip)));
+        }
         // What a start read was judged by now.
         let is_awake = told.1 > AWAKE_AFTER && now > told.2 + 4 * self.plan.job_delay.max(2_000);
         let decided: Vec<_> = self

@@ -7,7 +7,7 @@ use super::format::{Flaw, RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader, SEGME
 use super::index::{Entry, Index, Segment};
 use super::segment::{EMPTY_SEGMENT_BYTES, is_unnamed, segment_path, sequence_of};
 use super::{Kind, LogError, PAYLOAD_BYTES_MAX};
-use crate::disk::Disk;
+use crate::disk::{Disk, write_again};
 use crate::error::Context;
 use crate::planted::{self, Bug};
 
@@ -297,7 +297,7 @@ impl Walk {
         let unsure = starts.iter().find(|(sequence, _)| *sequence > self.known_durable).map_or(offset, |(_, start)| *start);
         if opening == Opening::ToWrite {
             if !planted::has(Bug::LogBelievesCache) {
-                write_again(&segment, unsure, offset)?;
+                write_again(&*segment.file, &segment.path, unsure..offset)?;
             }
             segment.file.sync_data().on("sync", &segment.path)?;
             disk.sync_dir(dir).on("sync", dir)?;
@@ -416,20 +416,6 @@ fn is_zero(segment: &Segment, offset: u64, file_bytes: u64) -> Result<bool, LogE
         at += bytes as u64;
     }
     Ok(true)
-}
-
-/// Writes the same bytes to the same place, so that the sync that follows has something to do even where the kernel
-/// believes that the disk has them already. A tear changes nothing.
-fn write_again(segment: &Segment, from: u64, to: u64) -> Result<(), LogError> {
-    let mut chunk = vec![0; scanned(from, to)];
-    let mut at = from;
-    while at < to {
-        let bytes = scanned(at, to);
-        segment.file.read_at(at, &mut chunk[..bytes]).on("read", &segment.path)?;
-        segment.file.write_at(at, &chunk[..bytes]).on("write", &segment.path)?;
-        at += bytes as u64;
-    }
-    Ok(())
 }
 
 // A scan advances by what it read less a magic.

@@ -414,6 +414,33 @@ fn a_silent_peer_is_soon_not_asked_while_an_honest_one_is_there() {
 }
 
 #[test]
+fn the_only_peer_is_asked_again_when_the_network_gives_a_request_up() {
+    let mut node = Node::at(10);
+    node.status(1, 1, 20);
+    let mut open = asked(&node.wait(GRACE_MS));
+    // Each time the deadline doubles, and an answer would be waited for longer still.
+    for _ in 0..6 {
+        let [lost] = open[..] else { panic!("one request: {open:?}") };
+        assert_eq!((lost.peer, lost.from, lost.count), (1, 11, 10));
+        assert_eq!(asked(&node.wait(DEADLINE_MS)), vec![], "an answer may still come");
+        open = asked(&node.on(Input::Failed { peer: 1, id: lost.id }));
+    }
+    // Who fails at once is asked no more often than who does not answer.
+    for _ in 0..6 {
+        let [refused] = open[..] else { panic!("one request: {open:?}") };
+        assert_eq!(asked(&node.on(Input::Failed { peer: 1, id: refused.id })), vec![]);
+        assert_eq!(asked(&node.wait(DEADLINE_MS - 1)), vec![]);
+        assert_eq!(node.sync.wakeup_ms(), Some(node.now + 1));
+        open = asked(&node.wait(1));
+    }
+    let [last] = open[..] else { panic!("one request: {open:?}") };
+    // What failed is not somebody else's, and an answer after it is no answer.
+    assert_eq!(node.on(Input::Failed { peer: 2, id: last.id }), vec![]);
+    assert_eq!(verifying(&node.answer(last, run(11, 10))).len(), VERIFY_AHEAD_MAX.min(10) as usize);
+    assert_eq!(node.on(Input::Failed { peer: 1, id: last.id }), vec![]);
+}
+
+#[test]
 fn the_buffer_is_bounded_and_the_block_that_all_wait_for_always_fits() {
     // Bodies of 5 MiB come one by one. The lowest one never comes, so nothing drains.
     let size = usize::try_from(RESPONSE_BYTES_MAX).unwrap() + (1 << 20);

@@ -37,6 +37,8 @@ enum Kind {
     Honest { delay_ms: u64 },
     /// Never answers.
     Silent,
+    /// Never answers either, and the network says so, at once or after a while.
+    Failing,
     /// One block at a time, just before the deadline.
     Trickle,
     /// Another body behind the right certificate.
@@ -59,8 +61,9 @@ enum Kind {
     Turncoat,
 }
 
-const LIARS: [Kind; 11] = [
+const LIARS: [Kind; 12] = [
     Kind::Silent,
+    Kind::Failing,
     Kind::Trickle,
     Kind::WrongBody,
     Kind::Forged,
@@ -273,6 +276,11 @@ impl World {
         let nothing = Answer::NotAvailable { base: h(1), tip: h(self.chain) };
         let (delay, answer) = match self.kinds[&peer] {
             Kind::Silent | Kind::Unasked => return,
+            Kind::Failing => {
+                let delay = self.rng.below(2) * self.rng.below(10_000);
+                self.at(delay, Event::Input(Input::Failed { peer, id }));
+                return;
+            }
             Kind::Inverted => unreachable!("it claims nothing"),
             Kind::Honest { .. } | Kind::Trickle | Kind::Sleeper | Kind::WrongBody | Kind::Forged | Kind::Shifted if !has(self.chain) => {
                 (20, nothing)

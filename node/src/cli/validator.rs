@@ -112,7 +112,7 @@ pub(crate) struct JoinArgs {
 #[derive(Debug, Args)]
 pub(crate) struct QuitArgs {
     /// Who leaves: an address.  [default: the validator of the home]
-    #[arg(value_name = "ADDRESS", requires = "signer")]
+    #[arg(value_name = "ADDRESS")]
     pub(crate) who: Option<String>,
     #[command(flatten)]
     pub(crate) seat: SeatArgs,

@@ -308,7 +308,12 @@ fn validators_admit_by_vote_where_nothing_else_is_said() {
     let key = run(&["keys", "show", "--home", text(&second)]).done();
     let address = key.lines().find_map(|line| line.strip_prefix("validator address")).expect("an address").trim().to_owned();
     // Who is no validator may not approve; who is, admits.
-    run(&["validator", "approve", &address, "--home", text(&second)]).refused(8, &["is no validator, and validators admit"]);
+    run(&["validator", "approve", &address, "--home", text(&second)])
+        .refused(8, &["is no validator, and validators admit", "lockstep validator list"]);
+    // Nor have another one leave.
+    let one_is = run(&["keys", "show", "--home", text(&first)]).done();
+    let one_is = one_is.lines().find_map(|line| line.strip_prefix("validator address")).expect("an address").trim().to_owned();
+    run(&["validator", "quit", &one_is, "--home", text(&second)]).refused(8, &["may not ask", &one_is, "--signer FILE"]);
     let waits = Running::start(lockstep(&join));
     waits.hear("of the power approve, more than two thirds are needed. Each approves with:");
     let out = run(&["validator", "approve", &address, "--home", text(&first), "--node", &url(0)]).done();

@@ -135,7 +135,7 @@ pub(super) async fn approve(args: &ApproveArgs) -> Result<(), NodeError> {
         (None, None) => {
             return Err(NodeError::new(
                 Exit::Usage,
-                format!("{} has not asked to join, so it is not known which power it wants", args.who),
+                format!("{} has not asked to join, so it is not known which power it wants", public_key.address()),
             )
             .means("an approval names key and power, so that neither can be changed afterwards")
             .next("say how much: --power 10"));

@@ -266,7 +266,10 @@ impl Seat {
             };
             match self.submit(&make(recent)).await? {
                 Submitted::Done { height, log } => return Ok((height, log)),
-                Submitted::Refused(log) => return Err(NodeError::new(Exit::TxRefused, format!("the chain refuses it: {log}"))),
+                Submitted::Refused(log) => {
+                    return Err(NodeError::new(Exit::TxRefused, format!("the chain refuses it: {log}"))
+                        .next("lockstep validator list shows who validates, who asks, and who may admit"));
+                }
                 Submitted::Stale(log) => stale = log,
             }
             sleep(LOOK).await;

@@ -31,7 +31,13 @@ pub(super) fn run(args: &RollbackArgs, app: Arc<dyn Application>) -> Result<(), 
         Some(to) => Height::new(to).map(|to| to.max(archive.before_first())),
         None => tip.get().checked_sub(args.blocks.unwrap_or(1)).and_then(Height::new),
     };
-    let to = to.ok_or_else(|| NodeError::new(Exit::Refused, format!("the newest block is {tip}: it cannot go back so far")))?;
+    let to = to.filter(|to| *to >= archive.before_first()).ok_or_else(|| {
+        let error = NodeError::new(Exit::Refused, format!("the newest block is {tip}: it cannot go back so far"));
+        match tip.get().saturating_sub(archive.before_first().get()) {
+            0 => error.means("there is no block yet: the state is that of genesis"),
+            most => error.next(format!("--blocks {most} leads to the state of genesis; fewer lead to what is above")),
+        }
+    })?;
     if args.hard && is_alone(&home, &archive)? {
         return Err(NodeError::new(Exit::Refused, "this validator decides alone: nobody else is sure to have the blocks that would go")
             .means("it signed them, and would be silent until somebody gave them back")

@@ -28,6 +28,8 @@ pub(super) const LOOK_NS: u64 = 1_000 * MS;
 const STARTED_AGAIN_NS: u64 = 250 * MS;
 /// Between two copies of all disks.
 const COPIES_NS: u64 = 200 * MS;
+/// How old a copy is at most that somebody restores. Older ones are let go: a copy holds every page as it was.
+const COPY_AGE_MAX: u64 = 2_000 * MS;
 /// Starts that set something aside are counted, and a run must not reach the bound.
 const HARMS_MAX: u64 = 6;
 
@@ -213,7 +215,7 @@ impl World {
     /// Draws a loss for some validator; now and then the logs of all of them, which nothing gives back.
     pub(super) fn draw_loss(&self, dice: &mut Stream) -> Vec<Fault> {
         let n = self.plan.powers.len();
-        let age_ns = dice.between(50, 2_000) * MS;
+        let age_ns = dice.between(50, COPY_AGE_MAX / MS) * MS;
         let loss = match dice.below(12) {
             0 => return (0..self.machines.len()).map(|node| Fault::Loss { node, loss: Loss::Log, seed: dice.bits() }).collect(),
             1..=2 => Loss::Guard,
@@ -228,7 +230,7 @@ impl World {
         let machine = &self.machines[node];
         let copy = match loss {
             Loss::Restored { age_ns } => {
-                let is_old = |(made, _): &&(u64, Vec<disk::SimDisk>)| made.saturating_add(age_ns) <= self.now;
+                let is_old = |(made, _): &&(u64, Vec<disk::SimDisk>)| made.saturating_add(age_ns.min(COPY_AGE_MAX)) <= self.now;
                 let copy = self.copies.iter().rev().find(is_old).and_then(|(_, disks)| disks.get(node)).cloned();
                 let Some(copy) = copy else { return Ok(false) };
                 Some(copy)
@@ -309,6 +311,8 @@ impl World {
         }
         let disks = self.machines.iter().map(|machine| machine.disk.fork()).collect();
         self.copies.push((self.now, disks));
+        let too_old = self.copies.iter().rposition(|(made, _)| made + COPY_AGE_MAX <= self.now).unwrap_or(0);
+        self.copies.drain(..too_old);
         self.first_at(self.now + COPIES_NS, What::Copy);
     }
 

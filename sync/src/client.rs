@@ -507,6 +507,10 @@ impl BlockSync {
     /// come already, and when others are asked for them, too. Who answers with one block just before each deadline is proved good by
     /// it, and would be given the next ones again and again.
     fn hedged_request(&self) -> Option<(u64, u64)> {
+        // Mostly there is none, and the walk to the lowest missing block is for nothing.
+        if !self.requests.values().any(Request::is_due) {
+            return None;
+        }
         let head = self.held.lowest_missing();
         let covering = || self.requests.iter().filter(|(_, request)| request.covers(head));
         let (id, due) = covering().find(|(_, request)| request.is_due())?;

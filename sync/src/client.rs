@@ -302,11 +302,11 @@ impl BlockSync {
             Input::PeerStatus { peer, base, tip } => self.on_status(peer, base, tip),
             Input::PeerGone { peer } => self.on_gone(peer),
             Input::Response { peer, id, answer } => self.on_response(peer, id, answer, &mut fx),
+            Input::Failed { .. } | Input::Tick if planted::has(Bug::SilentPeerAwaited) => {}
             Input::Failed { peer, id } => self.on_failed(peer, id),
             Input::Tip { height } => self.on_tip(height.get()),
             Input::Certified { height } => self.certified = self.certified.max(height.get()),
             Input::Verdict { height, ticket, ok } => self.on_verdict(height, ticket, ok, &mut fx),
-            Input::Tick if planted::has(Bug::SilentPeerAwaited) => {}
             Input::Tick => self.on_tick(),
         }
         self.held.hand_out(&mut fx);

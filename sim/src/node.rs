@@ -28,7 +28,7 @@ use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::Results;
 use lockstep_storage::snapshots::Snapshots;
 use lockstep_storage::spread::InTurn;
-use lockstep_storage::state::{Change, StateDb};
+use lockstep_storage::state::{Change, StateDb, StateError};
 use lockstep_types::light::LightBlock;
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Block, BlockId, Commit, Hash, Height, Polka, PrivateKey, VoteType};
@@ -537,15 +537,27 @@ impl Running {
     }
 
     /// Writes the state of a height, and before it the results up to there.
-    pub(crate) fn flush(&mut self, height: Height, meta: &[u8]) -> Result<(), String> {
+    pub(crate) fn flush(&mut self, height: Height, meta: &[u8]) -> Result<(), Unwritten> {
         if let Some(results) = &mut self.results {
-            results.sync().map_err(|error| error.to_string())?;
+            results.sync().map_err(|error| Unwritten::Disk(error.to_string()))?;
         }
         let batch = self.executor.take_flush(height);
         let changes: Vec<_> = batch.changes.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
         let changes = changes.iter().map(|(path, key, value)| Change { path: path.0, key, value: value.map(|value| &value[..]) });
-        self.db.flush(height.get(), changes, meta).map_err(|error| error.to_string())
+        self.db.flush(height.get(), changes, meta).map_err(|error| match error {
+            StateError::Damaged { .. } => Unwritten::Damaged(error.to_string()),
+            error => Unwritten::Disk(error.to_string()),
+        })
     }
+}
+
+/// Why a state is not written.
+#[derive(Debug)]
+pub(crate) enum Unwritten {
+    /// An error of the disk.
+    Disk(String),
+    /// The database is not what was written.
+    Damaged(String),
 }
 
 /// Whether the rules of a chain have an interval of checkpoints.

@@ -44,6 +44,7 @@ pub enum QuarantineError {
 }
 
 /// The folder of damaged files, for one opening.
+#[derive(Clone)]
 pub struct Quarantine {
     disk: Arc<dyn Disk>,
     dir: String,

@@ -4,11 +4,16 @@
 //! checksum that an adversary may choose) and quick repair (reopening after a crash does not walk the file). A commit that
 //! fails may have happened: the caller stops, and reads the truth when it opens the file again.
 //!
-//! redb does not check its pages when they are read, only when it is told to: opening tells it to. And every entry carries a checksum over path, height, key and value,
+//! redb does not check its pages when they are read, only when it is told to. So every entry carries a checksum over path, height, key and value,
 //! and the metadata carries the number of entries and the sum of their hashes, modulo 2^256: an entry that is missing,
 //! stale, doubled or in another's place changes the sum. [`StateDb::load`] reads everything, as the state tree must at every
-//! start, and answers only if all of that agrees. What does not is [`StateError::Damaged`]: a start moves the file away and
+//! start, and answers only if all of that agrees: what is read is believed for what it is, not for the pages it lay in. What does not
+//! agree is [`StateError::Damaged`]: a start moves the file away and
 //! computes the state again from the log. So is a panic of redb over a damaged page, which becomes the same error.
+//!
+//! What is *written* depends on the pages as well: on keys that only say where to look, and on redb's account of what is free. All of them
+//! are checked once after opening, and nothing is written before: at once by [`StateDb::open`], and after a state was read by
+//! [`StateDb::open_to_read`], for a start that is to be short ([`StateDb::check_pages`]).
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -130,12 +135,21 @@ pub struct StateDb {
     db: Option<Database>,
     /// Whether it has the cache for reading, and is opened with the other before anything is written.
     only_reads: bool,
+    /// Whether redb has checked its pages since it was opened.
+    is_checked: bool,
     summary: Summary,
 }
 
 impl StateDb {
-    /// Opens the database at `path`, or makes an empty one.
+    /// Opens the database at `path`, or makes an empty one, and checks its pages.
     pub fn open(disk: &dyn Disk, path: &str) -> Result<StateDb, StateError> {
+        let mut opened = StateDb::open_to_read(disk, path)?;
+        opened.check_pages()?;
+        Ok(opened)
+    }
+
+    /// Opens the database at `path`, or makes an empty one. Its pages are not checked before [`StateDb::check_pages`], or the first flush.
+    pub fn open_to_read(disk: &dyn Disk, path: &str) -> Result<StateDb, StateError> {
         match disk.open(path) {
             Ok(file) => {
                 if file.is_empty().on("measure", path)? {
@@ -177,17 +191,9 @@ impl StateDb {
 
     fn over(file: Arc<dyn DiskFile>, path: &str) -> Result<StateDb, StateError> {
         let only_reads = file.len().on("measure", path)? >= LARGE_BYTES;
-        let mut db = guarded(path, || database(&file, if only_reads { READ_CACHE_BYTES } else { CACHE_BYTES }))?;
-        let checked = guarded(path, || {
-            // Every page's checksum, before anything is made of what is in them. What is repaired here is at most redb's
-            // account of free pages; whether the entries are right is for `load` to say.
-            db.check_integrity()?;
-            let meta = db.begin_read()?.open_table(META)?;
-            let row = meta.get(META_ROW)?.ok_or_else(|| Failure::Damaged("its metadata is missing".to_owned()))?;
-            Ok(row.value().to_vec())
-        });
-        match checked.and_then(|row| Summary::decode(path, &row)) {
-            Ok(summary) => Ok(StateDb { path: path.to_owned(), file, db: Some(db), only_reads, summary }),
+        let db = guarded(path, || database(&file, if only_reads { READ_CACHE_BYTES } else { CACHE_BYTES }))?;
+        match guarded(path, || summary_row(&db)).and_then(|row| Summary::decode(path, &row)) {
+            Ok(summary) => Ok(StateDb { path: path.to_owned(), file, db: Some(db), only_reads, is_checked: false, summary }),
             Err(error) => {
                 give_up(db, &error);
                 Err(error)
@@ -199,6 +205,24 @@ impl StateDb {
     pub fn flushed(&self) -> Option<Flushed> {
         let Summary { height, entries, meta, .. } = &self.summary;
         height.map(|height| Flushed { height, entries: *entries, meta: meta.clone() })
+    }
+
+    /// Has redb check the checksum of every page, and its account of them, where that was not done since the database was opened. What
+    /// redb mends here is at most its account of free pages; whether the entries are right is for [`StateDb::load`] to say.
+    ///
+    /// # Errors
+    /// [`StateError::Damaged`], after which the database must be opened again.
+    pub fn check_pages(&mut self) -> Result<(), StateError> {
+        if !self.is_checked {
+            let known = self.summary.encode();
+            self.checked(|db| {
+                db.check_integrity()?;
+                // redb reads its header again, and may go back to an older state where that has rotted meanwhile.
+                if summary_row(db)? == known { Ok(()) } else { Err(Failure::Damaged("it is not the state that was read".to_owned())) }
+            })?;
+            self.is_checked = true;
+        }
+        Ok(())
     }
 
     /// Moves the state to `height`, durably and whole, or not at all. Changes may come in any order, and in the order of
@@ -222,8 +246,9 @@ impl StateDb {
         Ok(())
     }
 
-    /// Opens it with the cache for writing. redb has a cache of one size for as long as a database is open.
+    /// Has its pages checked, and opens it with the cache for writing. redb has a cache of one size for as long as a database is open.
     fn prepare_to_write(&mut self) -> Result<(), StateError> {
+        self.check_pages()?;
         if !self.only_reads {
             return Ok(());
         }
@@ -295,20 +320,27 @@ impl StateDb {
         }
     }
 
-    /// Has redb check every page's checksum, for an operator's scrub; opening does it too. Damage is an error, also where
-    /// redb repaired it.
+    /// Has redb check every page's checksum, for an operator's scrub. Damage is an error, also where redb repaired it.
     pub fn verify(&mut self) -> Result<(), StateError> {
-        let mut db = self.db.take().ok_or(StateError::Failed)?;
-        let checked = guarded(&self.path, || match db.check_integrity()? {
+        self.checked(|db| match db.check_integrity()? {
             true => Ok(()),
             false => Err(Failure::Damaged("pages failed their checksums".to_owned())),
-        });
-        if let Err(error) = checked {
-            give_up(db, &error);
-            return Err(error);
+        })
+    }
+
+    /// Runs `check`; after an error there is no database any more.
+    fn checked(&mut self, check: impl FnOnce(&mut Database) -> Result<(), Failure>) -> Result<(), StateError> {
+        let mut db = self.db.take().ok_or(StateError::Failed)?;
+        match guarded(&self.path, || check(&mut db)) {
+            Ok(()) => {
+                self.db = Some(db);
+                Ok(())
+            }
+            Err(error) => {
+                give_up(db, &error);
+                Err(error)
+            }
         }
-        self.db = Some(db);
-        Ok(())
     }
 
     /// Runs `work`; after an error there is no database any more.
@@ -329,6 +361,8 @@ impl StateDb {
 
 impl Drop for StateDb {
     fn drop(&mut self) {
+        // Closing writes, too. What does not verify is given up here, and not closed.
+        let _ = self.check_pages();
         if let Some(db) = self.db.take() {
             drop_quietly(db);
         }
@@ -502,6 +536,13 @@ fn commit(db: &Database, work: impl FnOnce(&mut Entries<'_>, &mut Meta<'_>) -> R
 fn database(file: &Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Database, Failure> {
     let backend = Backend { file: Arc::clone(file) };
     Ok(Builder::new().set_cache_size(cache_bytes).create_with_backend(backend)?)
+}
+
+/// The one row of the table `meta`.
+fn summary_row(db: &Database) -> Result<Vec<u8>, Failure> {
+    let meta = db.begin_read()?.open_table(META)?;
+    let row = meta.get(META_ROW)?.ok_or_else(|| Failure::Damaged("its metadata is missing".to_owned()))?;
+    Ok(row.value().to_vec())
 }
 
 fn dir_of(path: &str) -> &str {

@@ -67,7 +67,7 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     }
     let runtime = runtime.enable_all().build();
     let runtime = runtime.map_err(|error| NodeError::new(Exit::Failed, format!("the system gives no threads: {error}")))?;
-    let mut next = Some(options);
+    let (mut next, mut mended) = (Some(options), 0);
     let ended = loop {
         let options = match next.take() {
             Some(options) => options,
@@ -77,6 +77,10 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
             // What state sync gathered is installed by opening the home again.
             Err(ShellError::Reopens(height)) => info!(height = height.get(), "the snapshot is complete; the node goes on from it"),
             Err(error @ ShellError::Diverged(_)) => error!("{error}; it signs nothing until then"),
+            Err(error @ ShellError::Damaged(_)) if mended < MENDS_MAX => {
+                mended += 1;
+                error!("{error}");
+            }
             ended => break ended.map_err(|error| explain(&error, &home)),
         }
     };
@@ -89,6 +93,9 @@ pub(super) fn run(args: &StartArgs, app: Arc<dyn Application>) -> Result<(), Nod
     drop(held);
     ended
 }
+
+/// How often a process makes a damaged state database anew before a person is asked to look.
+const MENDS_MAX: u32 = 3;
 
 /// File, then environment, then flags.
 fn load_config(home: &Home, args: &StartArgs) -> Result<Config, NodeError> {
@@ -201,6 +208,9 @@ fn explain(error: &ShellError, home: &Home) -> NodeError {
             .means("going on would not be safe")
             .next("keep the data folder, and read the log above this line"),
         ShellError::Serve(_) | ShellError::Thread(_) | ShellError::Reopens(_) | ShellError::Diverged(_) => NodeError::new(Exit::Halted, error),
+        ShellError::Damaged(_) => NodeError::new(Exit::Halted, error)
+            .means(format!("the state database was made anew {MENDS_MAX} times since this process started, and is damaged again"))
+            .next("look at the disk and at the memory (dmesg, smartctl) before starting again"),
     }
 }
 

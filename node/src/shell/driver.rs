@@ -44,6 +44,8 @@ pub(crate) enum End {
     Reopens(lockstep_types::Height),
     /// Its state after this height is not the chain's: its home is to be opened again, which heals it.
     Heals(lockstep_types::Height),
+    /// Its state database is damaged: its home is to be opened again, which makes it anew.
+    Mends(String),
 }
 
 /// Everything the replica's thread works with.
@@ -185,6 +187,10 @@ impl Driver {
                 self.perform_all(at, effects);
                 let _ = reply.send(());
                 return true;
+            }
+            Mail::Mend { reason } => {
+                drop(self.halted.send_replace(Some(End::Mends(reason))));
+                return false;
             }
             Mail::Stop => {
                 self.flush_at_end(at);

@@ -12,14 +12,15 @@ use lockstep_replica::check::{BuildJob, CheckJob};
 use lockstep_replica::execution::{ExecuteJob, Executor, FlushBatch};
 use lockstep_replica::seam::JobId;
 use lockstep_replica::{ChainState, Input};
+use lockstep_storage::quarantine::Quarantine;
 use lockstep_storage::results::Results;
-use lockstep_storage::state::{Change, StateDb};
+use lockstep_storage::state::{Change, StateDb, StateError};
 use lockstep_types::crypto::verify_batch;
 use lockstep_types::state_tree::Path;
 use lockstep_types::{Evidence, Height};
 
 use super::Threads;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Mail};
 use super::readers::Readers;
 use super::room::Room;
 use super::snapshots::Checkpoints;
@@ -117,16 +118,53 @@ pub(crate) struct Database {
     pub(crate) kept: Arc<Mutex<Results>>,
     /// The height that it holds, for whoever prunes.
     pub(crate) flushed: Arc<AtomicU64>,
+    /// Where it is noted that the next opening is to look at everything.
+    pub(crate) quarantine: Quarantine,
+}
+
+/// Why the database cannot be written.
+enum Unwritten {
+    /// It, or the results before it, met an error of the disk.
+    Disk(String),
+    /// It is not what was written. The log has everything that it is made of.
+    Damaged(String),
+}
+
+impl From<StateError> for Unwritten {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Damaged { .. } => Self::Damaged(error.to_string()),
+            error => Self::Disk(error.to_string()),
+        }
+    }
 }
 
 fn flush_thread(
     threads: &mut Threads,
-    Database { mut db, kept, flushed }: Database,
+    Database { mut db, kept, flushed, quarantine }: Database,
     inbox: Inbox,
     room: Room,
 ) -> Sender<(FlushBatch, Arc<ChainState>)> {
     let (sender, receiver) = channel::<(FlushBatch, Arc<ChainState>)>();
     threads.spawn("flush", move || {
+        let ends = |why| {
+            match why {
+                Unwritten::Disk(reason) => inbox.answer(Input::DiskFailed { reason }),
+                Unwritten::Damaged(reason) => {
+                    if let Err(error) = quarantine.suspect() {
+                        tracing::warn!(%error, "the next start cannot be told to verify everything");
+                    }
+                    inbox.put(Mail::Mend { reason });
+                }
+            }
+            while receiver.recv().is_ok() {}
+        };
+        // The start believed what it read, and left this to be done beside the first blocks.
+        let began = std::time::Instant::now();
+        match db.check_pages() {
+            Ok(()) => tracing::info!(took = ?began.elapsed(), "every page of the state database verifies"),
+            Err(error) => return ends(error.into()),
+        }
         while let Ok((batch, chain)) = receiver.recv() {
             // A commit that fails for want of space may have happened, and ends the node: better not to begin it. And the results up
             // to this height are kept by another thread, which may wait for room too.
@@ -139,28 +177,24 @@ fn flush_thread(
                 std::thread::sleep(RESULTS_LOOK);
             }
             // Results are rebuilt by executing from the flushed height on, so what lies below must be durable first.
-            let synced = kept.lock().expect("no holder panics").sync().map_err(|error| error.to_string());
-            match synced.and_then(|()| write_state(&mut db, &batch, &chain)) {
+            let synced = kept.lock().expect("no holder panics").sync().map_err(|error| Unwritten::Disk(error.to_string()));
+            match synced.and_then(|()| Ok(write_state(&mut db, &batch, &chain)?)) {
                 Ok(()) => {
                     flushed.store(batch.height.get(), Ordering::Release);
                     inbox.answer(Input::Flushed { height: batch.height });
                 }
-                Err(reason) => {
-                    inbox.answer(Input::DiskFailed { reason });
-                    while receiver.recv().is_ok() {}
-                    return;
-                }
+                Err(why) => return ends(why),
             }
         }
     });
     sender
 }
 
-fn write_state(db: &mut StateDb, batch: &FlushBatch, chain: &ChainState) -> Result<(), String> {
+fn write_state(db: &mut StateDb, batch: &FlushBatch, chain: &ChainState) -> Result<(), StateError> {
     let mut changes: Vec<_> = batch.changes.iter().map(|(key, value)| (Path::of(key), key, value)).collect();
     changes.sort_unstable_by_key(|(path, ..)| *path);
     let changes = changes.iter().map(|(path, key, value)| Change { path: path.0, key, value: value.map(|value| &value[..]) });
-    db.flush(batch.height.get(), changes, &chain.encode()).map_err(|error| error.to_string())
+    db.flush(batch.height.get(), changes, &chain.encode())
 }
 
 /// Judges transactions on the newest state, beside the executor.

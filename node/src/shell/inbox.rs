@@ -48,6 +48,8 @@ pub(crate) enum Mail {
     Pool { limit: usize, reply: oneshot::Sender<Vec<Arc<[u8]>>> },
     /// The node will stop: peers are told once more what waits in the pool. Answered when that is with the network.
     HandOver { reply: oneshot::Sender<()> },
+    /// The state database is not what was written: the home is to be opened again, which makes it anew.
+    Mend { reason: String },
     /// The node stops.
     Stop,
 }

@@ -156,6 +156,9 @@ pub enum ShellError {
     /// The state is not the chain's: the home is to be opened again, which heals it.
     #[error("the state after height {0} is not the chain's; the node is opened again to make it anew")]
     Diverged(lockstep_types::Height),
+    /// The state database is damaged, which was met after the start: the home is to be opened again, which heals it.
+    #[error("{0}; the node is opened again to make it anew")]
+    Damaged(String),
     /// A thread died. That is a fault of this program.
     #[error("the {0} thread died: this is a fault of the program; its last words are in the log")]
     Thread(&'static str),
@@ -308,7 +311,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     metrics.starts_at(restored.chain.height.get(), guard.as_ref(), restored.lacks_what_it_locked());
     metrics.healed(heals);
     metrics.diverged(restored.diverged.len());
-    let damage = readers::Damage::new(quarantine, metrics.clone());
+    let damage = readers::Damage::new(quarantine.clone(), metrics.clone());
     let readers = Readers::new(
         &options.genesis,
         genesis_chain,
@@ -406,7 +409,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         metrics: metrics.clone(),
     };
     let checkpoints = snapshots::thread(&mut threads, keeper);
-    let database = executor::Database { db, kept: kept.clone(), flushed };
+    let database = executor::Database { db, kept: kept.clone(), flushed, quarantine };
     let execute = executor::threads(&mut threads, executor, database, checkpoints, readers.clone(), inbox.clone(), room.clone());
     let check = executor::check_thread(&mut threads, host, readers.clone(), inbox.clone());
     let verifier = Verifier::new(&mut threads, inbox.clone());
@@ -465,6 +468,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             End::Halted(reason) | End::InDoubt(reason) => ShellError::Halted(reason),
             End::Reopens(height) => ShellError::Reopens(height),
             End::Heals(height) => ShellError::Diverged(height),
+            End::Mends(reason) => ShellError::Damaged(reason),
         });
     }
     tracing::info!("stopping");

@@ -328,7 +328,7 @@ fn pass(
     // Where none is, one is made only beside a log that can be opened.
     let is_missing = home.disk.open(home.state).is_err_and(|error| error.kind() == ErrorKind::NotFound);
     let has_state = !is_missing && begun.is_none();
-    // The log and the newest results are read by one thread, the pages of the state are checked by another.
+    // The log and the newest results are read beside the state.
     let read_log = || -> Result<_, LogError> {
         let (log, recovery) = BlockLog::open(home.disk.clone(), home.log, home.log_options)?;
         let reader = log.reader();
@@ -338,19 +338,21 @@ fn pass(
         let scanned = home.keep_results.then(|| Scanned::new(home.disk.clone(), home.log, &reader.segments()));
         Ok((log, recovery, reader, scanned))
     };
-    let open_state = || has_state.then(|| StateDb::open(&*home.disk, home.state));
-    let (read, opened) = spread::both(home.spread, read_log, open_state);
+    let read_state = || -> Result<_, RecoveryError> {
+        // Its pages are checked when there is time for it, and before anything is written to it.
+        let open = if suspected { StateDb::open } else { StateDb::open_to_read };
+        let mut db = open(&*home.disk, home.state)?;
+        let (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
+        Ok((db, chain, executor))
+    };
+    let (read, loaded) = spread::both(home.spread, read_log, || has_state.then(read_state));
     let (log, log_recovery, reader, scanned) = read?;
     let (mut db, mut chain, mut executor) = match begun {
         Some(Begun { db, chain, tree }) => {
             let state = State::new(chain.height, tree, chain.standing.clone(), chain.next_validators.clone());
             (db, chain, Executor::new(home.host.clone(), state))
         }
-        None => {
-            let mut db = opened.unwrap_or_else(|| StateDb::open(&*home.disk, home.state))?;
-            let (chain, executor) = load_state(home.host.clone(), home.genesis, &mut db, home.spread)?;
-            (db, chain, executor)
-        }
+        None => loaded.unwrap_or_else(read_state)?,
     };
     let is_from_snapshot = restore_own(home, &reader, &mut db)?;
     if is_from_snapshot {

@@ -40,7 +40,7 @@ use self::chain::{Chain, TIP, Turnover, h};
 use self::peers::{Kind, LIARS, Peer, Reply};
 use crate::crypto::Crypto;
 use crate::disk::{Fault, Survival, When};
-use crate::node::{LOG, Machine, Running};
+use crate::node::{LOG, Machine, Running, Unwritten};
 use crate::random::Stream;
 
 /// A millisecond.
@@ -622,7 +622,7 @@ impl Join {
             }
             Effect::Flush { height, chain, .. } => match running.flush(height, &chain.encode()) {
                 Ok(()) => Input::Flushed { height },
-                Err(reason) => return self.failed(&reason, joined),
+                Err(Unwritten::Disk(reason) | Unwritten::Damaged(reason)) => return self.failed(&reason, joined),
             },
             Effect::Read { job, what } => Input::ReadDone { job, answer: running.read(&disk, self.now / MS, what) },
             Effect::Stage { job, task } => {

@@ -319,10 +319,14 @@ impl World {
     /// Whether the chain stands still because it must: logs were lost beyond redundancy, and with them every copy of a block that
     /// was committed, so that every validator of the core knows that it may not vote, and why; or every copy of the block that a
     /// validator of the core is locked on, which its guard, kept apart from the log, still says. What a liar still has it need not give.
+    /// A guard of the next height says that a block was committed whether anybody was told of it or not: its decision was durable before.
     pub(super) fn has_reason_to_stand_still(&self) -> bool {
         let honest = || (0..self.machines.len()).filter(|node| self.is_honest(*node));
         let running = || honest().filter_map(|node| self.machines[node].running.as_ref());
-        let decided_is_gone = running().map(|running| running.reader.tip().unwrap_or(0)).max().unwrap_or(0) < self.checks.height();
+        let genesis = self.genesis.hash();
+        let begun = honest().filter_map(|node| self.machines[node].guard_position(genesis)).map(|(height, ..)| height).max();
+        let decided = self.checks.height().max(begun.unwrap_or(0).saturating_sub(1));
+        let decided_is_gone = running().map(|running| running.reader.tip().unwrap_or(0)).max().unwrap_or(0) < decided;
         let is_gone = |hash: &lockstep_types::Hash| running().all(|running| !matches!(running.reader.body(&hash.0), Ok(Some(_))));
         let locks = self.core.iter().filter_map(|node| self.machines[*node].running.as_ref()?.replica.consensus().locked());
         let locked_is_gone = || locks.clone().any(|polka| is_gone(&polka.block_id.hash));

@@ -20,7 +20,7 @@ use super::disks::LOOK_NS;
 use super::faults::Cause;
 use super::{Outcome, REQUEST_NS, What, World, pair, violation};
 use crate::checks::{PRECOMMIT, Signed};
-use crate::node::Running;
+use crate::node::{Running, Unwritten};
 use crate::plan::{DISCIPLINE_NS, MS};
 use crate::trace::Told;
 
@@ -552,7 +552,8 @@ impl World {
                     self.machines[node].flushed = height;
                     Input::Flushed { height }
                 }
-                Err(reason) => return self.disk_failed(node, reason),
+                Err(Unwritten::Disk(reason)) => return self.disk_failed(node, reason),
+                Err(Unwritten::Damaged(what)) => return self.mends(node, &what),
             },
             Effect::Stage { job, task } => return self.stage(node, life, job, task),
             Effect::Read { job, what } => Input::ReadDone { job, answer: running.read(&disk, now_ms, what) },

@@ -11,12 +11,13 @@
 use lockstep_replica::Input;
 use lockstep_replica::seam::JobId;
 use lockstep_replica::state_sync::{Installed, Staging, Task};
+use lockstep_storage::quarantine::Quarantine;
 use lockstep_sync::state::{Needs, Told as Sync};
 use lockstep_types::{Hash, Height};
 
 use super::{Outcome, What, World, violation};
 use crate::coverage::Kind;
-use crate::node::Started;
+use crate::node::{DAMAGED, Started};
 use crate::plan::MS;
 use crate::trace::Told;
 
@@ -51,6 +52,23 @@ impl World {
         self.tell(Some(node), Told::Note, || format!("has gathered the snapshot of height {height}"));
         self.cover(Kind::Reopen, node);
         self.process_ends(node, MS)
+    }
+
+    /// The state database turns out to be damaged before it is written: the same process opens the home again, and looks at everything.
+    pub(super) fn mends(&mut self, node: usize, what: &str) -> Outcome {
+        let machine = &self.machines[node];
+        if machine.disk.is_stopped() {
+            return self.stopped(node);
+        }
+        if machine.rot.times == 0 && !self.is_ailing(node) {
+            return violation("I18", format!("node {node}: nothing happened to its disk, and {what}"));
+        }
+        self.tell(Some(node), Told::Note, || format!("opens its home again: {what}"));
+        let suspected = Quarantine::new(self.machines[node].disk.disk(), DAMAGED).suspect();
+        match suspected {
+            Ok(()) => self.process_ends(node, MS),
+            Err(error) => self.disk_failed(node, error.to_string()),
+        }
     }
 
     /// A start found something gathered.

@@ -240,13 +240,34 @@ fn state(keys: u64) -> SimDisk {
 
 /// What a load says: everything as it was flushed, or an error.
 fn loads(disk: &SimDisk, keys: u64) -> Result<u64, StateError> {
-    let mut state = StateDb::open(disk, "state")?;
+    read(&mut StateDb::open(disk, "state")?, keys, keys)
+}
+
+/// Everything as it was flushed, of which only the first keys changed at the third height.
+fn read(state: &mut StateDb, keys: u64, changed: u64) -> Result<u64, StateError> {
     let mut found = Vec::new();
     let flushed = state.load(|path, _, value| found.push((*path, value.to_vec())))?.expect("it was flushed");
-    let mut wanted: Vec<_> = (0..keys).map(|at| (key(at), [flushed.height, at].map(|part| part.to_le_bytes()[0]).to_vec())).collect();
+    let height = |at| if at < changed { flushed.height } else { flushed.height.min(2) };
+    let mut wanted: Vec<_> = (0..keys).map(|at| (key(at), [height(at), at].map(|part| part.to_le_bytes()[0]).to_vec())).collect();
     wanted.sort();
     assert_eq!((found, flushed.meta.as_slice()), (wanted, b"meta".as_slice()));
     Ok(flushed.height)
+}
+
+/// The same of a database whose pages are checked after it was read, and then a third height is written to it.
+fn loads_and_writes(disk: &SimDisk, keys: u64, was_read: &mut bool) -> Result<u64, StateError> {
+    let changed = keys / 4;
+    let mut state = StateDb::open_to_read(disk, "state")?;
+    let height = read(&mut state, keys, keys)?;
+    *was_read = true;
+    if height == 2 {
+        let values: Vec<_> = (0..changed).map(|at| (key(at), at.to_be_bytes(), [3, at.to_le_bytes()[0]])).collect();
+        let changes = values.iter().map(|(path, key, value)| Change { path: *path, key, value: Some(value) });
+        state.flush(3, changes, b"meta")?;
+        drop(state);
+        assert_eq!(read(&mut StateDb::open(disk, "state")?, keys, changed)?, 3);
+    }
+    Ok(height)
 }
 
 #[test]
@@ -256,7 +277,7 @@ fn rot_in_any_byte_of_the_state_is_harmless_or_found() {
     let disk = state(keys);
     assert_eq!(loads(&disk.fork(), keys).expect("sound"), 2);
     let bytes = disk.bytes("state").expect("it is there");
-    let (mut harmless, mut older, mut found) = (0u32, 0u32, 0u32);
+    let (mut harmless, mut older, mut found, mut found_later) = (0u32, 0u32, 0u32, 0u32);
     // Pages that are all zero were never written.
     let written = (0..bytes.len()).filter(|offset| bytes[offset / 4096 * 4096..][..4096].iter().any(|byte| *byte != 0));
     // A step that no page, record or field has: all kinds of places are met.
@@ -265,17 +286,31 @@ fn rot_in_any_byte_of_the_state_is_harmless_or_found() {
         let mask = MASKS[offset % 3];
         let disk = disk.fork();
         disk.rot("state", offset as u64, mask);
-        match catch_unwind(AssertUnwindSafe(|| loads(&disk, keys))) {
-            Ok(Ok(2)) => harmless += 1,
-            Ok(Ok(_)) => older += 1,
+        let same = disk.fork();
+        let at_once = match catch_unwind(AssertUnwindSafe(|| loads(&disk, keys))) {
+            Ok(Ok(2)) => true,
+            Ok(Ok(_)) => {
+                older += 1;
+                true
+            }
             Ok(Err(error)) => {
                 assert!(error.to_string().contains("state"), "{error}");
-                found += 1;
+                false
             }
             Err(_) => panic!("rot at {offset} ^ {mask} of {} panicked or was believed", bytes.len()),
+        };
+        let mut was_read = false;
+        match catch_unwind(AssertUnwindSafe(|| loads_and_writes(&same, keys, &mut was_read))) {
+            Ok(Ok(_)) if at_once => harmless += 1,
+            Ok(Err(StateError::Damaged { .. })) if !at_once => {
+                found += 1;
+                found_later += u32::from(was_read);
+            }
+            Ok(other) => panic!("rot at {offset} ^ {mask}: {other:?}, and sound at once: {at_once}"),
+            Err(_) => panic!("rot at {offset} ^ {mask} of {} panicked or was believed by who writes", bytes.len()),
         }
     }
-    assert!(found > 200 && harmless > 200, "{found} found, {harmless} harmless, {older} older");
+    assert!(found > 200 && found_later > 20 && harmless > 200, "{found} found, {found_later} later, {harmless} harmless, {older} older");
 }
 
 fn results(disk: &SimDisk) -> Results {

@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use lockstep_storage::disk::RealDisk;
+use lockstep_storage::state::{StateDb, StateError};
 use lockstep_tests::net::{Net, VALIDATORS, take_turn};
 use lockstep_tests::program::{Process, command, folder, free_ports, run, text, wait_until};
 use lockstep_tests::rpc::{Client, Place};
@@ -18,6 +20,9 @@ const SAMPLES: usize = 24;
 
 /// What a validator says whose log ends below what it signed.
 const WAITS_FOR_PEERS: &str = "it signs nothing until peers have given it";
+
+/// What a node says when nothing is left to be found of its state database.
+const PAGES_VERIFY: &str = "every page of the state database verifies";
 
 /// What a stopped chain of one validator has.
 struct Stopped {
@@ -104,7 +109,9 @@ impl Stopped {
                 return Some(Some(code));
             }
             let height = client.height().ok()?;
-            (height >= self.height || node.log().contains(WAITS_FOR_PEERS)).then_some(None)
+            let log = node.log();
+            // What is found later has the node open its home again: it does not serve meanwhile.
+            (log.contains(PAGES_VERIFY) && (height >= self.height || log.contains(WAITS_FOR_PEERS))).then_some(None)
         });
         let log = node.log();
         assert!(!log.contains("panicked"), "{what}: a panic:\n{log}");
@@ -292,6 +299,31 @@ fn rot_in_the_block_log_the_state_and_the_guard_is_healed_and_never_believed() {
     }
     figures.push(format!("guard {right} right"));
     println!("measured: one changed byte, then a start: {}", figures.join("; "));
+}
+
+/// Entries are believed for what they are. A page that only says where to look, and is wrong about it, is found before anything is written by
+/// it: the node serves, and makes its state anew without ending.
+#[test]
+fn a_page_of_the_state_that_no_entry_lies_in_is_mended_after_the_start() {
+    const PAGE: usize = 4_096;
+    // Of redb's format: a page that names others begins with this byte, and has their checksums from here on.
+    const BRANCH: u8 = 2;
+    const CHECKSUMS: usize = 8;
+    let _turn = take_turn();
+    let stopped = Stopped::new();
+    let good = fs::read(stopped.good().join("data/state.redb")).expect("the file");
+    let branches = (0..good.len()).step_by(PAGE).filter(|page| good[*page] == BRANCH);
+    let damaged = branches.map(|page| stopped.damaged("data/state.redb", |bytes| bytes[page + CHECKSUMS] ^= 0x40)).find(|home| {
+        let disk = RealDisk::new(home.join("data")).expect("a data folder");
+        let mut state = StateDb::open_to_read(&disk, "state.redb").expect("nothing is looked at yet");
+        state.load(|_, _, _| ()).is_ok_and(|flushed| flushed.is_some()) && matches!(state.check_pages(), Err(StateError::Damaged { .. }))
+    });
+    let home = damaged.expect("a page above those with entries");
+    let outcome = stopped.outcome(&home, "a page of the state that names others");
+    assert!(matches!(outcome, Outcome::Right), "{outcome:?}");
+    let log = fs::read_to_string(home.with_extension("log")).expect("its log");
+    assert!(log.contains("the node is opened again to make it anew"), "{log}");
+    assert!(log.contains("the state database was damaged or cannot be used") && home.join("data/damaged/state.redb-1").exists(), "{log}");
 }
 
 /// It signed for the block and has decided it; in its place it can decide nothing, and nobody else has it.

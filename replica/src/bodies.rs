@@ -36,6 +36,8 @@ pub struct Body {
     parts: Option<Arc<Vec<Part>>>,
     /// Whether it is being judged.
     pub checking: bool,
+    /// Whether it could not be judged when it last was to be.
+    pub unknown: bool,
     /// valid(v), once judged.
     pub verdict: Option<Result<Arc<Block>, CheckFailure>>,
     /// The write that makes it durable, once asked for.

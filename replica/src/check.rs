@@ -139,6 +139,10 @@ pub enum CheckFailure {
     /// The block breaks a rule: whoever proposed it is at fault.
     #[error("invalid block: {0}")]
     Invalid(String),
+    /// It accuses somebody of what this node cannot look up just now: its disk may have failed to give the block of that height back. Nobody is at
+    /// fault, and nothing is said of the block: it is judged again when it is named again.
+    #[error("cannot be judged yet: {0}")]
+    Unknown(String),
     /// The block says something else of the state before it than we have: its root, results, validators or parameters. When it is
     /// certified, we are the one that is wrong.
     #[error("the block's {field} is {theirs}, ours is {ours}")]
@@ -260,6 +264,7 @@ fn check_evidence(block: &Block, job: &CheckJob, history: &dyn History, verdicts
             Ok(()) => {}
             // More than two thirds decided it: enough of them are correct and know the block that we do not.
             Err(Refused::Unknown(_)) if job.certified => {}
+            Err(refused @ Refused::Unknown(_)) => return Err(CheckFailure::Unknown(format!("evidence {}: {refused}", piece.hash()))),
             Err(refused) => return invalid(format!("evidence {}: {refused}", piece.hash())),
         }
     }

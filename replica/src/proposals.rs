@@ -120,7 +120,8 @@ impl Replica {
             return;
         }
         held.push(HeldProposal { proposal, received, delivered: false });
-        if self.bodies.name(block_id, round, false) {
+        let is_whole_now = self.bodies.name(block_id, round, false);
+        if is_whole_now || self.bodies.get(&block_id).is_some_and(|body| body.unknown) {
             self.judge(block_id);
         }
         self.deliver(now, block_id);
@@ -145,14 +146,15 @@ impl Replica {
         }
     }
 
-    /// Has a whole body judged, once; and again when a certificate turns up for one that was found invalid.
+    /// Has a whole body judged, once; anew, where it could not be ([`CheckFailure::Unknown`]); and again when a certificate turns up for one that
+    /// was found invalid.
     pub(crate) fn judge(&mut self, block_id: BlockId) {
         let certified = self.certificate.as_ref().is_some_and(|commit| commit.block_id == block_id);
         let known = self.last.as_ref().map(|last| Arc::new(last.commit.clone()));
         let Some(body) = self.bodies.get_mut(&block_id) else { return };
         let again = certified && matches!(body.verdict, Some(Err(_)));
         let Some(bytes) = body.bytes.clone().filter(|_| !body.checking && (body.verdict.is_none() || again)) else { return };
-        body.checking = true;
+        (body.checking, body.unknown) = (true, false);
         let check = CheckJob { block_id, body: bytes, chain: self.chain.clone(), known, certified };
         let job = self.fx.job();
         self.jobs.insert(job, Job::Check { height: self.height(), block_id, certified });
@@ -171,6 +173,17 @@ impl Replica {
                     "block {height} ({block_id}) was decided by more than two thirds of the power, and this node finds it wrong: {other}. \
                      Either this program is not the one that the chain runs, or a third of the power lies; keep this home for inspection"
                 )),
+            }
+            return;
+        }
+        if matches!(verdict, Err(CheckFailure::Unknown(_))) {
+            // valid(v) is of the block alone, and stays: what a disk did not give back once must not decide it for all rounds, while others
+            // may be locked on the block. As if it were judged still, which costs a vote of nil where nobody names it again in time.
+            let Some(body) = self.bodies.get_mut(&block_id) else { return };
+            (body.checking, body.unknown) = (false, true);
+            let is_certified = self.certificate.as_ref().is_some_and(|commit| commit.block_id == block_id);
+            if is_certified {
+                self.judge(block_id);
             }
             return;
         }

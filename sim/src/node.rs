@@ -380,8 +380,13 @@ impl Machine {
 impl Machine {
     /// Where its guard is; none for a follower.
     pub(crate) fn guard_position(&self, genesis_hash: Hash) -> Option<(u64, u32, u8)> {
+        self.guard_position_on(&self.disk, genesis_hash)
+    }
+
+    /// Where its guard is on a copy of its disk.
+    pub(crate) fn guard_position_on(&self, disk: &SimDisk, genesis_hash: Hash) -> Option<(u64, u32, u8)> {
         let owner = guard_owner(&genesis_hash, &self.key.as_ref()?.public_key());
-        let guard = Guard::open(&self.disk.fork(), GUARD, owner.0).ok()?;
+        let guard = Guard::open(&disk.fork(), GUARD, owner.0).ok()?;
         guard.last().map(GuardRecord::position)
     }
 

@@ -25,7 +25,10 @@ Examples:
   lockstep token transfer 53316E6A54A3B1CF51ED709F96674246683692DC 250 \\
       --home n0 --signer payroll.json --memo invoice-17
 
-A key file is what lockstep keys generate writes.")]
+A key file is what lockstep keys generate writes.
+
+One after the other for each account: two commands that ask for the nonce at the same moment make the same transfer where all else is the
+same, and that counts once, for both of them. A --memo of its own tells one payment from another.")]
     Transfer(TransferArgs),
     /// What an account has, and its next nonce, as one node says.
     #[command(after_long_help = "\

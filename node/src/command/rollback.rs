@@ -31,6 +31,9 @@ pub(super) fn run(args: &RollbackArgs, app: Arc<dyn Application>) -> Result<(), 
         Some(to) => Height::new(to).map(|to| to.max(archive.before_first())),
         None => tip.get().checked_sub(args.blocks.unwrap_or(1)).and_then(Height::new),
     };
+    // Of a log without the chain's beginning it depends on the states that are here how far back it goes, which is said below.
+    let is_cut = archive.base() > archive.before_first().next();
+    let to = if is_cut { to.or(Some(archive.before_first())) } else { to };
     let to = to.filter(|to| *to >= archive.before_first()).ok_or_else(|| {
         let error = NodeError::new(Exit::Refused, format!("the newest block is {tip}: it cannot go back so far"));
         match tip.get().saturating_sub(archive.before_first().get()) {

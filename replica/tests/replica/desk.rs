@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstep_app::CheckKind;
 use lockstep_mempool::Limits;
-use lockstep_replica::check::BuildJob;
+use lockstep_replica::check::{BuildJob, CheckFailure};
 use lockstep_replica::evidence::kept::Kept;
 use lockstep_replica::execution::{ExecuteJob, Executor};
 use lockstep_replica::light_store::Root;
@@ -97,6 +97,10 @@ pub(crate) struct Desk {
     pub(crate) written: Vec<Write>,
     /// Writes that wait for the test, when it wants them to.
     pub(crate) held_writes: Option<Vec<Ticket>>,
+    /// Bodies that were judged, in order.
+    pub(crate) judged: Vec<BlockId>,
+    /// How many of the next bodies cannot be judged.
+    pub(crate) unknown: usize,
     /// Whether a halt is for the test to look at, and not the end of it.
     pub(crate) may_halt: bool,
     /// Timers that are set.
@@ -143,6 +147,8 @@ impl Desk {
             now: Mono(1_000_000_000),
             out: VecDeque::new(),
             held_checks: None,
+            judged: Vec::new(),
+            unknown: 0,
             written: Vec::new(),
             held_writes: None,
             may_halt: false,
@@ -237,7 +243,17 @@ impl Desk {
                 Effect::Build { job, build: request } => {
                     Input::Built { job, built: Box::new(self.executor.build(&request, &mut verify_batch)) }
                 }
-                Effect::Check { job, check: request } => Input::Checked { job, verdict: self.executor.check(&request, &mut verify_batch) },
+                Effect::Check { job, check: request } => {
+                    self.judged.push(request.block_id);
+                    let verdict = match self.unknown.checked_sub(1) {
+                        Some(left) => {
+                            self.unknown = left;
+                            Err(CheckFailure::Unknown("a disk that fails".into()))
+                        }
+                        None => self.executor.check(&request, &mut verify_batch),
+                    };
+                    Input::Checked { job, verdict }
+                }
                 Effect::Judge { job, mut evidence, chain, complete } => {
                     let verdict = self.executor.judge(&mut evidence, &chain, complete, &mut verify_batch);
                     Input::Judged { job, evidence, verdict }

@@ -69,3 +69,27 @@ fn who_lacks_a_large_body_again_and_again_gets_it_at_a_bounded_rate() {
     // 8 MiB a second for the 0.2 s, and what one answer may have beyond that.
     assert!(given <= (8 << 20) / 5 + 32 * PART_BYTES, "{given} bytes in 0.2 s");
 }
+
+/// What cannot be looked up when a block is judged says nothing of the block: others may be locked on it, and a verdict would stay for all
+/// rounds (two validators whose disks had failed to read one block once kept a chain of thirteen from deciding).
+#[test]
+fn a_block_that_could_not_be_judged_is_judged_again_when_it_is_named_again() {
+    let made = Made::of(1);
+    let (block_id, body, _) = made.block(1).clone();
+    let time = Block::decode(&body).expect("a block").header.time;
+    let set = start(&made.genesis).0.validators;
+    let (_, parts) = cut(&body);
+    let mut desk = Desk::new(&made, None);
+    desk.connect(1, None);
+    desk.unknown = 2;
+    let mut propose = |round: u32| {
+        let round = Round::new(round).expect("a round");
+        let proposer = set.get(set.proposer(round)).expect("a proposer").public_key;
+        let mut proposal = Proposal { height: Height::FIRST, round, pol_round: None, block_id, timestamp: time, ..proposal() };
+        proposal.signature = key_of(&proposer).sign(&proposal.sign_bytes(&chain_id()));
+        desk.receive(1, &Message::Proposal { proposal, first: parts.first().cloned() });
+        desk.judged.len()
+    };
+    assert_eq!((0..5).map(&mut propose).collect::<Vec<_>>(), [1, 2, 3, 3, 3], "until it could be");
+    assert!(desk.judged.iter().all(|judged| *judged == block_id));
+}

@@ -227,7 +227,6 @@ impl World {
 
     /// Takes from a machine what no other copy on it gives back; false where it has none, or others would lack it.
     pub(super) fn lose(&mut self, node: usize, loss: Loss, seed: u64) -> Result<bool, crate::checks::Violation> {
-        let machine = &self.machines[node];
         let copy = match loss {
             Loss::Restored { age_ns } => {
                 let is_old = |(made, _): &&(u64, Vec<disk::SimDisk>)| made.saturating_add(age_ns.min(COPY_AGE_MAX)) <= self.now;
@@ -237,6 +236,10 @@ impl World {
             }
             _ => None,
         };
+        if copy.as_ref().is_some_and(|copy| !self.decided_with_others_since(node, copy)) {
+            return Ok(false);
+        }
+        let machine = &self.machines[node];
         let is_there = machine.life > 0 && !machine.retired && self.is_honest(node);
         // The logs of all may go; of what a validator said, only what the others can do without.
         let may_go = loss == Loss::Log || (machine.key.is_some() && self.may_lose(node));
@@ -287,6 +290,18 @@ impl World {
         }
         self.plan_forced();
         Ok(true)
+    }
+
+    /// Whether this validator had less than a third of the power at every height since this copy of it was made. What is promised of a
+    /// height is promised while those who forget what they said there have less; what power they have now says nothing of it.
+    fn decided_with_others_since(&self, node: usize, copy: &disk::SimDisk) -> bool {
+        let machine = &self.machines[node];
+        let Some(address) = machine.key.as_ref().map(|key| key.public_key().address()) else { return true };
+        let from = machine.guard_position_on(copy, self.genesis.hash()).map_or(1, |(height, ..)| height);
+        self.checks.sets_from(from).all(|set| {
+            let power = set.get(&address).copied().unwrap_or(0);
+            3 * power < set.values().sum::<u64>()
+        })
     }
 
     /// A node finds that somebody, with its key, said more than it knows of: rightly, where an old copy was restored.

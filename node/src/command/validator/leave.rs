@@ -107,7 +107,7 @@ async fn wait_until_gone(seat: &Seat, address: &Address, told: &mut Told) -> Res
         let status = seat.status().await?;
         let power = members.get(address).map_or(0, |member| member.power);
         if power == 0 && !seat.decides(address).await {
-            say(format!("{address} has no power any more, from height {} on", status.sync_info.latest_block_height.next()));
+            say(format!("{address} has no power any more: height {} is decided without it", status.sync_info.latest_block_height.next()));
             // Another node may have been asked, as where the own one halted.
             if status.validator_info.address == *address {
                 say("its node follows the chain from now on; stopped, it first hands over the transactions that wait with it");

@@ -264,11 +264,15 @@ impl Seat {
                 sleep(LOOK).await;
                 continue;
             };
-            match self.submit(&make(recent)).await? {
+            let request = make(recent);
+            let where_to_look = match request {
+                NodeTx::Checkpoint(_) => "lockstep snapshot list shows what is here; ask again when the chain is there",
+                _ => "lockstep validator list shows who validates, who asks, and who may admit",
+            };
+            match self.submit(&request).await? {
                 Submitted::Done { height, log } => return Ok((height, log)),
                 Submitted::Refused(log) => {
-                    return Err(NodeError::new(Exit::TxRefused, format!("the chain refuses it: {log}"))
-                        .next("lockstep validator list shows who validates, who asks, and who may admit"));
+                    return Err(NodeError::new(Exit::TxRefused, format!("the chain refuses it: {log}")).next(where_to_look));
                 }
                 Submitted::Stale(log) => stale = log,
             }

@@ -27,8 +27,9 @@ Examples:
 
 A key file is what lockstep keys generate writes.
 
-One after the other for each account: two commands that ask for the nonce at the same moment make the same transfer where all else is the
-same, and that counts once, for both of them. A --memo of its own tells one payment from another.")]
+One after the other for each account: two commands that ask for the nonce at
+the same moment make the same transfer where all else is the same, and that
+counts once, for both. A --memo of its own tells one payment from another.")]
     Transfer(TransferArgs),
     /// What an account has, and its next nonce, as one node says.
     #[command(after_long_help = "\

@@ -13,7 +13,7 @@ pub enum Exit {
     Usage = 2,
     /// A home, configuration, genesis or key file is refused.
     Refused = 3,
-    /// Another process holds the home, or a port is taken.
+    /// Another process holds the home, or writes the same export, or a port is taken.
     InUse = 4,
     /// The node stopped by itself: its disk failed, or going on would not be safe.
     Halted = 5,

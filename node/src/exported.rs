@@ -3,8 +3,9 @@
 //! A name and a version, and then byte strings behind their lengths: the manifest, the two headers that prove it with the block of its
 //! height, runs of headers below, an empty one, and the chunks. `docs/format-snapshot.md` has it byte by byte.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufWriter, ErrorKind, Read, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufRead, BufWriter, ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use lockstep_types::block::BODY_BYTES_MAX;
 use lockstep_types::crypto::verify_batch;
 use lockstep_types::light::LightBlock;
 use lockstep_types::{Hash, Header, Height, codec};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::command::shell_word;
@@ -59,19 +60,14 @@ impl Export {
     /// Begins one that is to have this name.
     ///
     /// # Errors
-    /// When something has it, or its draft's, or the folder cannot be written to.
+    /// When something has it, when another writes its draft, when the folder cannot be written to.
     pub(crate) fn create(path: &Path) -> Result<Self, NodeError> {
         if path.symlink_metadata().is_ok() {
             return Err(NodeError::new(Exit::Refused, format!("{} is there already, and is not overwritten", path.display()))
                 .next("name another file with --output"));
         }
         let draft = draft_of(path);
-        let file = File::create_new(&draft).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => NodeError::new(Exit::Refused, format!("{} is there already", draft.display()))
-                .means("another export to the same file runs, or one was interrupted and left it")
-                .next("wait for that one; or remove what was left, or name another file with --output"),
-            _ => io_error("create", &draft, &error),
-        })?;
+        let file = begin_draft(&draft)?;
         let mut export = Self { file: BufWriter::new(file), draft, path: path.to_owned(), is_whole: false };
         export.write(&MAGIC)?;
         Ok(export)
@@ -113,6 +109,42 @@ impl Drop for Export {
         if !self.is_whole {
             // What failed before is told; that this is left over is not worth hiding it.
             let _ = fs::remove_file(&self.draft);
+        }
+    }
+}
+
+/// Takes the draft of an export for this process: a new one, or what an export left that was interrupted.
+fn begin_draft(draft: &Path) -> Result<File, NodeError> {
+    let refused = |what: &str| NodeError::new(Exit::Refused, format!("{} {what}", draft.display()));
+    let another = "name another file with --output";
+    let failed = |error: io::Error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::LOOP) => refused("is a link, which is not followed").next(another),
+        _ => io_error("create", draft, &error),
+    };
+    // A link is not followed, and a pipe not waited for.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    loop {
+        let mut file = File::options().read(true).write(true).create(true).custom_flags(flags).open(draft).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        let mut begins = Vec::new();
+        if found.is_file() {
+            io::Read::by_ref(&mut file).take(MAGIC.len() as u64).read_to_end(&mut begins).map_err(failed)?;
+        }
+        if !found.is_file() || !MAGIC.starts_with(&begins) {
+            return Err(refused("is there already, and is no export that was interrupted").next(another));
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(NodeError::new(Exit::InUse, format!("another export writes {}", draft.display()))
+                    .next(format!("wait for that one, or {another}")));
+            }
+            Err(TryLockError::Error(error)) => return Err(io_error("lock", draft, &error)),
+        }
+        // Whoever held it before may have given it its name, or removed it, between the two.
+        if draft.symlink_metadata().is_ok_and(|named| (named.dev(), named.ino()) == (found.dev(), found.ino())) {
+            file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+            return Ok(file);
         }
     }
 }
@@ -267,7 +299,7 @@ impl<R: BufRead> Sections<R> {
                 .means("headers are missing that lie below the snapshot, or the program that made it is another version")
                 .next(COPY_AGAIN)
         })?;
-        staging.perform(Task::Check(Check::Complete), &nothing).map_err(failed)?;
+        staging.perform(Task::Check(Check::Complete), &nothing).and_then(|_| staging.mark()).map_err(failed)?;
         let evidence = &chain.params.evidence;
         let lowest = newer.height;
         let has_expired = height.get() - lowest.get() > evidence.max_age_num_blocks
@@ -328,8 +360,22 @@ mod tests {
         std::fs::write(&other, "mine").expect("there is room");
         assert!(late.finish().is_err());
         assert_eq!(std::fs::read(&other).expect("it is there"), b"mine");
-        std::fs::write(folder.path().join("left.partial"), "").expect("there is room");
-        let error = Export::create(&left).err().expect("another's draft");
-        assert!(format!("{error}").contains("left.partial is there already"), "{error}");
+        let mine = folder.path().join("left.partial");
+        let told = |path: &std::path::Path| Export::create(path).err().expect("the draft is taken").to_string();
+        std::fs::write(&mine, "mine").expect("there is room");
+        assert!(told(&left).contains("left.partial is there already"));
+        assert_eq!(std::fs::read(&mine).expect("it is there"), b"mine");
+        std::fs::remove_file(&mine).expect("it is there");
+        std::os::unix::fs::symlink(&other, &mine).expect("a link");
+        assert!(told(&left).contains("is a link"));
+        std::fs::remove_file(&mine).expect("it is there");
+        // What an interrupted export left is written anew; what another writes now is not.
+        std::fs::write(&mine, [&MAGIC[..], b"half of a state, and more than the next"].concat()).expect("there is room");
+        let mut again = Export::create(&left).expect("nobody writes it");
+        assert!(told(&left).contains("another export writes"));
+        again.put(b"chunk").expect("there is room");
+        again.finish().expect("there is room");
+        assert_eq!(std::fs::read(&left).expect("it is there"), std::fs::read(&path).expect("it is there"));
+        assert!(!mine.exists());
     }
 }

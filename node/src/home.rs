@@ -259,14 +259,11 @@ impl Home {
     /// # Errors
     /// Nothing is overwritten: what exists is an error.
     pub fn create(&self, config: &Config, genesis: &Genesis, member: &Member, signed: Option<&SignState>) -> Result<(), NodeError> {
-        for path in [self.config_path(), self.genesis_path(), self.validator_key_path(), self.node_key_path(), self.guard_file()] {
-            if path.exists() {
-                return Err(NodeError::new(Exit::Refused, format!("{} exists", path.display()))
-                    .means("this folder is the home of a node already; its keys and its memory of what it signed are never replaced")
-                    .next(format!("give another --home, or run it with: lockstep start --home {}", shell_word(self.root.display()))));
-            }
-        }
+        self.check_new()?;
         make_folder(&self.root.join("config"))?;
+        // Of two that make one home at a time, one makes it, and the other hears of it here or finds its files.
+        let _held = self.hold()?;
+        self.check_new()?;
         // The guard comes first: a home that is cut short here has no key, so nothing can sign without a guard.
         self.create_guard(&guard_owner(&genesis.hash(), &member.validator_key.public_key()), signed)?;
         write_new(&self.config_path(), config.to_toml().as_bytes(), false)?;
@@ -275,6 +272,17 @@ impl Home {
         }
         sync_folder(&self.root.join("config"))?;
         sync_folder(&self.root)
+    }
+
+    /// Refuses a folder that is a home already, or begins to be one.
+    fn check_new(&self) -> Result<(), NodeError> {
+        let files = [self.config_path(), self.genesis_path(), self.validator_key_path(), self.node_key_path(), self.guard_file()];
+        match files.iter().find(|path| path.exists()) {
+            None => Ok(()),
+            Some(path) => Err(NodeError::new(Exit::Refused, format!("{} exists", path.display()))
+                .means("this folder is the home of a node already; its keys and its memory of what it signed are never replaced")
+                .next(format!("give another --home, or run it with: lockstep start --home {}", shell_word(self.root.display())))),
+        }
     }
 
     /// Makes the vote guard of an owner ([`guard_owner`]): fresh, or above what the key signed elsewhere.

@@ -157,6 +157,7 @@ fn main() {
     for check in [Check::Body(body.into()), Check::Headers(below), Check::Complete] {
         assert_eq!(staging.perform(Task::Check(check), &Tree::new()).expect("the disk"), Found::Checked(Checked::Good));
     }
+    staging.mark().expect("the disk");
     println!("{:<46}{:7.2} s", "made durable", part.elapsed().as_secs_f64());
     let home = Home {
         disk,

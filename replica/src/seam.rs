@@ -356,7 +356,8 @@ pub enum Effect {
         /// What.
         task: Task,
     },
-    /// Stop this replica and open its home again, which begins with the snapshot of this height then. Nothing comes after it.
+    /// Stop this replica, mark what it gathered when all its threads have ended ([`crate::state_sync::Staging::mark`]), and open its home again, which
+    /// begins with the snapshot of this height then. Nothing comes after it.
     Reopen {
         /// The height.
         height: Height,

@@ -360,9 +360,10 @@ impl Plan {
         self.members.is_some_and(|windows| windows.checkpoint > 0)
     }
 
-    /// Whether results are kept beside the log: where files rot, and where headers are served to who syncs state.
+    /// Whether results are kept beside the log: where files rot, and where validators come and go, since the sets of the past lie there, by which
+    /// evidence is judged and which who syncs state asks for. Nodes outside of here always keep them.
     pub(crate) fn keeps_results(&self) -> bool {
-        self.rots || self.disk_troubles || self.losses || self.makes_checkpoints()
+        self.rots || self.disk_troubles || self.losses || self.members.is_some()
     }
 
     /// Nodes that may validate at one time.

@@ -45,16 +45,16 @@ pub(crate) struct TransferArgs {
     #[arg(value_name = "ADDRESS")]
     pub(crate) to: Address,
     /// How much.
-    #[arg(value_name = "AMOUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_name = "AMOUNT", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) amount: u64,
     /// What the transfer itself costs: whoever offers more is earlier in a block.  [default: the least that the chain takes]
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT", allow_negative_numbers = true)]
     pub(crate) fee: Option<u64>,
     /// A reference for the receiver, at most 128 bytes.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) memo: String,
     /// How many transfers the account sent before this one.  [default: as the node says]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) nonce: Option<u64>,
     /// A key file to sign with, instead of the home's key.
     #[arg(long, value_name = "FILE")]

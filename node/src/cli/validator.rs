@@ -99,7 +99,7 @@ pub(crate) struct JoinArgs {
     #[command(flatten)]
     pub(crate) seat: SeatArgs,
     /// Power to ask for.  [default: what it had or was approved with, else that of the validator with the least]
-    #[arg(long, value_name = "POWER", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "POWER", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) power: Option<u64>,
     /// A name for people.  [default: moniker of config.toml]
     #[arg(long, value_name = "NAME")]
@@ -129,7 +129,7 @@ pub(crate) struct ApproveArgs {
     #[command(flatten)]
     pub(crate) seat: SeatArgs,
     /// The power that is approved.  [default: what it asks for]
-    #[arg(long, value_name = "POWER", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "POWER", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) power: Option<u64>,
     /// A key file of the authority, which signs instead of the home's key.
     #[arg(long, value_name = "FILE")]

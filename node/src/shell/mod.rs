@@ -48,7 +48,7 @@ use lockstep_replica::retention::Pruning;
 use lockstep_replica::signing::{Me, guard_owner};
 use lockstep_replica::snapshots::Leases;
 use lockstep_replica::source::BlockSource;
-use lockstep_replica::state_sync::{Installed, PASSED_PATH};
+use lockstep_replica::state_sync::{Installed, PASSED_PATH, Staging};
 use lockstep_storage::disk::{Disk, RealDisk};
 use lockstep_storage::guard::{Guard, GuardError};
 use lockstep_storage::log::LogOptions;
@@ -466,7 +466,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         threads.join();
         return Err(match reason {
             End::Halted(reason) | End::InDoubt(reason) => ShellError::Halted(reason),
-            End::Reopens(height) => ShellError::Reopens(height),
+            // By now nobody goes on with the blocks that are here.
+            End::Reopens(height) => match Staging::open(disk, genesis_hash).and_then(|staging| staging.mark()) {
+                Ok(()) => ShellError::Reopens(height),
+                Err(error) => ShellError::Recovery(error.into()),
+            },
             End::Heals(height) => ShellError::Diverged(height),
             End::Mends(reason) => ShellError::Damaged(reason),
         });

@@ -46,6 +46,19 @@ fn init_makes_a_home_and_never_another_in_its_place() {
 }
 
 #[test]
+fn a_home_that_another_process_makes_just_now_is_left_to_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = Home::new(folder.path().join("h"));
+    fs::create_dir(home.root()).expect("a folder");
+    let other = home.hold().expect("nobody has it");
+    let begin = ["init", "--home", text(home.root()), "--chain-id", "test"];
+    run(&begin).refused(4, &["in use by process", &std::process::id().to_string()]);
+    assert!(!home.config_path().exists() && !home.validator_key_path().exists() && !home.guard_file().exists(), "nothing was made");
+    drop(other);
+    run(&begin).done();
+}
+
+#[test]
 fn a_node_of_an_existing_chain_is_told_that_it_knows_nobody() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = new_home(folder.path(), "n0");

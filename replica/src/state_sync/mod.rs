@@ -1,7 +1,9 @@
 //! State sync, beside consensus: what [`lockstep_sync::state`] asks for is asked of peers and of the disk, and what it needs
 //! checked is checked. There is no mode here either: consensus and block sync go on with what they have, and the vote guard is
 //! theirs alone. What is gathered lies in a folder of its own ([`Staging`]) until it is whole; then this replica stops
-//! ([`Effect::Reopen`]), and the next start of the same home, in the same process, begins with the snapshot (`install`).
+//! ([`Effect::Reopen`]), what is there is marked, and the next start of the same home, in the same process, begins with the snapshot (`install`).
+//! A replica that passed the snapshot by blocks meanwhile does not stop, and what it gathered is never marked: no start may go back behind what
+//! this node has told.
 //!
 //! It begins in two cases:
 //!

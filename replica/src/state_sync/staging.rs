@@ -7,7 +7,7 @@
 //! | `body` | the body of the snapshot's block |
 //! | `light-<height>` | proven headers from that height downwards |
 //! | `block-<height>` | a block above the snapshot's, proven: its header with commit and sets, and its body |
-//! | `complete` | everything above is there and durable: the next start installs it (`super::install`) |
+//! | `complete` | everything above is there and durable, and a replica stopped for it: the next start installs it (`super::install`) |
 //! | `installed` | was `complete`: everything here is of no more use, and a start that finds it removes it, itself last |
 //!
 //! Nothing is synced before the end. Each file proves itself when it is read again (a chunk by its root, the others by a digest),
@@ -257,7 +257,7 @@ impl Staging {
         }
     }
 
-    /// Everything is here: made durable, and then said so.
+    /// Everything is here, and is made durable. Whether a start is to begin with it is not for this thread to say: [`Staging::mark`].
     fn complete(&self) -> Result<Checked, DiskError> {
         let Some((_, manifest)) = &self.goal else { return Ok(Checked::Bad("nothing is synced".to_owned())) };
         let names = self.folder.names()?;
@@ -275,10 +275,21 @@ impl Staging {
             }
             self.folder.sync_names()?;
         }
+        Ok(Checked::Good)
+    }
+
+    /// What is here is what the next start begins with, in the place of every block of this home, durably.
+    ///
+    /// Only where nobody goes on with those blocks any more, and they end below: so after a replica has asked to be opened again
+    /// ([`crate::Effect::Reopen`]) and has stopped, and in a home without blocks. A replica that still runs may pass the snapshot's height by blocks,
+    /// and tell of them, while it is marked; a start long after would throw them all away.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn mark(&self) -> Result<(), DiskError> {
         self.folder.write(COMPLETE, &sealed(&[VERSION]))?;
         self.folder.sync(COMPLETE)?;
-        self.folder.sync_names()?;
-        Ok(Checked::Good)
+        self.folder.sync_names()
     }
 }
 

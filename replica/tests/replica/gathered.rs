@@ -208,5 +208,7 @@ fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
     std::fs::write(&path, &good).unwrap();
     assert_eq!(perform(block(None)), Checked::Good);
     assert_eq!(perform(Check::Complete), Checked::Good);
+    assert!(disk.open("sync/complete").is_err(), "whoever goes on with the blocks that are here does not begin with this");
+    staging.mark().unwrap();
     assert_eq!(bytes_of(&disk, "sync/complete"), sealed("01"));
 }

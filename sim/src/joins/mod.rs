@@ -508,6 +508,10 @@ impl Join {
             }
             Effect::Report { report, .. } => return self.report(&report, joined),
             Effect::Reopen { .. } => {
+                let staging = self.staging.as_ref().expect("it has gathered something");
+                if let Err(error) = staging.mark() {
+                    return self.failed(&error.to_string(), joined);
+                }
                 self.machine.life += 1;
                 self.machine.running = None;
                 self.staging = None;

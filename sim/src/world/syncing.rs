@@ -51,7 +51,11 @@ impl World {
         }
         self.tell(Some(node), Told::Note, || format!("has gathered the snapshot of height {height}"));
         self.cover(Kind::Reopen, node);
-        self.process_ends(node, MS)
+        let disk = self.machines[node].disk.disk();
+        match Staging::open(disk, self.genesis.hash()).and_then(|staging| staging.mark()) {
+            Ok(()) => self.process_ends(node, MS),
+            Err(error) => self.disk_failed(node, error.to_string()),
+        }
     }
 
     /// The state database turns out to be damaged before it is written: the same process opens the home again, and looks at everything.

@@ -1,24 +1,22 @@
 //! One simulated node: the replica and everything beneath it, on a simulated disk.
 
-use std::cell::RefCell;
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lockstep_app::snapshot::{ChunkInfo, Manifest, open};
-use lockstep_app::tree::Part;
-use lockstep_app::{Host, State, Tree};
+use lockstep_app::{Host, State};
 use lockstep_consensus::Step;
 use lockstep_genesis::Genesis;
 use lockstep_replica::audit::Settled;
 use lockstep_replica::execution::Executor;
 use lockstep_replica::light_store::LightStore;
 use lockstep_replica::planted::Planted;
-use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, RecoveryError, Told, decided};
-use lockstep_replica::retention::{Needs, Pruning, Retention};
+use lockstep_replica::recovery::{self, Healed, Home, Opened, Recovered, Told, decided};
 use lockstep_replica::seam::{AskId, JobId, LogRecord, Outcome, Peer, ReadAnswer, ReadQuestion, Ticket, Write};
 use lockstep_replica::signing::{Me, guard_owner};
-use lockstep_replica::snapshots::{Leases, Stored, keep_newest, make};
+use lockstep_replica::snapshots::{Leases, Stored};
 use lockstep_replica::source::BlockSource;
 use lockstep_replica::state_sync::{Installed, Policy, Staging};
 use lockstep_replica::{ChainState, Config, Effect, Fence, Input, Replica};
@@ -37,6 +35,8 @@ use crate::disk::SimDisk;
 use crate::random::Stream;
 use crate::room::Room;
 use crate::world::{Ailing, Astray};
+
+pub(crate) use snapshots::SnapshotRoots;
 
 /// Where a node keeps its guard.
 pub(crate) const GUARD: &str = "guard";
@@ -81,7 +81,7 @@ pub(crate) struct Machine {
     pub(crate) owes_until: u64,
     /// It stops signing when it sees what its key signed elsewhere.
     pub(crate) watches_key: bool,
-    /// Whether results are kept beside the log. Nothing in a run reads them, so only runs in which files rot have them.
+    /// Whether results are kept beside the log: [`Plan::keeps_results`](crate::plan::Plan::keeps_results).
     pub(crate) keeps_results: bool,
     /// Its operator keeps all blocks.
     pub(crate) keeps_all: bool,
@@ -570,89 +570,4 @@ fn makes_checkpoints(genesis: &Genesis) -> bool {
     let groups: Option<serde_json::Value> = serde_json::from_str(&genesis.app_state).ok();
     let interval = groups.as_ref().and_then(|groups| groups.get("membership")?.get("checkpoint_interval")?.as_u64());
     interval.is_some_and(|interval| interval > 0)
-}
-
-impl Running {
-    /// Makes the snapshot of a state, that of a checkpoint, and lets older ones go: whether it is there now. One that cannot be made
-    /// is none.
-    pub(crate) fn make_snapshot(&self, genesis_hash: Hash, state: &State, keep: usize, now_ms: u64) -> bool {
-        let Some(store) = &self.snapshots else { return false };
-        let is_made = make(store, genesis_hash, state, |_| true).is_ok();
-        if is_made {
-            let _ = keep_newest(store, keep, self.told.height, &self.leases, now_ms);
-        }
-        is_made
-    }
-
-    /// The height and the root of each snapshot, as they lie on the disk; those that cannot be read are left out.
-    pub(crate) fn snapshots_read_back(&self, known: &SnapshotRoots) -> Vec<(u64, Hash)> {
-        let Some(store) = &self.snapshots else { return Vec::new() };
-        store.heights().into_iter().filter_map(|height| Some((height, known.of(store, Height::new(height)?)?))).collect()
-    }
-
-    /// Lets old blocks go, as the shell does now and then. An error is one after which the node stops.
-    pub(crate) fn prune(&mut self, keep_blocks: u64, flushed: Height) -> Result<(), String> {
-        let Some(store) = &self.snapshots else { return Ok(()) };
-        let chain = &self.told;
-        let needs = Needs {
-            tip: chain.height,
-            tip_time: chain.last_time,
-            flushed,
-            oldest_snapshot: store.heights().first().copied().and_then(Height::new),
-            names: chain.standing.recent.len() as u64,
-            evidence: chain.params.evidence.clone(),
-        };
-        let retention = Retention { keep_blocks };
-        let results = self.results.as_ref().map(Results::reader);
-        let mut pruning = Pruning::new(self.log.pruner(), self.reader.clone(), results, self.light.clone());
-        let failed = |error: RecoveryError| if error.is_of_disk() { Err(error.to_string()) } else { Ok(()) };
-        loop {
-            match retention.prune_one(&mut pruning, &needs) {
-                Ok(Some(oldest)) => {
-                    if let Some(results) = &mut self.results {
-                        let _ = results.remove(&[oldest.first_sequence]);
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => return failed(error),
-            }
-        }
-        loop {
-            match retention.expire_one(&pruning, &needs) {
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(()),
-                Err(error) => return failed(error),
-            }
-        }
-    }
-}
-
-/// Roots of snapshots, by the bytes of manifest and chunks: all nodes have the same ones, and each is read again and again.
-#[derive(Default)]
-pub(crate) struct SnapshotRoots(RefCell<BTreeMap<Hash, Option<Hash>>>);
-
-impl SnapshotRoots {
-    /// The root of a snapshot as it lies on the disk; nothing where the disk fails.
-    fn of(&self, store: &Snapshots, height: Height) -> Option<Hash> {
-        let bytes = store.manifest(height.get())?;
-        let manifest = Manifest::from_bytes(&bytes).ok()?;
-        let has_entries = |info: &&ChunkInfo| info.entries > 0;
-        let chunks = manifest.chunks().iter().filter(has_entries).map(|info| store.chunk(&info.root.0).ok()?);
-        let chunks: Vec<Vec<u8>> = chunks.collect::<Option<_>>()?;
-        // The manifest says how many chunks there are, and the hash of each says where it ends.
-        let mut name = Hash::of(&bytes);
-        chunks.iter().for_each(|chunk| name = Hash::of_parts(&[&name.0, &Hash::of(chunk).0]));
-        *self.0.borrow_mut().entry(name).or_insert_with(|| joined(&manifest, chunks))
-    }
-}
-
-/// The root of the state in these chunks: those of the manifest that have entries.
-fn joined(manifest: &Manifest, chunks: Vec<Vec<u8>>) -> Option<Hash> {
-    let mut chunks = chunks.iter();
-    let part = |info: &ChunkInfo| match info.entries {
-        0 => Some(Tree::new().part(info.prefix)),
-        _ => open(info, chunks.next()?).ok(),
-    };
-    let parts: Vec<Part> = manifest.chunks().iter().map(part).collect::<Option<_>>()?;
-    Some(Tree::join(parts)?.root())
 }

@@ -7,6 +7,7 @@ mod audit;
 mod budget;
 mod byzantine;
 mod disks;
+mod drawing;
 mod effects;
 mod events;
 mod faults;

@@ -15,28 +15,25 @@
 //! are checked once after opening, and nothing is written before: at once by [`StateDb::open`], and after a state was read by
 //! [`StateDb::open_to_read`], for a start that is to be short ([`StateDb::check_pages`]).
 
+mod redb_file;
+mod rows;
+
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use borsh::{BorshDeserialize, BorshSerialize};
-use redb::{Builder, Database, ReadableDatabase, StorageBackend, Table, TableDefinition};
-use sha2::{Digest, Sha256};
+use redb::{Database, TableDefinition};
 
+use self::redb_file::{Failure, commit, database, drop_quietly, give_up, guarded, summary_row};
+use self::rows::Summary;
 use crate::DiskError;
 use crate::disk::{Disk, DiskFile};
 use crate::error::Context;
-use crate::planted::{self, Bug};
 use crate::spread::{self, Spread};
 
 const ENTRIES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("state");
 const META: TableDefinition<u8, &[u8]> = TableDefinition::new("meta");
 /// The one row of the table `meta`.
 const META_ROW: u8 = 0;
-/// The version that is written.
-const VERSION: u8 = 1;
-/// Bytes of the hash that an entry carries. Against rot, half of it is plenty; there may be millions of entries.
-const ENTRY_CHECK_BYTES: usize = 16;
 /// redb's cache. Half of it may hold pages that a flush changed; a flush of more than that writes pages out early, and some of
 /// them again. Fixed, because what is written when depends on it, and runs of the simulator are to repeat.
 const CACHE_BYTES: usize = 256 << 20;
@@ -103,25 +100,6 @@ pub struct Flushed {
     pub entries: u64,
     /// The caller's bytes, from the same flush.
     pub meta: Vec<u8>,
-}
-
-/// The row of `meta`, after its version byte and before its hash.
-#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-struct Summary {
-    /// Nothing until the first flush.
-    height: Option<u64>,
-    entries: u64,
-    sum: [u8; 32],
-    meta: Vec<u8>,
-}
-
-/// What lies under a path: this, and the first bytes of [`entry_hash`].
-#[derive(BorshSerialize)]
-struct Entry<'a> {
-    /// The height of the flush that wrote it.
-    height: u64,
-    key: &'a [u8],
-    value: &'a [u8],
 }
 
 /// A key and its value.
@@ -369,132 +347,6 @@ impl Drop for StateDb {
     }
 }
 
-impl Summary {
-    fn encode(&self) -> Vec<u8> {
-        let mut row = vec![VERSION];
-        borsh::to_writer(&mut row, self).expect("a Vec takes every byte");
-        let hash: [u8; 32] = Sha256::digest(&row).into();
-        row.extend_from_slice(&hash);
-        row
-    }
-
-    fn decode(path: &str, row: &[u8]) -> Result<Summary, StateError> {
-        let damaged = || StateError::Damaged { path: path.to_owned(), what: "its metadata does not verify".to_owned() };
-        let (fields, hash) = row.split_last_chunk::<32>().ok_or_else(damaged)?;
-        if *hash != <[u8; 32]>::from(Sha256::digest(fields)) {
-            return Err(damaged());
-        }
-        match fields.split_first() {
-            Some((&VERSION, summary)) => Summary::try_from_slice(summary).map_err(|_| damaged()),
-            Some((&found, _)) => Err(StateError::Newer { path: path.to_owned(), found }),
-            None => Err(damaged()),
-        }
-    }
-
-    /// Of the same flush, before anything is read.
-    fn before_any(&self) -> Summary {
-        Summary { height: self.height, meta: self.meta.clone(), ..Summary::default() }
-    }
-
-    /// Counts the entries from `first` to `last` in, and hands each to `visit`.
-    fn read(
-        &mut self,
-        db: &Database,
-        first: &[u8; 32],
-        last: &[u8; 32],
-        mut visit: impl FnMut(&[u8; 32], &[u8], &[u8]),
-    ) -> Result<(), Failure> {
-        let entries = db.begin_read()?.open_table(ENTRIES)?;
-        let mut before: Option<[u8; 32]> = None;
-        for row in entries.range::<&[u8; 32]>(first..=last)? {
-            let (path, bytes) = row?;
-            let path = *path.value();
-            if path < *first || before.is_some_and(|before| before >= path) {
-                return Err(Failure::Damaged("entries are out of order".to_owned()));
-            }
-            let ((key, value), hash) = decode_entry(&path, bytes.value())?;
-            self.add(&hash);
-            self.entries += 1;
-            before = Some(path);
-            visit(&path, key, value);
-        }
-        Ok(())
-    }
-
-    /// Whether what was read is what was flushed.
-    fn must_be(&self, expected: &Summary) -> Result<(), Failure> {
-        if self == expected { Ok(()) } else { Err(Failure::Damaged("entries are missing or stale".to_owned())) }
-    }
-
-    fn apply(&mut self, entries: &mut Table<'_, &[u8; 32], &[u8]>, height: u64, change: &Change<'_>) -> Result<(), Failure> {
-        let old = match change.value {
-            Some(value) => {
-                let entry = Entry { height, key: change.key, value };
-                let mut bytes = borsh::to_vec(&entry).expect("a Vec takes every byte");
-                let hash = entry_hash(&change.path, &bytes);
-                bytes.extend_from_slice(&hash[..ENTRY_CHECK_BYTES]);
-                self.add(&hash);
-                self.entries += 1;
-                entries.insert(&change.path, bytes.as_slice())?.map(|old| old.value().to_vec())
-            }
-            None => entries.remove(&change.path)?.map(|old| old.value().to_vec()),
-        };
-        if let Some(old) = old {
-            let ((key, _), hash) = decode_entry(&change.path, &old)?;
-            if key != change.key {
-                return Err(Failure::Damaged("an entry lies under another key's path".to_owned()));
-            }
-            self.subtract(&hash);
-            self.entries = self.entries.checked_sub(1).ok_or_else(|| Failure::Damaged("entries are missing".to_owned()))?;
-        }
-        Ok(())
-    }
-
-    /// Adds a number of 256 bits, little-endian, modulo 2^256.
-    fn add(&mut self, hash: &[u8; 32]) {
-        let mut carry = 0;
-        for (digit, more) in self.sum.iter_mut().zip(hash) {
-            let total = u16::from(*digit) + u16::from(*more) + carry;
-            [*digit, _] = total.to_le_bytes();
-            carry = total >> 8;
-        }
-    }
-
-    /// Adds its negative: every bit inverted, and one.
-    fn subtract(&mut self, hash: &[u8; 32]) {
-        let mut one = [0; 32];
-        one[0] = 1;
-        self.add(&hash.map(|byte| !byte));
-        self.add(&one);
-    }
-}
-
-/// The key and value that lie under a path, verified, and the hash of all of it.
-fn decode_entry<'a>(path: &[u8; 32], bytes: &'a [u8]) -> Result<(KeyValue<'a>, [u8; 32]), Failure> {
-    let damaged = || Failure::Damaged(format!("the entry of path {} does not verify", hex(path)));
-    let (fields, check) = bytes.split_last_chunk::<ENTRY_CHECK_BYTES>().ok_or_else(damaged)?;
-    let hash = entry_hash(path, fields);
-    if hash[..ENTRY_CHECK_BYTES] != *check {
-        return Err(damaged());
-    }
-    Ok((fields_of(fields).ok_or_else(damaged)?, hash))
-}
-
-/// A key and its value, where they lie.
-type KeyValue<'a> = (&'a [u8], &'a [u8]);
-
-/// Key and value of an [`Entry`]: a start reads millions.
-fn fields_of(entry: &[u8]) -> Option<KeyValue<'_>> {
-    fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-        let (count, rest) = bytes.split_first_chunk::<4>()?;
-        rest.split_at_checked(usize::try_from(u32::from_le_bytes(*count)).ok()?)
-    }
-    let (_height, rest) = entry.split_first_chunk::<8>()?;
-    let (key, rest) = counted(rest)?;
-    let (value, rest) = counted(rest)?;
-    rest.is_empty().then_some((key, value))
-}
-
 /// The first bytes of the paths that one of 2^`bits` shares begins and ends with.
 fn bounds(share: usize, bits: u32) -> (u8, u8) {
     let width = 256_usize >> bits;
@@ -502,131 +354,6 @@ fn bounds(share: usize, bits: u32) -> (u8, u8) {
     (byte(share * width), byte((share + 1) * width - 1))
 }
 
-fn entry_hash(path: &[u8; 32], fields: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(path);
-    hash.update(fields);
-    hash.finalize().into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-type Entries<'txn> = Table<'txn, &'static [u8; 32], &'static [u8]>;
-type Meta<'txn> = Table<'txn, u8, &'static [u8]>;
-
-/// One durable transaction.
-fn commit(db: &Database, work: impl FnOnce(&mut Entries<'_>, &mut Meta<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut transaction = db.begin_write()?;
-    if planted::has(Bug::StateUnsynced) {
-        transaction.set_durability(redb::Durability::None)?;
-    }
-    transaction.set_two_phase_commit(true);
-    transaction.set_quick_repair(true);
-    {
-        let mut entries = transaction.open_table(ENTRIES)?;
-        let mut meta = transaction.open_table(META)?;
-        work(&mut entries, &mut meta)?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-fn database(file: &Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Database, Failure> {
-    let backend = Backend { file: Arc::clone(file) };
-    Ok(Builder::new().set_cache_size(cache_bytes).create_with_backend(backend)?)
-}
-
-/// The one row of the table `meta`.
-fn summary_row(db: &Database) -> Result<Vec<u8>, Failure> {
-    let meta = db.begin_read()?.open_table(META)?;
-    let row = meta.get(META_ROW)?.ok_or_else(|| Failure::Damaged("its metadata is missing".to_owned()))?;
-    Ok(row.value().to_vec())
-}
-
 fn dir_of(path: &str) -> &str {
     path.rsplit_once('/').map_or(".", |(dir, _)| dir)
-}
-
-/// What goes wrong inside, before it has the file's name.
-enum Failure {
-    Redb(redb::Error),
-    Damaged(String),
-}
-
-impl<E: Into<redb::Error>> From<E> for Failure {
-    fn from(error: E) -> Failure {
-        Failure::Redb(error.into())
-    }
-}
-
-/// Runs what calls redb. redb panics over pages that cannot be what it wrote: rot must end in "quarantine and heal", not
-/// in a process that dies at every start, so this is the one place where a panic is caught. What it left half done is not
-/// looked at again: every caller gives the database up.
-fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, StateError> {
-    let damaged = |what| StateError::Damaged { path: path.to_owned(), what };
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(Failure::Damaged(what))) => Err(damaged(what)),
-        Ok(Err(Failure::Redb(redb::Error::Io(source)))) => match source.kind() {
-            // What redb says of a header that it did not write, and the file's of a page that points past its end.
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => Err(damaged(source.to_string())),
-            _ => Err(DiskError { action: "use", path: path.to_owned(), source }.into()),
-        },
-        Ok(Err(Failure::Redb(redb::Error::PreviousIo))) => Err(StateError::Failed),
-        Ok(Err(Failure::Redb(error))) => Err(damaged(error.to_string())),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(damaged(format!("redb meets a page that it cannot have written: {text}")))
-        }
-    }
-}
-
-/// Closing writes redb's account of free pages, unless an input/output error was met.
-fn drop_quietly(db: Database) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
-}
-
-/// Parts with a database that failed. A damaged one is left open until the process ends: closing it would write to it,
-/// walk into the same damage, and panic where a panic cannot be caught.
-fn give_up(db: Database, error: &StateError) {
-    match error {
-        StateError::Damaged { .. } => std::mem::forget(db),
-        _ => drop_quietly(db),
-    }
-}
-
-/// redb's file.
-struct Backend {
-    file: Arc<dyn DiskFile>,
-}
-
-impl std::fmt::Debug for Backend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Backend")
-    }
-}
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_at(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, data)
-    }
 }

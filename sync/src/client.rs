@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lockstep_types::block::{BODY_BYTES_MAX, PARTS_MAX};
+use lockstep_types::Height;
 use lockstep_types::planted::{self, Bug};
-use lockstep_types::{Commit, Height};
 
 use crate::held::{BUFFER_BYTES_MAX, Held, WINDOW_BLOCKS};
 use crate::peers::{DEADLINE_MS, DEBT_SLACK, FORGET_AFTER_DEADLINES, PEERS_MAX, Peer, REQUESTS_PER_PEER_MAX};
-use crate::server::{RESPONSE_BYTES_MAX, WHOLE_PARTS_MAX, bytes_of};
+use crate::request::{Request, State};
+use crate::seam::{Answer, BlameReason, Effect, Fetched, Input};
+use crate::server::RESPONSE_BYTES_MAX;
 
 /// Most requests that are within their deadline at one time.
 pub const REQUESTS_MAX: usize = 4;
@@ -43,210 +44,6 @@ const _: () = assert!(HEDGE_MS < DEADLINE_MS, "it comes before the deadline, or 
 /// How many gaps among the wanted heights are tried when requests are given out. What lies above them could not be verified
 /// before them.
 const RUNS_TRIED_MAX: usize = 8;
-
-/// A block as a peer sends it. Its height is that of its commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetched {
-    /// The bytes of the body, undecoded. None at all stand for a body that does not travel whole ([`Answer::Certificate`]): the
-    /// caller asks for its parts when it has verified the certificate.
-    pub body: Arc<[u8]>,
-    /// The certificate that is said to prove it.
-    pub commit: Commit,
-}
-
-impl Fetched {
-    /// What it counts for, see [`crate::fetched_bytes`].
-    pub fn bytes(&self) -> u64 {
-        bytes_of(&self.body, &self.commit)
-    }
-}
-
-/// What a peer answers to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// The first of the blocks asked for, in order and without a hole; the rest is asked again.
-    Blocks(Vec<Fetched>),
-    /// The first of the blocks has more parts than [`WHOLE_PARTS_MAX`]: its certificate.
-    Certificate(Commit),
-    /// It does not have the first of them; this is what it has.
-    NotAvailable {
-        /// Its lowest block.
-        base: Height,
-        /// Its highest block.
-        tip: Height,
-    },
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// A peer says which blocks it has.
-    PeerStatus {
-        /// The number of its connection.
-        peer: u64,
-        /// Its lowest block.
-        base: Height,
-        /// Its highest block.
-        tip: Height,
-    },
-    /// A connection is closed. Its number never comes back.
-    PeerGone {
-        /// The connection.
-        peer: u64,
-    },
-    /// A peer answered.
-    Response {
-        /// The peer.
-        peer: u64,
-        /// The request, see [`Effect::Request`].
-        id: u64,
-        /// What it said.
-        answer: Answer,
-    },
-    /// No answer will come: the network gave the request up, or could not send it, or what came is none.
-    Failed {
-        /// The peer.
-        peer: u64,
-        /// The request.
-        id: u64,
-    },
-    /// The block of this height is decided, durable and executed here, by consensus or after [`Effect::Verify`].
-    Tip {
-        /// The height.
-        height: Height,
-    },
-    /// Somebody proved, by a commit certificate that was verified, that this height is decided.
-    Certified {
-        /// The height.
-        height: Height,
-    },
-    /// The answer to [`Effect::Verify`]. When it is `false`, every verification above it that has no verdict is void, and
-    /// comes again under another ticket; nothing else voids one, but our tip reaching its height.
-    Verdict {
-        /// The height.
-        height: Height,
-        /// The ticket of the verification.
-        ticket: u64,
-        /// Whether body and certificate are right in every respect.
-        ok: bool,
-    },
-    /// Time passed.
-    Tick,
-}
-
-/// What is to be done, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Ask a peer for blocks.
-    Request {
-        /// Whom.
-        peer: u64,
-        /// To be repeated in the answer. Never reused.
-        id: u64,
-        /// The first block wanted.
-        from: Height,
-        /// How many, 1 to [`RANGE_BLOCKS_MAX`].
-        count: u32,
-    },
-    /// Verify a block fully: that the body is the one that the commit names, that it is a valid successor of the block
-    /// before, that the commit holds under the validators of its height. They come in order of height; the caller waits with
-    /// one until it knows the validators. If it holds: store and execute it, and report [`Input::Tip`].
-    Verify {
-        /// To be repeated in the verdict.
-        ticket: u64,
-        /// Who sent it.
-        peer: u64,
-        /// Its height.
-        height: Height,
-        /// The block.
-        block: Arc<Fetched>,
-    },
-    /// A peer lied. It is not asked again; whoever owns the connection closes it.
-    Blame {
-        /// Who.
-        peer: u64,
-        /// How.
-        reason: BlameReason,
-    },
-}
-
-/// How a peer lied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlameReason {
-    /// Its block did not hold.
-    InvalidBlock {
-        /// The height.
-        height: Height,
-    },
-    /// A certificate of another height than the one asked for.
-    WrongHeight {
-        /// Asked for.
-        expected: Height,
-        /// That of the certificate.
-        found: Height,
-    },
-    /// More blocks than asked for.
-    TooMany {
-        /// Asked for.
-        asked: u32,
-        /// Sent.
-        found: usize,
-    },
-    /// The certificate alone of a block that travels whole.
-    Withheld {
-        /// Parts that the certificate names.
-        parts: u32,
-    },
-    /// More bytes than an answer or a body may have, or a body without any.
-    BadSize {
-        /// The bytes.
-        bytes: u64,
-    },
-}
-
-/// A request on its way.
-#[derive(Debug)]
-struct Request {
-    peer: u64,
-    from: u64,
-    count: u32,
-    asked_at: u64,
-    /// When a second peer is asked in any case.
-    deadline: u64,
-    /// When an answer is no longer expected at all.
-    forget_at: u64,
-    state: State,
-}
-
-/// How far a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nobody else is asked for its blocks.
-    Due,
-    /// Others may be asked, and nothing is held against the peer.
-    Overtaken,
-    /// The deadline has passed.
-    Late,
-}
-
-impl Request {
-    fn end(&self) -> u64 {
-        self.from + u64::from(self.count)
-    }
-
-    /// Until when a peer that proved nothing yet may hold blocks that others are believed to have.
-    fn hold_until(&self) -> u64 {
-        self.asked_at.saturating_add(HOLD_MS)
-    }
-
-    fn is_due(&self) -> bool {
-        self.state == State::Due
-    }
-
-    fn covers(&self, height: u64) -> bool {
-        (self.from..self.end()).contains(&height)
-    }
-}
 
 /// Block sync of one node. One call of [`BlockSync::on`] per thing that happened, and one per deadline
 /// ([`BlockSync::wakeup_ms`]); it has no clock of its own.
@@ -383,7 +180,7 @@ impl BlockSync {
         peer.in_flight -= 1;
         peer.answered(request.state == State::Late);
         match answer {
-            Answer::Blocks(blocks) if !blocks.is_empty() => match check_answer(&request, &blocks) {
+            Answer::Blocks(blocks) if !blocks.is_empty() => match request.check_answer(&blocks) {
                 Ok(bytes) => {
                     // Short of both bounds of an answer, and of what the peer says it has.
                     let short = blocks.len() < request.count as usize && bytes < RESPONSE_BYTES_MAX / 2;
@@ -404,7 +201,7 @@ impl BlockSync {
                     self.blame(id, reason, fx);
                 }
             },
-            Answer::Certificate(commit) => match check_certificate(&request, &commit) {
+            Answer::Certificate(commit) => match request.check_certificate(&commit) {
                 Ok(()) => {
                     self.held.keep(request.from, id, Fetched { body: Arc::from([]), commit });
                     if self.held.contains(request.from) {
@@ -682,36 +479,6 @@ impl BlockSync {
     }
 }
 
-/// What can be said of an answer without knowing any validator. Gives its bytes.
-fn check_answer(request: &Request, blocks: &[Fetched]) -> Result<u64, BlameReason> {
-    if blocks.len() > request.count as usize {
-        return Err(BlameReason::TooMany { asked: request.count, found: blocks.len() });
-    }
-    let mut total = 0_u64;
-    for (expected, block) in (request.from..).zip(blocks) {
-        if block.commit.height.get() != expected && !planted::has(Bug::AnyHeightAnswers) {
-            return Err(BlameReason::WrongHeight { expected: height(expected), found: block.commit.height });
-        }
-        if block.body.is_empty() || block.body.len() > BODY_BYTES_MAX {
-            return Err(BlameReason::BadSize { bytes: block.body.len() as u64 });
-        }
-        total = total.saturating_add(block.bytes());
-    }
-    if blocks.len() > 1 && total > RESPONSE_BYTES_MAX {
-        return Err(BlameReason::BadSize { bytes: total });
-    }
-    Ok(total)
-}
-
-/// What can be said of a certificate alone without knowing any validator.
-fn check_certificate(request: &Request, commit: &Commit) -> Result<(), BlameReason> {
-    if commit.height.get() != request.from {
-        return Err(BlameReason::WrongHeight { expected: height(request.from), found: commit.height });
-    }
-    let parts = commit.block_id.parts.total;
-    if parts > WHOLE_PARTS_MAX && parts <= PARTS_MAX { Ok(()) } else { Err(BlameReason::Withheld { parts }) }
-}
-
-fn height(value: u64) -> Height {
+pub(crate) fn height(value: u64) -> Height {
     Height::new(value).unwrap_or(Height::MAX)
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use lockstep_types::Height;
 use lockstep_types::block::BODY_BYTES_MAX;
 
-use crate::client::{Effect, Fetched, REQUESTS_MAX};
+use crate::client::REQUESTS_MAX;
+use crate::seam::{Effect, Fetched};
 use crate::server::RESPONSE_BYTES_MAX;
 
 /// How far above our tip blocks are asked for. Enough to keep several peers busy; no more, because what lies high waits

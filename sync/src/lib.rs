@@ -32,16 +32,16 @@ mod fetch;
 mod held;
 pub mod light;
 mod peers;
+mod request;
+mod seam;
 pub mod server;
 pub mod state;
 
-pub use client::{
-    AT_ONCE_GAP, Answer, BlameReason, BlockSync, Effect, Fetched, GRACE_MS, HEDGE_MS, HOLD_MS, Input, RANGE_BLOCKS_MAX, REQUESTS_MAX,
-    SPECULATIVE_REQUESTS_MAX,
-};
+pub use client::{AT_ONCE_GAP, BlockSync, GRACE_MS, HEDGE_MS, HOLD_MS, RANGE_BLOCKS_MAX, REQUESTS_MAX, SPECULATIVE_REQUESTS_MAX};
 pub use held::{BUFFER_BYTES_MAX, VERIFY_AHEAD_MAX, WINDOW_BLOCKS};
 pub use peers::{
     DEADLINE_MS, DEBT_SLACK, FORGET_AFTER_DEADLINES, PATIENCE_MAX, PEERS_MAX, REQUESTS_PER_PEER_MAX, REST_MS, REST_MS_MAX,
     SHORT_ANSWER_DEBT, TIMEOUT_DEBT,
 };
+pub use seam::{Answer, BlameReason, Effect, Fetched, Input};
 pub use server::{RESPONSE_BYTES_MAX, Server, WHOLE_PARTS_MAX, fetched_bytes, plan_response};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockstep_replica::wire::Message;
-use lockstep_types::block::{Part, cut};
+use lockstep_types::block::{Part, cut, part_set_header};
 use lockstep_types::evidence::DuplicateVote;
 use lockstep_types::{Address, AppHash, Block, BlockId, ChainId, CommitSig, Evidence, Hash, Header, Proposal, Round, evidence};
 
@@ -48,8 +48,8 @@ impl World {
     /// Of a proposal, the same with a block of another time; of a vote, the same for that block; both valid.
     pub(super) fn second_block(&mut self, mind: &mut Mind, from: usize, message: Message) -> Option<Bytes> {
         match message {
-            Message::Proposal { mut proposal, first: Some(part) } if proposal.block_id.parts.total == 1 => {
-                let mut block = Block::decode(&part.bytes).ok()?;
+            Message::Proposal { mut proposal, first } if first.is_some() && proposal.block_id.parts.total == 1 => {
+                let mut block = named_block(&proposal, first.as_ref())?;
                 block.header.time = block.header.time.saturating_add(Duration::from_millis(1));
                 let (parts, cut) = cut(&block.encode());
                 let second = BlockId { hash: block.header.hash(), parts };
@@ -74,7 +74,7 @@ impl World {
         let (proposal, part) = match mind.bad_blocks.get(&proposal.block_id) {
             Some(known) => known.clone(),
             None => {
-                let mut block = Block::decode(&first?.bytes).ok()?;
+                let mut block = named_block(proposal, first)?;
                 // Another time makes it another block, whatever becomes of the rest.
                 block.header.time = block.header.time.saturating_add(Duration::from_millis(7));
                 let addresses: Vec<Address> =
@@ -95,7 +95,7 @@ impl World {
         let (proposal, part) = match mind.bad_blocks.get(&proposal.block_id) {
             Some(known) => known.clone(),
             None => {
-                let mut block = Block::decode(&first?.bytes).ok()?;
+                let mut block = named_block(proposal, first)?;
                 let far = Duration::from_secs(*mind.dice.pick(&[86_400 * 2, 86_400 * 365]));
                 block.header.time = block.header.time.saturating_add(far);
                 self.propose_instead(mind, proposal, &block, "a time far ahead")?
@@ -115,6 +115,12 @@ impl World {
         mind.bad_blocks.insert(proposal.block_id, (instead.clone(), part.clone()));
         Some((instead, part))
     }
+}
+
+/// The block that a proposal of one part names; none where another lie has changed the part: what is spoiled in it then may be what was right.
+fn named_block(proposal: &Proposal, first: Option<&Part>) -> Option<Block> {
+    let body = &first?.bytes;
+    (part_set_header(body) == proposal.block_id.parts).then(|| Block::decode(body).ok())?
 }
 
 /// Takes all signatures from a certificate but the one with the least power, which is the last; none where that is the only one, since it

@@ -263,7 +263,7 @@ impl<R: BufRead> Sections<R> {
         let mut perform = |check: Check| match staging.perform(Task::Check(check), &nothing).map_err(failed)? {
             Found::Checked(Checked::Bad(error) | Checked::ManifestLies(error)) => Err(bad(&error)),
             Found::Checked(Checked::Unfit) => Err(bad(&"a chunk does not fit")),
-            Found::Checked(_) | Found::Looked(_) => Ok(()),
+            Found::Checked(_) | Found::Looked(_) | Found::Ended => Ok(()),
         };
         let height = at.header.height;
         let mut newer = at.header.clone();

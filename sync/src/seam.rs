@@ -28,7 +28,7 @@ impl Fetched {
 pub enum Answer {
     /// The first of the blocks asked for, in order and without a hole; the rest is asked again.
     Blocks(Vec<Fetched>),
-    /// The first of the blocks has more parts than [`WHOLE_PARTS_MAX`]: its certificate.
+    /// The first of the blocks has more parts than [`WHOLE_PARTS_MAX`](crate::WHOLE_PARTS_MAX): its certificate.
     Certificate(Commit),
     /// It does not have the first of them; this is what it has.
     NotAvailable {
@@ -107,7 +107,7 @@ pub enum Effect {
         id: u64,
         /// The first block wanted.
         from: Height,
-        /// How many, 1 to [`RANGE_BLOCKS_MAX`].
+        /// How many, 1 to [`RANGE_BLOCKS_MAX`](crate::RANGE_BLOCKS_MAX).
         count: u32,
     },
     /// Verify a block fully: that the body is the one that the commit names, that it is a valid successor of the block

@@ -372,7 +372,7 @@ pub enum Told {
         /// Why.
         reason: String,
     },
-    /// It does without: blocks are fetched one by one, as peers have them all.
+    /// It does without: blocks are fetched one by one, as peers have them all; or they were here before a snapshot was.
     FallsBack {
         /// Why.
         reason: String,

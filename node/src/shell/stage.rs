@@ -29,16 +29,21 @@ pub(crate) fn thread(
     threads.spawn("stage", move || {
         let mut staging = None;
         // Of whatever height it is: what it has in common with the snapshot is not fetched. One version for all chunks, since
-        // what was said of it is what their differences are applied to. Taken with the first task: a version that is held costs
-        // memory while blocks go on.
+        // what was said of it is what their differences are applied to. Taken with the first task, and let go with the last: a version
+        // that is held costs memory while blocks go on.
         let mut own = None;
         let mut perform = |task: Task| -> Result<_, DiskError> {
-            let own = own.get_or_insert_with(|| readers.newest_state());
+            let ends = matches!(task, Task::End { .. });
+            let state = own.get_or_insert_with(|| readers.newest_state());
             let staging = match &mut staging {
                 Some(staging) => staging,
                 none => none.insert(Staging::open(disk.clone(), genesis_hash)?),
             };
-            staging.perform(task, own.tree())
+            let found = staging.perform(task, state.tree());
+            if ends {
+                own = None;
+            }
+            found
         };
         while let Ok((job, task)) = receiver.recv() {
             match perform(task) {

@@ -186,11 +186,7 @@ fn has_blocks(home: &Home<'_>, height: Height) -> Result<bool, RecoveryError> {
 /// # Errors
 /// When the disk fails.
 pub(crate) fn forget_passed(home: &Home<'_>, height: Height) -> Result<(), RecoveryError> {
-    let staging = Staging::open(home.disk.clone(), home.genesis.hash())?;
-    if staging.height().is_some_and(|gathered| gathered <= height) {
-        staging.clear()?;
-    }
-    Ok(())
+    Ok(Staging::open(home.disk.clone(), home.genesis.hash())?.forget_passed(height)?)
 }
 
 /// What was gathered becomes a snapshot of this node, and those below it go: the headers that would prove them are gone.

@@ -237,9 +237,10 @@ impl Replica {
         {
             // Blocks came after all.
             let came = self.syncing.pruned_since.is_none_or(|(missing, _)| self.comes_on(missing, waits.unwrap_or_default()));
-            let is_needless = machine.goal().map_or(came || waits.is_none(), |goal| goal <= self.chain.height);
+            let goal = machine.goal();
+            let is_needless = goal.map_or(came || waits.is_none(), |goal| goal <= self.chain.height);
             if is_needless {
-                self.syncing.stage = Stage::Idle;
+                self.end_sync_for_blocks(now, goal);
             }
         }
         if !matches!(self.syncing.stage, Stage::Idle) {
@@ -333,13 +334,35 @@ impl Replica {
                 self.expel(Peer(peer), format!("state sync: {reason}"));
             }
             StateEffect::Tell(told) => self.on_told(now, told),
-            // Block sync was faster.
-            StateEffect::Install { height } if height <= self.chain.height => self.syncing.stage = Stage::Idle,
+            StateEffect::Install { height } if height <= self.chain.height => self.end_sync_for_blocks(now, Some(height)),
             StateEffect::Install { height } => {
                 self.syncing.stage = Stage::Over;
                 self.reopens = true;
                 self.fx.push(Effect::Reopen { height });
             }
+        }
+    }
+
+    /// Blocks came faster than the snapshot of this height, or than any was found.
+    fn end_sync_for_blocks(&mut self, now: Now, goal: Option<Height>) {
+        let (tip, which) =
+            (self.chain.height, goal.map_or_else(|| "any snapshot".to_owned(), |goal| format!("the snapshot of height {goal}")));
+        let reason = format!("blocks up to height {tip} were here before {which}");
+        self.fx.report(Report::StateSync(Told::FallsBack { reason }));
+        self.end_sync(now, Stage::Idle);
+    }
+
+    /// Who gathers is told, so that it keeps neither a copy of a state that is not needed nor a version of this node's own; and block sync, which
+    /// may have waited, goes on.
+    fn end_sync(&mut self, now: Now, stage: Stage) {
+        self.syncing.stage = stage;
+        self.syncing.goes_first = false;
+        let job = self.fx.job();
+        self.jobs.insert(job, Job::Stage { ticket: None });
+        self.fx.push(Effect::Stage { job, task: Task::End { tip: self.chain.height } });
+        let claims: Vec<(Peer, Status)> = self.syncing.claims.iter().map(|(peer, status)| (*peer, *status)).collect();
+        for (peer, status) in claims {
+            self.on_status(now, peer, status);
         }
     }
 
@@ -365,13 +388,8 @@ impl Replica {
             self.halt(reason);
             return;
         }
-        self.syncing.stage = stage;
-        self.syncing.goes_first = false;
         self.syncing.pruned_since = None;
-        let claims: Vec<(Peer, Status)> = self.syncing.claims.iter().map(|(peer, status)| (*peer, *status)).collect();
-        for (peer, status) in claims {
-            self.on_status(now, peer, status);
-        }
+        self.end_sync(now, stage);
         self.notice_pruned(now);
         self.report_behind();
     }
@@ -434,6 +452,7 @@ impl std::fmt::Display for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Look => f.write_str("look"),
+            Self::End { tip } => write!(f, "end at height {tip}"),
             Self::Check(Check::Manifest { .. }) => f.write_str("manifest"),
             Self::Check(Check::Chunk { index, .. }) => write!(f, "chunk {index}"),
             Self::Check(Check::Body(_)) => f.write_str("body"),

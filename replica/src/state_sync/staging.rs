@@ -60,6 +60,11 @@ pub enum Task {
     Look,
     /// Judge, and keep what is good.
     Check(Check),
+    /// State sync has ended without a snapshot. What is here stays for the next time, unless the node's own blocks have come as far.
+    End {
+        /// How far they have come.
+        tip: Height,
+    },
 }
 
 /// The answer.
@@ -69,6 +74,8 @@ pub enum Found {
     Looked(Option<Height>),
     /// What was judged.
     Checked(Checked),
+    /// Nothing is asked until the next [`Task::Look`].
+    Ended,
 }
 
 /// What is synced to, with its proof.
@@ -149,7 +156,20 @@ impl Staging {
         Ok(match task {
             Task::Look => Found::Looked(self.height()),
             Task::Check(check) => Found::Checked(self.check(check, own)?),
+            Task::End { tip } => {
+                self.forget_passed(tip)?;
+                Found::Ended
+            }
         })
+    }
+
+    /// Removes what is here of a snapshot that this node's own blocks have passed: its state has everything of use in it.
+    pub(super) fn forget_passed(&mut self, tip: Height) -> Result<(), DiskError> {
+        if self.height().is_some_and(|gathered| gathered <= tip) {
+            self.goal = None;
+            self.clear()?;
+        }
+        Ok(())
     }
 
     fn check(&mut self, check: Check, own: &Tree) -> Result<Checked, DiskError> {

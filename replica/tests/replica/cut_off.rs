@@ -8,6 +8,7 @@ use lockstep_replica::light_store::Root;
 use lockstep_replica::seam::Report;
 use lockstep_replica::state_sync::{Found, Policy, Task};
 use lockstep_replica::wire::{Answer, Message, Question, Status};
+use lockstep_sync::state::Told;
 use lockstep_types::{ConsensusParams, Hash};
 
 use crate::desk::{Desk, Made};
@@ -163,6 +164,30 @@ fn a_vote_of_a_height_far_above_brings_no_pruned_block_back() {
     while let Some((_, _, question)) = desk.question() {
         assert!(!matches!(question, Question::Blocks { from, .. } if from < PRUNED.base), "{question:?}");
     }
+}
+
+/// Who gathers holds a version of this node's state, and perhaps a copy of another: it is told when neither is of use any more, and so is who runs
+/// the node.
+#[test]
+fn a_search_that_blocks_overtake_ends() {
+    let mut desk = desk(1_000_000);
+    desk.connect(1, None);
+    wait(&mut desk, &[(1, PRUNED)]);
+    let look = desk.out.iter().position(|effect| matches!(effect, Effect::Stage { task: Task::Look, .. }));
+    let Some(Effect::Stage { job, .. }) = look.and_then(|place| desk.out.remove(place)) else { panic!("it seeks none") };
+    desk.step(Input::Staged { job, found: Found::Looked(None) });
+    let ends = |desk: &Desk| desk.out.iter().any(|effect| matches!(effect, Effect::Stage { task: Task::End { .. }, .. }));
+    assert!(!ends(&desk), "it has just begun");
+    // A peer comes that has all of them, and the one that did not leaves.
+    desk.connect(2, None);
+    desk.receive(2, &Message::Status(Status { base: height_of(1), tip: height_of(100) }));
+    desk.step(Input::PeerDown { peer: lockstep_replica::seam::Peer(1) });
+    assert!(ends(&desk));
+    let is_told = |effect: &Effect| matches!(effect, Effect::Report { report: Report::StateSync(Told::FallsBack { .. }), .. });
+    assert_eq!(desk.out.iter().filter(|effect| is_told(effect)).count(), 1);
+    desk.pass(Duration::from_secs(1));
+    let asked = std::iter::from_fn(|| desk.question()).any(|(.., question)| matches!(question, Question::Blocks { .. }));
+    assert!(asked, "blocks are fetched");
 }
 
 /// The first header that is asked for when the peer offers a snapshot.

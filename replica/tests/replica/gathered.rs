@@ -155,7 +155,7 @@ fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
     let mut staging = Staging::open(disk.clone(), made.genesis.hash()).unwrap();
     let mut perform = |check| match staging.perform(Task::Check(check), &Tree::new()).unwrap() {
         Found::Checked(checked) => checked,
-        Found::Looked(_) => panic!("nobody asked"),
+        Found::Looked(_) | Found::Ended => panic!("nobody asked"),
     };
     let bytes = manifest.to_bytes();
     let begun = perform(Check::Manifest { bytes: bytes.clone().into(), above: Box::new(above.clone()), at: Box::new(at.clone()) });
@@ -211,4 +211,11 @@ fn the_bytes_of_what_is_gathered_are_those_of_the_document() {
     assert!(disk.open("sync/complete").is_err(), "whoever goes on with the blocks that are here does not begin with this");
     staging.mark().unwrap();
     assert_eq!(bytes_of(&disk, "sync/complete"), sealed("01"));
+    // Whoever ends without it keeps it for as long as it may be of use, and not longer.
+    let mut end = |tip| assert_eq!(staging.perform(Task::End { tip: height(tip) }, &Tree::new()).unwrap(), Found::Ended);
+    end(at.header.height.get() - 1);
+    assert!(disk.open("sync/goal").is_ok());
+    end(at.header.height.get());
+    assert_eq!(disk.list("sync").unwrap(), Vec::<String>::new());
+    end(at.header.height.get());
 }

@@ -38,7 +38,12 @@ impl World {
             }
         }
         let (staging, own) = running.staging.as_mut().expect("just opened");
-        match staging.perform(task, own.tree()) {
+        let ends = matches!(task, Task::End { .. });
+        let found = staging.perform(task, own.tree());
+        if ends {
+            running.staging = None;
+        }
+        match found {
             Ok(found) => self.input(node, life, Input::Staged { job, found }),
             Err(error) => self.disk_failed(node, error.to_string()),
         }

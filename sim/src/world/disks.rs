@@ -396,6 +396,19 @@ impl World {
         Ok(())
     }
 
+    /// The disk failed while no replica runs that could be told: the process ends with that, and somebody starts it again.
+    pub(super) fn ends_for_disk(&mut self, node: usize, reason: &str) -> Outcome {
+        if self.machines[node].disk.is_stopped() {
+            return self.stopped(node);
+        }
+        if !self.is_ailing(node) {
+            return violation("I18", format!("node {node}: the disk refuses, and nothing is wrong with it: {reason}"));
+        }
+        self.machines[node].ailing.has_failed = true;
+        self.tell(Some(node), Told::Note, || format!("ends because its disk failed: {reason}"));
+        self.halts(node, &format!("the disk failed: {reason}; start it again"))
+    }
+
     /// Whether something happened to the disk in this life.
     pub(super) fn is_ailing(&self, node: usize) -> bool {
         let machine = &self.machines[node];

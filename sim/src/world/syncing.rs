@@ -59,7 +59,7 @@ impl World {
         let disk = self.machines[node].disk.disk();
         match Staging::open(disk, self.genesis.hash()).and_then(|staging| staging.mark()) {
             Ok(()) => self.process_ends(node, MS),
-            Err(error) => self.disk_failed(node, error.to_string()),
+            Err(error) => self.ends_for_disk(node, &error.to_string()),
         }
     }
 

@@ -77,7 +77,8 @@ pub(crate) struct Machine {
     pub(crate) effects: u64,
     /// Until when nothing that comes to it is looked at.
     pub(crate) frozen_until: u64,
-    /// When the last of what came to it while it was frozen is looked at, though it thawed earlier because the faults ended.
+    /// When the last of what came to it while it was frozen is looked at, and the last of what its disk put off while it stood still is done, though
+    /// both ended earlier because the faults did.
     pub(crate) owes_until: u64,
     /// It stops signing when it sees what its key signed elsewhere.
     pub(crate) watches_key: bool,

@@ -576,11 +576,11 @@ impl World {
         Ok(())
     }
 
-    /// The faults end: every disk works again, and what was to be synced is.
+    /// The faults end: every disk works again, and what was to be synced is, or will be when a disk that stood still would have gone on.
     pub(super) fn mend_disk(&mut self, node: usize) {
         let machine = &mut self.machines[node];
         machine.disk.mend();
-        machine.ailing.stalled_until = self.now;
+        machine.owes_until = machine.owes_until.max(std::mem::replace(&mut machine.ailing.stalled_until, self.now));
         machine.ailing.full_until = self.now;
         machine.disk.salvage();
     }

@@ -56,10 +56,12 @@ impl World {
         let ahead = 2 * self.plan.clock_offset;
         let core = self.core.clone();
         self.tell(None, Told::Heal, || format!("the faults stop for {core:?}"));
-        // What came to a frozen machine comes when it would have thawed.
-        let thawed = self.machines.iter().map(|machine| machine.frozen_until).max().unwrap_or(0).max(self.now);
-        self.machines.iter_mut().for_each(|machine| machine.owes_until = std::mem::take(&mut machine.frozen_until));
-        self.deadline = thawed + self.plan.liveness_bound(highest_round, lag) + ahead;
+        // What came to a frozen machine comes when it would have thawed; what a disk put off, when it would have gone on.
+        for machine in &mut self.machines {
+            machine.owes_until = machine.owes_until.max(std::mem::take(&mut machine.frozen_until));
+        }
+        let paid = self.machines.iter().map(|machine| machine.owes_until).max().unwrap_or(0).max(self.now);
+        self.deadline = paid + self.plan.liveness_bound(highest_round, lag) + ahead;
         Ok(())
     }
 

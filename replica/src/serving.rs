@@ -157,8 +157,9 @@ impl Replica {
             }
             Question::Snapshots => self.read(peer, ask, ReadQuestion::Snapshots, 0),
             Question::Light { from, count } => {
-                // The last block's header, too: a chain that waits for a validator who is to begin from it has none above.
-                if from > self.chain.height || from == Height::ZERO || count == 0 {
+                // The last block's header, too: a chain that waits for a validator who is to begin from it has none above. And those above it
+                // that are kept apart: of a node that lost its log nothing but these may lead others to its snapshot.
+                if from == Height::ZERO || count == 0 {
                     self.respond(peer, ask, &Answer::Unavailable(self.status()), 0);
                     return;
                 }

@@ -494,6 +494,22 @@ impl Running {
         &self.polkas_read
     }
 
+    /// Whether it gives the block of a height to whoever asks today: it may have one that nobody can read any more.
+    pub(crate) fn gives_block(&self, height: u64) -> bool {
+        let Some(from) = Height::new(height) else { return false };
+        match self.source().read(&ReadQuestion::Blocks { from, count: 1, bytes_max: 0 }) {
+            Ok(ReadAnswer::Blocks(found)) => !found.is_empty(),
+            found => matches!(found, Ok(ReadAnswer::Certificate(_))),
+        }
+    }
+
+    /// Whether it answers for the header of a height to whoever asks today.
+    pub(crate) fn shows_header(&self, height: u64) -> bool {
+        let Some(from) = Height::new(height) else { return false };
+        let question = ReadQuestion::Light { from, count: 1, bytes_max: 0, tip: self.told.height };
+        matches!(self.source().read(&question), Ok(ReadAnswer::Light(found)) if !found.is_empty())
+    }
+
     /// What it answers for of a header. None where the disk fails.
     pub(crate) fn header(&self, height: Height) -> Option<Option<LightBlock>> {
         match self.source().read(&ReadQuestion::Light { from: height, count: 1, bytes_max: 0, tip: Height::ZERO }).ok()? {

@@ -144,14 +144,15 @@ pub fn is_below(newer: &Header, older: &LightBlock) -> Result<SignatureCheck, Li
     if newer.last_block_id != Some(older.commit.block_id) || older.commit.height != older.header.height {
         return Err(LightError::Mismatch("the commit's block"));
     }
-    if older.commit.hash() != newer.last_commit_hash {
-        return Err(LightError::Mismatch("last_commit_hash of the newer header"));
-    }
     if older.validators.hash() != older.header.validators_hash {
         return Err(LightError::Mismatch("validators_hash"));
     }
     if older.next_validators.hash() != older.header.next_validators_hash {
         return Err(LightError::Mismatch("next_validators_hash"));
+    }
+    // Last: it is what remains where all else is right.
+    if older.commit.hash() != newer.last_commit_hash {
+        return Err(LightError::OtherCommit);
     }
     check
 }

@@ -83,6 +83,10 @@ pub enum LightError {
     /// A hash in the header is not that of what came with it.
     #[error("{0} does not match the header")]
     Mismatch(&'static str),
+    /// The header and its validators are right, and their commit is another than the header above carries. A node that lost the block above
+    /// has no other: this alone is nobody's lie.
+    #[error("the commit is another than the header above carries")]
+    OtherCommit,
     /// The commit is malformed for this set.
     #[error("commit: {0}")]
     Commit(&'static str),

@@ -7,7 +7,7 @@ use lockstep_storage::disk::{Disk, DiskFile};
 
 use super::damage::misdirect;
 use super::image::{Pending, index, survive};
-use super::names::{NameChange, normal, parent};
+use super::names::{NameChange, normal, parent, take_synced};
 use super::{Course, Dice, FileState, PAGE_BYTES, SimDisk, Survival, World, broken, stopped};
 
 /// No simulated file is larger: a wrong offset is found here rather than in an endless loop.
@@ -72,28 +72,28 @@ impl Disk for SimDisk {
             world.promised_names = world.pending_names.iter().filter(|change| parent(change.path()) == dir).count();
             return world.finish(());
         }
-        let (mut mine, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut world.pending_names).into_iter().partition(|change| parent(change.path()) == dir);
-        world.pending_names = others;
+        let (mut done, mut rest) = take_synced(std::mem::take(&mut world.pending_names), dir);
         let answer = match course {
             Course::Normal | Course::Lie | Course::Misdirected(_) | Course::Short(_) => world.finish(()),
             Course::Partial(mut dice) => {
-                let rest = mine.split_off(index(dice.below(mine.len() as u64 + 1)));
-                world.pending_names.extend(rest);
+                rest.extend(done.split_off(index(dice.below(done.len() as u64 + 1))));
                 Err(stopped())
             }
             Course::Broken(mut dice) => {
-                let (done, rest): (Vec<_>, Vec<_>) = mine.into_iter().partition(|_| dice.coin());
-                world.pending_names.extend(rest);
+                let (kept, lost): (Vec<_>, Vec<_>) = done.into_iter().partition(|_| dice.coin());
+                rest.extend(lost);
                 world.tally.failed_syncs += 1;
-                mine = done;
+                done = kept;
                 Err(broken())
             }
         };
+        // As they came: a file that got two names one after the other has the second in the end.
+        rest.sort_unstable_by_key(|(at, _)| *at);
+        world.pending_names = rest.into_iter().map(|(_, change)| change).collect();
         if world.pending_names.is_empty() {
             world.promised_names = 0;
         }
-        mine.iter().for_each(|change| change.apply(&mut world.durable_names));
+        done.iter().for_each(|(_, change)| change.apply(&mut world.durable_names));
         answer
     }
 

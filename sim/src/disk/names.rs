@@ -1,6 +1,6 @@
 //! The names of files, and changes of them that no sync of their folder has covered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A change of names that no sync of the folder has covered.
 #[derive(Clone)]
@@ -18,6 +18,12 @@ impl NameChange {
         }
     }
 
+    const fn file(&self) -> u64 {
+        match self {
+            NameChange::Create { file, .. } | NameChange::Rename { file, .. } | NameChange::Unlink { file, .. } => *file,
+        }
+    }
+
     pub(super) fn apply(&self, names: &mut BTreeMap<String, u64>) {
         match self {
             NameChange::Create { path, file } => {
@@ -30,6 +36,25 @@ impl NameChange {
             NameChange::Unlink { path, file } => remove_if(names, path, *file),
         }
     }
+}
+
+/// Changes in their order, each with its place in it.
+pub(super) type Ordered = Vec<(usize, NameChange)>;
+
+/// What a sync of a folder makes durable of what is pending, and the rest: the changes in the folder, and those before them of the same files.
+/// A file that was named in one folder, and moved to another, is not in the first again because that one is synced last.
+pub(super) fn take_synced(pending: Vec<NameChange>, dir: &str) -> (Ordered, Ordered) {
+    let mut files = BTreeSet::new();
+    let is_synced = |change: &NameChange| {
+        let is_mine = parent(change.path()) == dir || files.contains(&change.file());
+        if is_mine {
+            files.insert(change.file());
+        }
+        is_mine
+    };
+    let mut is_done: Vec<bool> = pending.iter().rev().map(is_synced).collect();
+    is_done.reverse();
+    pending.into_iter().enumerate().partition(|(at, _)| is_done[*at])
 }
 
 /// Removes a name unless it is another file's by now.

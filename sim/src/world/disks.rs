@@ -335,13 +335,21 @@ impl World {
     /// was committed, so that every validator of the core knows that it may not vote, and why; or every copy of the block that a
     /// validator of the core is locked on, which its guard, kept apart from the log, still says. What a liar still has it need not give.
     /// A guard of the next height says that a block was committed whether anybody was told of it or not: its decision was durable before.
+    /// Blocks that are somewhere still are of use to those who have the blocks before them, or can begin with a snapshot: sound, and with
+    /// somebody who can show the header above it, for which the validators of its time are needed, which are kept with a log's results.
     pub(super) fn has_reason_to_stand_still(&self) -> bool {
         let honest = || (0..self.machines.len()).filter(|node| self.is_honest(*node));
         let running = || honest().filter_map(|node| self.machines[node].running.as_ref());
         let genesis = self.genesis.hash();
         let begun = honest().filter_map(|node| self.machines[node].guard_position(genesis)).map(|(height, ..)| height).max();
         let decided = self.checks.height().max(begun.unwrap_or(0).saturating_sub(1));
-        let decided_is_gone = running().map(|running| running.reader.tip().unwrap_or(0)).max().unwrap_or(0) < decided;
+        let is_kept = |height: u64| running().any(|one| one.gives_block(height));
+        let leads_on = |from: u64| (from + 1..=decided).all(is_kept);
+        let is_shown = |height: u64| running().any(|one| one.shows_header(height));
+        let core = self.core.iter().filter_map(|node| self.machines[*node].running.as_ref());
+        let lowest = core.map(|one| one.replica.chain().height.get()).min().unwrap_or(0);
+        let begins = || running().flat_map(|one| one.snapshots_read_back(&self.snapshot_roots)).map(|(height, _)| height);
+        let decided_is_gone = !leads_on(lowest) && !begins().any(|height| leads_on(height) && is_shown(height) && is_shown(height + 1));
         let is_gone = |hash: &lockstep_types::Hash| running().all(|running| !matches!(running.reader.body(&hash.0), Ok(Some(_))));
         let locks = self.core.iter().filter_map(|node| self.machines[*node].running.as_ref()?.replica.consensus().locked());
         let locked_is_gone = || locks.clone().any(|polka| is_gone(&polka.block_id.hash));
@@ -491,11 +499,6 @@ impl World {
                 if running.room.news.len() > 1 { Ok(()) } else { self.publish(node) }
             }
             // The shell tells its readers of a block before it answers who waited for it.
-            Effect::Reply { .. } if !running.room.news.is_empty() => {
-                running.room.news.push_back(effect);
-                Ok(())
-            }
-            // The thread that tells the world does so in order.
             Effect::Reply { .. } if !running.room.news.is_empty() => {
                 running.room.news.push_back(effect);
                 Ok(())

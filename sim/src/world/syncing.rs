@@ -73,6 +73,8 @@ impl World {
             return violation("I18", format!("node {node}: nothing happened to its disk, and {what}"));
         }
         self.tell(Some(node), Told::Note, || format!("opens its home again: {what}"));
+        // It is met only now, by a process that began with it: what was told since rests on what the log has, if that begins early enough.
+        self.machines[node].rot.is_fresh = true;
         let suspected = Quarantine::new(self.machines[node].disk.disk(), DAMAGED).suspect();
         match suspected {
             Ok(()) => self.process_ends(node, MS),
@@ -138,9 +140,13 @@ impl World {
         Ok(())
     }
 
-    /// The header that an operator names today: that of the newest block that anybody was told of.
+    /// The header that an operator names today: that of the newest block that anybody was told of. Once the faults are over, the newest of
+    /// those that somebody can show still, if there is one: where every log was lost it may not be the very last.
     fn newest_header(&self) -> Option<(Height, Hash)> {
-        let height = self.checks.height();
+        let newest = self.checks.height();
+        let running = || self.machines.iter().filter_map(|machine| machine.running.as_ref());
+        let is_shown = |height: &u64| running().any(|one| one.shows_header(*height));
+        let height = if self.is_beyond && self.healed { (1..=newest).rev().find(is_shown).unwrap_or(newest) } else { newest };
         let (block_id, ..) = self.checks.decided(height)?;
         Some((Height::new(height)?, block_id.hash))
     }

@@ -39,6 +39,22 @@ fn what_is_synced_stays_and_what_is_not_may_go() {
     }
 }
 
+/// A name that a failed sync left pending, and that was given up for one in another folder since, does not come back with a later sync.
+#[test]
+fn a_file_that_was_moved_is_where_both_folders_say_whichever_is_synced_first() {
+    for (order, survival) in [(["log", "kept"], Survival::All), (["kept", "log"], Survival::None)] {
+        let disk = SimDisk::new();
+        ["log", "kept"].into_iter().for_each(|dir| disk.create_dir(dir).expect("a folder"));
+        disk.create("log/a").expect("a file");
+        disk.fault_at(disk.operations(), Fault::NoSpace, 0);
+        disk.sync_dir("log").expect_err("no room");
+        disk.rename("log/a", "kept/a").expect("a rename");
+        order.into_iter().for_each(|dir| disk.sync_dir(dir).expect("a sync"));
+        disk.crash(survival, 0);
+        assert_eq!(disk.paths(), ["kept/a"], "{order:?}");
+    }
+}
+
 #[test]
 fn names_are_kept_or_lost_until_the_folder_is_synced() {
     let mut outcomes = std::collections::BTreeSet::new();

@@ -423,6 +423,52 @@ fn a_commit_that_nobody_can_verify_is_not_kept() {
     }
 }
 
+/// Somebody whose log lost the block above knows what it decided by, which is enough, and not what that block carries.
+#[test]
+fn who_has_another_commit_than_the_block_above_carries_lacks_it_and_is_no_liar() {
+    let own: [Answers; 2] = [
+        |blocks, question| with_top(blocks, question, 20),
+        // In the window below the snapshot, too.
+        |blocks, question| with_top(blocks, question, 19),
+    ];
+    for (number, own) in own.into_iter().enumerate() {
+        let mut story = Story::new(named(21), &[(1, 1, own)]);
+        story.pass(5_000);
+        assert_eq!((story.installed, &story.blamed[..]), (None, &[][..]), "{number}: {:?}", story.told);
+        story.peers.insert(2, (1, |blocks, question| with_top(blocks, question, 0)));
+        story.input(StateInput::PeerStatus { peer: 2, base: h(1), tip: h(TIP) });
+        story.pass(60_000);
+        assert_eq!((story.installed, &story.blamed[..]), (Some(h(20)), &[][..]), "{number}: {:?}", story.told);
+    }
+    // Below another header of the same answer it is known what that one carries.
+    let liar: Answers = |blocks, question| {
+        let mut answer = honest(blocks, question);
+        if let (Question::Light { from, .. }, StateAnswer::Light(run)) = (question, &mut answer)
+            && from.get() < 20
+        {
+            run.iter_mut().skip(1).for_each(|block| block.commit.signatures[0] = CommitSig::Absent);
+        }
+        answer
+    };
+    let mut story = Story::new(named(21), &[(1, 1, liar), (2, 1, honest)]);
+    story.pass(60_000);
+    assert_eq!((story.installed, &story.blamed[..]), (Some(h(20)), &[1][..]), "{:?}", story.told);
+}
+
+/// Offers one height; of headers from this height on downwards the first has one signature less in its commit, which is as good.
+fn with_top(blocks: &[LightBlock], question: &Question, top: u64) -> StateAnswer {
+    let mut answer = match question {
+        Question::Offers => StateAnswer::Offers(vec![h(20)]),
+        question => honest(blocks, question),
+    };
+    if let (Question::Light { from, .. }, StateAnswer::Light(run)) = (question, &mut answer)
+        && from.get() == top
+    {
+        run[0].commit.signatures[0] = CommitSig::Absent;
+    }
+    answer
+}
+
 /// What a height was given up with is forgotten with it, whatever was being judged then.
 #[test]
 fn a_height_that_was_given_up_in_the_middle_of_a_judgement_is_synced_to_the_next_time() {

@@ -240,6 +240,8 @@ impl StateSync {
         for block in &blocks {
             match is_below(newer, block) {
                 Ok(check) => checks.push(check),
+                // Who lost the block above gives what it decided by, and has no other.
+                Err(LightError::OtherCommit) if checks.is_empty() => return self.fetch.lacks(peer, Item::Down(from)),
                 Err(error) => {
                     let reason = format!("its block of height {} is not below {}: {error}", block.header.height, newer.height);
                     self.blame(peer, reason);

@@ -25,11 +25,13 @@ impl StateSync {
         match &self.phase {
             Phase::Seek(since) if self.now.mono_ms >= self.chooses_at(*since) => self.choose(),
             Phase::Root(_) if self.is_judging(|judging| matches!(judging, Judging::Certificate(..))) => {}
-            Phase::Root(_) => {
+            Phase::Root(goal) => {
                 let Root::Named { height, .. } = self.options.root else { return };
                 let question = Question::Light { from: height, count: 1 };
                 let others = self.other_roots.clone();
-                let may_have = |peer, claims: (Height, Height)| height <= claims.1 && !others.contains_key(&peer);
+                let offering = if height <= goal.height.next() { self.offering(goal.height) } else { BTreeSet::new() };
+                let has_it = |peer, claims: (Height, Height)| height <= claims.1 || offering.contains(&peer);
+                let may_have = |peer, claims| has_it(peer, claims) && !others.contains_key(&peer);
                 if !self.ask_any(Item::Light(height), question, may_have) && !self.claims.is_empty() {
                     let known = if others.is_empty() { "" } else { ", and some have another one of that height" };
                     self.give_up(format!("no peer has the trusted header of height {height}{known}"));
@@ -47,8 +49,11 @@ impl StateSync {
             Phase::Descend(goal, newest) => {
                 let from = newest.height.previous();
                 let count = u32::try_from(from.get() + 1 - goal.height.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);
-                // Whoever has the block above answers with the commit in it, which the header above names.
-                if !self.ask(Item::Down(from), Question::Light { from, count }, |claims| from < claims.1) {
+                // Whoever has the block above answers with the commit in it, which the header above names. Who offers the snapshot has the
+                // headers that it came with, whatever became of its blocks.
+                let offering = self.offering(goal.height);
+                let may_have = |peer, claims: (Height, Height)| from < claims.1 || offering.contains(&peer);
+                if !self.ask_any(Item::Down(from), Question::Light { from, count }, may_have) {
                     self.give_up(format!("nobody has the header of height {from}"));
                 }
             }
@@ -326,7 +331,9 @@ impl StateSync {
         let goes_on = in_window && lowest.height > self.options.initial;
         let from = lowest.height.previous();
         let count = u32::try_from(lowest.height.get() - self.options.initial.get()).unwrap_or(u32::MAX).min(HEADERS_MAX);
-        if goes_on && self.ask(Item::Down(from), Question::Light { from, count }, |claims| from < claims.1) {
+        let offering = self.offering(height);
+        let may_have = |peer, claims: (Height, Height)| from < claims.1 || offering.contains(&peer);
+        if goes_on && self.ask_any(Item::Down(from), Question::Light { from, count }, may_have) {
             return;
         }
         // The names of so many blocks are part of what is restored; of the rest, there may be less.

@@ -85,7 +85,7 @@ pub enum LightError {
     Mismatch(&'static str),
     /// The header and its validators are right, and their commit is another than the header above carries. A node that lost the block above
     /// has no other: this alone is nobody's lie.
-    #[error("the commit is another than the header above carries")]
+    #[error("its commit is another than last_commit_hash of the header above names")]
     OtherCommit,
     /// The commit is malformed for this set.
     #[error("commit: {0}")]
